@@ -1,0 +1,61 @@
+"""What the package is and needs; `pip install -e .[test]`, or `.[tpu]`, `.[cuda12]`, `.[cuda13]` for the machine at hand.
+
+The folder configs/ is installed as `var_jax.configs`. The lower bounds are the versions that the tests
+have passed with on Python 3.11; the pinned set that launch/test.sh installs is the newest one.
+"""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+README = ROOT / "README.md"
+
+
+def version() -> str:
+    """`__version__` of the package, read without importing it, since its requirements may not be there yet."""
+    text = (ROOT / "var_jax" / "__init__.py").read_text(encoding="utf-8")
+    return re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE).group(1)
+
+
+setup(
+    name="var_jax",
+    version=version(),
+    description="Visual AutoRegressive modeling (next-scale prediction) in JAX: training, sampling, evaluation",
+    long_description=README.read_text(encoding="utf-8") if README.exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=[*find_packages(include=["var_jax", "var_jax.*"]), "var_jax.configs"],
+    package_dir={"var_jax.configs": "configs"},
+    install_requires=[
+        "etils[epath]>=1.12.2",
+        "flax>=0.12.7",
+        "grain>=0.2.15",
+        "jax>=0.10.0",
+        "ml-collections>=1.1.0",
+        "numpy>=2.1.0",
+        "optax>=0.2.6",
+        "orbax-checkpoint>=0.12.0",
+        "pillow>=11.0.0",
+        "safetensors>=0.5.0",
+        "tensorflow-datasets>=4.9.9",
+    ],
+    extras_require={
+        # jax's own extras choose the device runtime that belongs to its version: never install one beside it.
+        "tpu": ["jax[tpu]>=0.10.0"],
+        "cuda12": ["jax[cuda12]>=0.10.0"],
+        "cuda13": ["jax[cuda13]>=0.10.0"],
+        "hub": ["huggingface_hub>=0.34.0"],
+        "test": ["import-linter>=2.5", "pytest>=8.4", "pytest-xdist>=3.6", "ruff>=0.14", "setuptools>=77", "wheel"],
+    },
+    entry_points={"console_scripts": ["var-jax = var_jax.cli.main:main"]},
+    classifiers=[
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
