@@ -1,7 +1,7 @@
-"""What the package is and needs; `pip install -e .[test]`, or `.[tpu]`, `.[cuda12]`, `.[cuda13]` for the machine at hand.
+"""What the package is and needs. `pip install -e .`, or `.[tpu]`, `.[cuda12]`, `.[cuda13]` for the machine at hand.
 
-The folder configs/ is installed as `var_jax.configs`. The lower bounds are the versions that the tests
-have passed with on Python 3.11; the pinned set that launch/test.sh installs is the newest one.
+The folder configs/ is installed as `var_jax.configs`. The lower bounds are versions that the tests have
+passed with on Python 3.11; launch/requirements-test.txt pins the newest ones.
 """
 
 import re
@@ -25,7 +25,7 @@ setup(
     description="Visual AutoRegressive modeling (next-scale prediction) in JAX: training, sampling, evaluation",
     long_description=README.read_text(encoding="utf-8") if README.exists() else "",
     long_description_content_type="text/markdown",
-    license="Apache-2.0",
+    license_expression="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=[*find_packages(include=["var_jax", "var_jax.*"]), "var_jax.configs"],

@@ -8,9 +8,9 @@ from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before JAX is imported, and for the processes that tests start
 
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
+import jax
+import numpy as np
+import pytest
 
 GOLDEN = Path(__file__).parent / "golden"
 SKIPS_FAIL = os.environ.get("VAR_JAX_CI") == "1"

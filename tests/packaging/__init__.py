@@ -1,0 +1,1 @@
+"""Tests of what surrounds the code: import rule, scripts, distribution, command line."""

@@ -1,0 +1,49 @@
+"""With VAR_JAX_CI=1 a skip is a failure that says why; an expected failure stays one."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+
+from tests.packaging.tree import ROOT, run
+
+SKIPPING = """
+import pytest
+
+def test_skips_itself():
+    pytest.skip("reason one")
+
+@pytest.mark.skipif(True, reason="reason two")
+def test_is_marked():
+    pass
+
+@pytest.mark.xfail(strict=True)
+def test_fails_as_expected():
+    assert False
+
+def test_passes():
+    pass
+"""
+SKIPPED_WHOLE = 'import pytest\npytest.importorskip("no_such_module")\n'
+
+
+def run_suite(tmp_path, ci):
+    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
+    (tmp_path / "test_skipping.py").write_text(SKIPPING, encoding="utf-8")
+    (tmp_path / "test_skipped_whole.py").write_text(SKIPPED_WHOLE, encoding="utf-8")
+    pytest = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--continue-on-collection-errors", tmp_path]
+    return run(pytest, tmp_path, VAR_JAX_CI=ci)
+
+
+def test_skips_fail_in_ci(tmp_path):
+    suite = run_suite(tmp_path, "1")
+    assert suite.returncode == 1
+    assert "1 failed, 1 passed, 1 xfailed, 2 errors" in suite.stdout
+    for reason in ("reason one", "reason two", "no_such_module"):
+        assert reason in suite.stdout
+
+
+def test_skips_pass_elsewhere(tmp_path):
+    suite = run_suite(tmp_path, "")
+    assert suite.returncode == 0
+    assert "1 passed, 3 skipped, 1 xfailed" in suite.stdout

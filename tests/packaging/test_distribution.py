@@ -1,0 +1,89 @@
+"""The wheel, made by way of the source distribution, holds the package and works away from the clone."""
+
+from __future__ import annotations
+
+import re
+import sys
+import zipfile
+from importlib.metadata import PathDistribution
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests.packaging.tree import ROOT, copy_sources, module_names, run
+from var_jax import __version__
+
+PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+SDIST = "import sys, setuptools.build_meta as backend; backend.build_sdist(sys.argv[1])"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("distribution")
+    tree = copy_sources(folder / "tree")
+    source = run([sys.executable, "-c", SDIST, folder], tree)
+    assert source.returncode == 0, source.stderr
+    (archive,) = folder.glob("*.tar.gz")
+    built = run([*PIP, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, archive], folder)
+    assert built.returncode == 0, built.stderr
+    return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def installed(wheel) -> Path:
+    target = wheel.parent / "installed"
+    done = run([*PIP, "install", "--no-deps", "--no-compile", "--target", target, wheel], wheel.parent)
+    assert done.returncode == 0, done.stderr
+    return target
+
+
+def test_wheel_holds_every_module_and_no_test(wheel):
+    files = set(zipfile.ZipFile(wheel).namelist())
+    modules = [name.replace(".", "/") for name in module_names()]
+    assert [name for name in modules if not {f"{name}.py", f"{name}/__init__.py"} & files] == []
+    assert {name.split("/")[0] for name in files} == {"var_jax", f"var_jax-{__version__}.dist-info"}
+    assert any(name.endswith("dist-info/licenses/LICENSE") for name in files)
+
+
+def test_metadata(installed):
+    metadata = PathDistribution(next(installed.glob("*.dist-info"))).metadata
+    assert metadata["Version"] == __version__
+    assert metadata["Requires-Python"] == ">=3.11"
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert {"cuda12", "cuda13", "hub", "test", "tpu"} == set(metadata.get_all("Provides-Extra"))
+
+
+@pytest.mark.parametrize("command", [["bin/var-jax"], ["-m", "var_jax.cli.main"]], ids=["command", "module"])
+def test_installed_command_answers(installed, tmp_path, command):
+    program = [sys.executable, *command] if command[0] == "-m" else [installed / command[0]]
+    answered = run([*program, "--help"], tmp_path, pythonpath=installed)
+    assert answered.returncode == 0, answered.stderr
+    assert answered.stdout.startswith("usage: var-jax")
+
+
+def test_installed_configs_belong_to_the_package(installed, tmp_path):
+    code = "import var_jax.configs; print(var_jax.configs.__file__)"
+    imported = run([sys.executable, "-c", code], tmp_path, pythonpath=installed)
+    assert imported.stdout.strip() == str(installed / "var_jax" / "configs" / "__init__.py"), imported.stderr
+
+
+def test_clone_serves_its_own_configs():
+    """The editable installation that launch/test.sh makes maps `var_jax.configs` to configs/."""
+    assert find_spec("var_jax.configs").origin == str(ROOT / "configs" / "__init__.py")
+
+
+def test_changelog_opens_with_this_version():
+    newest = re.search(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert newest.group(1) == __version__
+
+
+def test_pins_cover_what_the_package_needs(installed):
+    pinned = {
+        re.split(r"[\[=]", line)[0].replace("_", "-").lower(): line
+        for line in (ROOT / "launch" / "requirements-test.txt").read_text(encoding="utf-8").splitlines()
+        if "==" in line
+    }
+    requires = PathDistribution(next(installed.glob("*.dist-info"))).requires
+    needed = {re.split(r"[\[>=;]", need)[0] for need in requires if "extra ==" not in need or 'extra == "test"' in need}
+    assert needed - pinned.keys() == set()
