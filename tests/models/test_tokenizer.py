@@ -1,0 +1,162 @@
+"""The whole tokenizer against the reference's numbers, its size, and the shapes of its relatives."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.models.golden_models import random_params, relative_error, small_tokenizer, to_nhwc
+from var_jax.errors import InputError
+from var_jax.interop.names import to_reference
+from var_jax.interop.tokenizer import abstract_params, tokenizer_table
+from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
+from var_jax.pyramid import PUBLISHED_SIDES, Pyramid
+
+TINY = {
+    "codebook_size": 32,
+    "code_width": 4,
+    "base_channels": 8,
+    "channel_multipliers": (1, 2),
+    "encoder_blocks": 1,
+    "decoder_blocks": 1,
+    "norm_groups": 4,
+}
+
+
+@pytest.fixture(scope="module")
+def stored(golden):
+    return golden("tokenizer_small")
+
+
+@pytest.fixture(scope="module")
+def small(stored):
+    imported = small_tokenizer(stored)
+    return Tokenizer(imported.config), imported.params
+
+
+def test_features_and_tokens(stored, small):
+    tokenizer, params = small
+    image = to_nhwc(stored["image"])
+    features = jax.jit(lambda p, x: tokenizer.apply({"params": p}, x, method="features"))(params, image)
+    assert relative_error(features, to_nhwc(stored["features"])) < 1e-4
+    tokens = np.asarray(jax.jit(lambda p, x: tokenizer.apply({"params": p}, x, method="encode"))(params, image))
+    assert np.mean(tokens != stored["tokens"]) <= 1 / stored["tokens"].size
+    inputs = tokenizer.apply({"params": params}, stored["tokens"], method="transformer_input")
+    assert relative_error(inputs, stored["var_input"]) < 1e-4
+
+
+def test_reconstruction_by_number_of_scales(stored, small):
+    tokenizer, params = small
+    for scales in range(1, len(tokenizer.config.pyramid) + 1):
+        decode = jax.jit(lambda p, t, n=scales: tokenizer.apply({"params": p}, t, n, method="decode"))
+        ours = decode(params, stored["tokens"])
+        assert relative_error(ours, to_nhwc(stored["reconstruction_per_scale"][scales - 1])) < 1e-4
+        f_hat = tokenizer.bind({"params": params}).quantizer.decode(stored["tokens"], scales)
+        assert relative_error(f_hat, to_nhwc(stored["f_hat_per_scale"][scales - 1])) < 1e-4
+
+
+def test_training_forward_and_gradients(stored, small):
+    tokenizer, params = small
+    image = jnp.asarray(to_nhwc(stored["image"]))
+
+    def loss_fn(params):
+        out = tokenizer.apply({"params": params}, image)
+        return jnp.mean(jnp.square(out.reconstruction_BxHxWx3 - image)) + out.quantizer_loss, out
+
+    (loss, out), grads = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))(params)
+    np.testing.assert_array_equal(out.tokens_BxL, stored["tokens"])
+    assert relative_error(out.reconstruction_BxHxWx3, to_nhwc(stored["train/reconstruction"])) < 1e-4
+    np.testing.assert_allclose(out.quantizer_loss, stored["train/vq_loss"], rtol=1e-4)
+    np.testing.assert_allclose(loss, stored["train/loss"], rtol=1e-4)
+    by_name = to_reference(tokenizer_table(tokenizer.config), grads)
+    expected = {name.removeprefix("train/grad/"): g for name, g in stored.items() if name.startswith("train/grad/")}
+    assert len(expected) > 5
+    for name, gradient in expected.items():
+        assert relative_error(by_name[name], gradient) < 1e-3, name
+
+
+def test_decoder_gives_nothing_to_the_codes(small):
+    """Straight-through: the pixel loss reaches the encoder, but neither codebook nor phi."""
+    tokenizer, params = small
+    image = jax.random.uniform(jax.random.key(0), (1, 16, 16, 3), minval=-1)
+    pixel_loss = lambda p: jnp.mean(jnp.square(tokenizer.apply({"params": p}, image).reconstruction_BxHxWx3 - image))
+    grads = jax.jit(jax.grad(pixel_loss))(params)
+    assert all(not np.any(leaf) for leaf in jax.tree.leaves(grads["quantizer"]))
+    assert np.any(grads["encoder"]["conv_in"]["kernel"])
+
+
+def test_published_size():
+    total = sum(leaf.size for leaf in jax.tree.leaves(abstract_params(TokenizerConfig())))
+    assert total == 108_948_355
+
+
+def test_bfloat16_decoder_stays_close(stored, small):
+    tokenizer, params = small
+    narrow = Tokenizer(tokenizer.config, dtype=jnp.bfloat16)
+    ours = jax.jit(lambda p, t: narrow.apply({"params": p}, t, method="decode"))(params, stored["tokens"])
+    assert ours.dtype == jnp.float32
+    reference = to_nhwc(stored["reconstruction_per_scale"][-1])
+    assert np.sqrt(np.mean((ours - reference) ** 2)) < 2e-2  # of a range of 2
+
+
+@pytest.mark.parametrize("num_phis", [1, 4, None])
+@pytest.mark.parametrize("sides", [*PUBLISHED_SIDES.values(), (16,), (1, 3, 8), (2, 2, 5)])
+@pytest.mark.parametrize("widths", [(160, (1, 1, 2, 2, 4)), (32, (1,)), (64, (2, 1, 3))])
+def test_shapes_of_many(sides, num_phis, widths):
+    base, multipliers = widths
+    config = TokenizerConfig(Pyramid(sides), 512, 16, base, multipliers, num_phis=num_phis)
+    tokenizer = Tokenizer(config)
+    params = abstract_params(config)
+    image = jax.ShapeDtypeStruct((2, config.image_size, config.image_size, 3), jnp.float32)
+    out = jax.eval_shape(lambda p, x: tokenizer.apply({"params": p}, x), params, image)
+    assert out.reconstruction_BxHxWx3.shape == image.shape
+    assert out.tokens_BxL.shape == (2, config.pyramid.length)
+    assert len(tokenizer_table(config)) > 0
+
+
+@pytest.mark.parametrize(
+    ("sides", "num_phis", "lookup"),
+    [((4,), 1, "l2"), ((1, 2, 4), None, "l2"), ((1, 4), 2, "cosine"), ((1, 1, 3), 3, "l2")],
+)
+def test_a_handful_really_runs(sides, num_phis, lookup):
+    config = TokenizerConfig(Pyramid(sides), num_phis=num_phis, lookup=lookup, dropout=0.1, **TINY)
+    tokenizer = Tokenizer(config)
+    image = jax.random.uniform(jax.random.key(0), (2, config.image_size, config.image_size, 3), minval=-1)
+    params = random_params(abstract_params(config))
+
+    def loss_fn(params):
+        out = tokenizer.apply({"params": params}, image, deterministic=False, rngs={"dropout": jax.random.key(2)})
+        return jnp.mean(jnp.square(out.reconstruction_BxHxWx3 - image)) + out.quantizer_loss
+
+    loss, grads = jax.jit(jax.value_and_grad(loss_fn))(params)
+    assert np.isfinite(loss)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(grads))
+    assert all(np.any(leaf) for leaf in jax.tree.leaves(grads["quantizer"]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"codebook_size": 0}, "codebook_size is 0"),
+        ({"code_width": 2.5}, "code_width is 2.5"),
+        ({"lookup": "manhattan"}, "lookup 'manhattan'"),
+        ({"phi_ratio": 1.5}, "phi_ratio 1.5"),
+        ({"base_channels": 30}, "norm_groups"),
+        ({"channel_multipliers": ()}, "channel_multipliers is empty"),
+        ({"pyramid": Pyramid((1, 2)), "num_phis": 0}, "num_phis is 0"),
+    ],
+)
+def test_impossible_configs_are_named(change, message):
+    with pytest.raises(InputError, match=message):
+        TokenizerConfig(**change)
+
+
+def test_config_survives_plain_values_and_names_the_odd_field():
+    config = TokenizerConfig(Pyramid((1, 5)), num_phis=None, **TINY)
+    assert TokenizerConfig.from_dict(config.to_dict()) == config
+    with pytest.raises(InputError, match="unknown field 'codebok_size'"):
+        TokenizerConfig.from_dict(config.to_dict() | {"codebok_size": 3})
+    with pytest.raises(InputError, match="lacks the field 'lookup'"):
+        TokenizerConfig.from_dict({k: v for k, v in config.to_dict().items() if k != "lookup"})

@@ -1,0 +1,11 @@
+"""Visual AutoRegressive modeling (next-scale prediction) in JAX: what a notebook imports.
+
+Importing this starts no device and pulls in neither TensorFlow nor PyTorch.
+"""
+
+from var_jax.bundle import Bundle, load
+from var_jax.errors import InputError
+from var_jax.pyramid import Pyramid
+
+__version__ = "0.1.0"
+__all__ = ["Bundle", "InputError", "Pyramid", "load"]

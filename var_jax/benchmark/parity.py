@@ -1,0 +1,103 @@
+"""How far this package is from the reference at real size: both run on the same weights and inputs."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from var_jax.benchmark.reference import draw_weights, load_reference, load_weights, quiet, shapes_of
+from var_jax.interop.tokenizer import import_tokenizer
+from var_jax.models.quantizer import area_downsample, nearest_codes
+from var_jax.models.tokenizer import Tokenizer
+from var_jax.pyramid import Pyramid
+
+
+class Row(NamedTuple):
+    """One compared quantity.
+
+    Attributes:
+      name: what was compared.
+      max_abs: largest difference.
+      relative: that over the largest magnitude of the reference's.
+    """
+
+    name: str
+    max_abs: float
+    relative: float
+
+
+def compare(name: str, ours: Any, reference: Any) -> Row:
+    """A row for two arrays of one shape."""
+    ours, reference = np.asarray(ours, np.float64), np.asarray(reference, np.float64)
+    if ours.shape != reference.shape:
+        raise AssertionError(f"{name}: shapes {ours.shape} and {reference.shape}")
+    largest = float(np.max(np.abs(ours - reference)))
+    return Row(name, largest, largest / max(float(np.max(np.abs(reference))), 1e-30))
+
+
+def tokenizer_parity(
+    checkout: str | os.PathLike[str], pyramid: Pyramid, base_channels: int = 160, batch: int = 1, seed: int = 0
+) -> list[Row]:
+    """Compares the tokenizer on random pictures; a few rows, the tokens' as shares that differ.
+
+    Tokens are compared scale by scale on the reference's own rest, so that one tie does not count
+    again at every later scale; everything behind them is compared on the reference's tokens.
+    """
+    ref = load_reference(checkout)
+    torch = ref.torch
+    with quiet():
+        theirs = ref.VQVAE(ch=base_channels, v_patch_nums=pyramid.sides, test_mode=True)
+    weights = draw_weights(shapes_of(theirs), seed)
+    load_weights(theirs, weights)
+    imported = import_tokenizer(weights, pyramid)
+    tokenizer, params = Tokenizer(imported.config), jax.device_put(imported.params)
+    size = imported.config.image_size
+    image = _smooth_pictures(batch, size, seed)
+    with torch.no_grad():
+        chw = torch.from_numpy(np.ascontiguousarray(image.transpose(0, 3, 1, 2)))
+        features_ref = theirs.quant_conv(theirs.encoder(chw))
+        tokens_list = theirs.quantize.f_to_idxBl_or_fhat(features_ref, to_fhat=False)
+        inputs_ref = theirs.quantize.idxBl_to_var_input(tokens_list) if len(pyramid) > 1 else None
+        embedded = [
+            theirs.quantize.embedding(part).transpose(1, 2).reshape(batch, -1, side, side)
+            for part, side in zip(tokens_list, pyramid.sides, strict=True)
+        ]
+        sums_ref = theirs.quantize.embed_to_fhat(embedded, last_one=False)
+        decoded_ref = theirs.decoder(theirs.post_quant_conv(sums_ref[-1]))
+
+    def run(method: str, *args: Any) -> np.ndarray:
+        return np.asarray(jax.jit(lambda p, *a: tokenizer.apply({"params": p}, *a, method=method))(params, *args))
+
+    features = _nhwc(features_ref)
+    sums = [np.zeros_like(features), *(_nhwc(s) for s in sums_ref)]
+    rows = [compare("encoder features", run("features", image), features)]
+    differing = 0
+    for k, part in enumerate(tokens_list):
+        z = area_downsample(features - sums[k], pyramid.sides[k]).reshape(-1, features.shape[-1])
+        differing += int(np.sum(np.asarray(nearest_codes(z, params["quantizer"]["codebook"])) != part.numpy().ravel()))
+    share = differing / (batch * pyramid.length)
+    rows.append(Row(f"tokens that differ ({differing} of {batch * pyramid.length})", float(differing), share))
+    tokens = np.concatenate([part.numpy() for part in tokens_list], axis=1).astype(np.int32)
+    decode = jax.jit(lambda p, t: tokenizer.bind({"params": p}).quantizer.decode(t))
+    rows.append(compare("f_hat of all scales", decode(params, tokens), sums[-1]))
+    if inputs_ref is not None:
+        rows.append(compare("transformer input", run("transformer_input", tokens), inputs_ref.numpy()))
+    rows.append(compare("decoder, not clipped", run("decode_features", sums[-1]), _nhwc(decoded_ref)))
+    return rows
+
+
+def _nhwc(tensor: Any) -> np.ndarray:
+    return np.ascontiguousarray(tensor.numpy().transpose(0, 2, 3, 1))
+
+
+def _smooth_pictures(batch: int, size: int, seed: int) -> np.ndarray:
+    """Random pictures in [-1, 1] with structure at every scale, float32 [B, size, size, 3]."""
+    rng, image, side = np.random.default_rng([seed, 1]), np.zeros((batch, size, size, 3)), 1
+    while side <= size:
+        noise = rng.standard_normal((batch, side, side, 3))
+        image += np.kron(noise, np.ones((1, size // side, size // side, 1))) if size % side == 0 else 0.0
+        side *= 2
+    return np.tanh(0.5 * image).astype(np.float32)

@@ -1,0 +1,102 @@
+"""The PyTorch reference, run from a user's own checkout of FoundationVision/VAR beside this package.
+
+Nothing of it is part of this package: the checkout's path is given, PyTorch is imported when used.
+Weights are drawn from fixed seeds by tensor name, scaled so that every layer contributes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import math
+import os
+import sys
+import types
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from var_jax.errors import InputError
+
+# Buffers that the reference computes by itself: nothing is drawn for them.
+_COMPUTED = ("ema_vocab_hit_SV", "lvl_1L", "attn_bias_for_masking", "zero_k_bias")
+
+
+def load_reference(checkout: str | os.PathLike[str]) -> types.SimpleNamespace:
+    """Imports the reference's model builders and PyTorch: a namespace with `torch`, `VQVAE`, `VAR`.
+
+    Raises:
+      InputError: if the folder is no checkout of the reference or PyTorch is not installed.
+    """
+    root = Path(checkout).resolve()
+    if not (root / "models" / "vqvae.py").is_file():
+        raise InputError(f"{checkout}: not a checkout of FoundationVision/VAR (it has no models/vqvae.py)")
+    try:
+        import torch
+    except ImportError:
+        raise InputError("PyTorch is not installed here: pip install torch to run the reference beside") from None
+    if importlib.util.find_spec("huggingface_hub") is None:
+        # The reference only names its mixin; a stand-in saves the user an installation.
+        stand_in = types.ModuleType("huggingface_hub")
+        stand_in.PyTorchModelHubMixin = type("PyTorchModelHubMixin", (), {})
+        sys.modules["huggingface_hub"] = stand_in
+    sys.path.insert(0, str(root))
+    try:
+        vqvae, var = importlib.import_module("models.vqvae"), importlib.import_module("models.var")
+    except ImportError as error:
+        raise InputError(f"{checkout}: the reference cannot be imported ({error})") from None
+    finally:
+        sys.path.remove(str(root))
+    return types.SimpleNamespace(torch=torch, VQVAE=vqvae.VQVAE, VAR=var.VAR)
+
+
+@contextlib.contextmanager
+def quiet() -> Any:
+    """Swallows what the reference prints while it is built."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield
+
+
+def draw_weights(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> dict[str, np.ndarray]:
+    """Float32 weights under the reference's names in which every gate, branch and bias matters."""
+    return {
+        name: _draw(name, shape, np.random.default_rng([seed, zlib.crc32(name.encode())]))
+        for name, shape in shapes.items()
+        if not name.endswith(_COMPUTED)
+    }
+
+
+def _draw(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    noise = rng.standard_normal(shape, np.float32)
+    if "scale_mul" in name:
+        return np.float32(math.log(4.0)) + 0.3 * noise
+    if "norm" in name and name.endswith("weight") and len(shape) == 1:
+        return 1.0 + 0.2 * noise
+    if name.endswith("bias"):
+        return 0.2 * noise
+    if name.endswith("quantize.embedding.weight"):
+        return 0.5 * noise
+    if "embed" in name and len(shape) == 2 and "word" not in name or name.startswith(("class_emb", "pos_")):
+        return 0.5 * noise
+    if "ada_gss" in name:
+        return 0.4 * noise
+    fan_in = math.prod(shape[1:])
+    return noise / np.float32(math.sqrt(fan_in))
+
+
+def load_weights(module: Any, weights: Mapping[str, np.ndarray]) -> None:
+    """Puts drawn weights into a reference module, keeping what it computed by itself."""
+    import torch
+
+    state = module.state_dict()
+    state.update({name: torch.from_numpy(array) for name, array in weights.items()})
+    module.load_state_dict(state, strict=True)
+
+
+def shapes_of(module: Any) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a reference module's tensors."""
+    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}

@@ -1,0 +1,1 @@
+"""The `var-jax` command: one thin file a subcommand."""

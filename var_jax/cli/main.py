@@ -1,0 +1,56 @@
+"""`var-jax`: finds the subcommand, runs it, and turns bad input into one line and exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from var_jax import __version__
+from var_jax.errors import InputError
+
+# Subcommand -> (module under var_jax.cli, one line of help). Each module has `add_arguments(parser)`
+# and `run(args) -> int | None`, and is imported only when its command (or its --help) is asked for.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "import": ("import_", "turn published checkpoints into a model directory"),
+    "export": ("export", "write a model directory back under the reference's names"),
+    "reconstruct": ("reconstruct", "draw a picture's reconstruction scale by scale"),
+    "parity": ("parity", "run the PyTorch reference beside this package and print the differences"),
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one subcommand and returns the process's exit code: 0 done, 2 bad input."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = _Parser(prog="var-jax", description="Visual AutoRegressive modeling in JAX.")
+    parser.add_argument("--version", action="version", version=f"var_jax {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+    wanted = next((word for word in argv if not word.startswith("-")), None)
+    for name, (module_name, summary) in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        if name == wanted:
+            module = importlib.import_module(f"var_jax.cli.{module_name}")
+            module.add_arguments(subparser)
+            subparser.set_defaults(run=module.run)
+    args = parser.parse_args(argv)
+    try:
+        return args.run(args) or 0
+    except InputError as error:
+        print(f"var-jax {args.command}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"var-jax {args.command}: interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""From parameters to pictures: sampling, filtering of logits, guidance."""

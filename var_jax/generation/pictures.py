@@ -1,0 +1,60 @@
+"""Arrays of pictures laid out as one picture for people to look at: grids, and strips by scale."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from var_jax.errors import InputError
+from var_jax.formats.atomic import atomic_file
+
+_GAP = 2  # white pixels between pictures
+_CAPTION = 14  # height of the line above a column, in pixels
+
+
+def to_uint8(images: np.ndarray) -> np.ndarray:
+    """Pictures in [0, 1] as uint8 by truncation of 255 x, the rule that published figures were made with."""
+    return (np.clip(np.asarray(images, np.float32), 0.0, 1.0) * 255.0).astype(np.uint8)
+
+
+def grid(images_NxHxWx3: np.ndarray, columns: int, captions: Sequence[str] = ()) -> np.ndarray:
+    """Pictures (uint8, or float in [0, 1]) row by row on white, as uint8 [rows, columns, 3].
+
+    `captions` stand above the columns.
+    """
+    images = np.asarray(images_NxHxWx3)
+    images = images if images.dtype == np.uint8 else to_uint8(images)
+    count, height, width, _ = images.shape
+    rows = -(-count // columns)
+    top = _CAPTION if captions else 0
+    shape = (top + rows * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP, 3)
+    canvas = np.full(shape, 255, np.uint8)
+    for index, image in enumerate(images):
+        y, x = top + (index // columns) * (height + _GAP), (index % columns) * (width + _GAP)
+        canvas[y : y + height, x : x + width] = image
+    if not captions:
+        return canvas
+    drawn = Image.fromarray(canvas)
+    draw, font = ImageDraw.Draw(drawn), ImageFont.load_default(size=11)
+    for column, text in enumerate(captions):
+        centre = column * (width + _GAP) + width // 2
+        draw.text((centre, top // 2), text, fill="black", font=font, anchor="mm")
+    return np.asarray(drawn)
+
+
+def save_picture(path: str | os.PathLike[str], image_HxWx3: np.ndarray) -> None:
+    """Writes uint8 [H, W, 3] in the format of the file's suffix, whole or not at all.
+
+    Raises:
+      InputError: for a suffix that is no picture format, or a place that cannot be written.
+    """
+    suffix = Path(path).suffix.lower()
+    known = Image.registered_extensions()
+    if suffix not in known or known[suffix] not in Image.SAVE:
+        raise InputError(f"{path}: '{suffix}' is not a picture format that can be written; use .png")
+    with atomic_file(path) as temporary:
+        Image.fromarray(image_HxWx3).save(temporary, format=known[suffix])

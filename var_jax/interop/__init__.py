@@ -1,0 +1,1 @@
+"""The reference implementation's checkpoints: its names and layouts, both ways."""

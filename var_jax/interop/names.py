@@ -1,0 +1,199 @@
+"""Name tables: which tensor of a reference checkpoint is which parameter of ours, both ways.
+
+A table is a list of `Entry`s made from a config. Reading and writing go through the same table, so
+they cannot disagree: every tensor of the file must be named by exactly one entry, every parameter
+must be filled exactly once, and every shape is checked before anything is moved.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from var_jax.errors import InputError
+
+Shape = tuple[int, ...]
+Params = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How one tensor's axes differ between the reference (PyTorch) and here.
+
+    Attributes:
+      reference_shape: our shape -> the shape in the reference's file.
+      to_ours: (reference array, our shape) -> our array.
+      to_reference: our array -> reference array.
+    """
+
+    reference_shape: Callable[[Shape], Shape]
+    to_ours: Callable[[np.ndarray, Shape], np.ndarray]
+    to_reference: Callable[[np.ndarray], np.ndarray]
+
+
+def reshaped(*ones: int) -> Layout:
+    """Same order of numbers; the reference has size-1 axes at the positions `ones` of its shape."""
+
+    def reference_shape(shape: Shape) -> Shape:
+        shape = list(shape)
+        for axis in ones:
+            shape.insert(axis, 1)
+        return tuple(shape)
+
+    return Layout(
+        reference_shape,
+        lambda array, shape: array.reshape(shape),
+        lambda array: array.reshape(reference_shape(array.shape)),
+    )
+
+
+SAME = reshaped()
+# Ours has the axes that one flat axis of the reference packs: [3, C], [H, K].
+FLAT = Layout(
+    lambda shape: (math.prod(shape),),
+    lambda array, shape: array.reshape(shape),
+    lambda array: array.reshape(-1),
+)
+# Ours HWIO, the reference's OIHW.
+CONV = Layout(
+    lambda s: (s[3], s[2], s[0], s[1]),
+    lambda array, _: array.transpose(2, 3, 1, 0),
+    lambda array: array.transpose(3, 2, 0, 1),
+)
+# Ours [in, ...out], the reference's [out, in].
+LINEAR = Layout(
+    lambda s: (math.prod(s[1:]), s[0]),
+    lambda array, shape: array.T.reshape(shape),
+    lambda array: array.reshape(array.shape[0], -1).T,
+)
+# As LINEAR, kept by the reference as a 1x1 convolution.
+POINTWISE = Layout(
+    lambda s: (math.prod(s[1:]), s[0], 1, 1),
+    lambda array, shape: array[:, :, 0, 0].T.reshape(shape),
+    lambda array: array.reshape(array.shape[0], -1).T[:, :, None, None],
+)
+# Ours [...in, out], the reference's [out, in].
+LINEAR_FROM_HEADS = Layout(
+    lambda s: (s[-1], math.prod(s[:-1])),
+    lambda array, shape: array.T.reshape(shape),
+    lambda array: array.reshape(-1, array.shape[-1]).T,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One tensor of the reference and the parameter (or the layer `index` of a stacked one) it is."""
+
+    reference: str
+    path: tuple[str, ...]
+    layout: Layout = SAME
+    index: int | None = None
+
+
+def select(tensors: Mapping[str, np.ndarray], landmark: str, what: str, file: str) -> dict[str, np.ndarray]:
+    """The tensors of one network in a file that may hold several under prefixes, prefix taken off.
+
+    `landmark` is a name that every checkpoint of this network has. Training checkpoints nest networks
+    ("trainer.vae_local.encoder..."); a plain state dict is returned as it is.
+    """
+    prefixes = {name[: -len(landmark)] for name in tensors if name == landmark or name.endswith("." + landmark)}
+    if not prefixes:
+        raise InputError(f"{file}: not a checkpoint of a {what}, it has no tensor '{landmark}'")
+    if len(prefixes) > 1:
+        listed = ", ".join(f"'{prefix}'" for prefix in sorted(prefixes))
+        raise InputError(f"{file}: holds more than one {what} (under {listed}): save one of them by itself")
+    prefix = prefixes.pop()
+    return {name[len(prefix) :]: array for name, array in tensors.items() if name.startswith(prefix)}
+
+
+def to_params(
+    table: Iterable[Entry], tensors: Mapping[str, np.ndarray], abstract: Params, skipped: Iterable[str], file: str
+) -> Params:
+    """Reference tensors -> our parameters, float32.
+
+    Args:
+      table: the entries.
+      tensors: the file's tensors under the reference's names.
+      abstract: our parameter tree, leaves with `.shape`.
+      skipped: names of tensors that carry nothing learned and may or may not be there.
+      file: named in errors.
+
+    Raises:
+      InputError: for the first missing, unknown or mis-shaped tensor, by name.
+    """
+    table = list(table)
+    _check_coverage(table, abstract)
+    named = {entry.reference for entry in table}
+    if missing := next((entry.reference for entry in table if entry.reference not in tensors), None):
+        raise InputError(f"{file}: tensor '{missing}' is missing (is the file complete, and of this kind of model?)")
+    if extra := sorted(set(tensors) - named - set(skipped)):
+        raise InputError(f"{file}: tensor '{extra[0]}' has no place in this model ({len(extra)} such tensors)")
+    flat: dict[tuple[str, ...], np.ndarray] = {}
+    for entry in table:
+        shape = _leaf(abstract, entry.path).shape
+        part = shape if entry.index is None else shape[1:]
+        array, expected = tensors[entry.reference], entry.layout.reference_shape(part)
+        if array.shape != expected:
+            raise InputError(f"{file}: tensor '{entry.reference}' has shape {array.shape}, expected {expected}")
+        ours = np.asarray(entry.layout.to_ours(array, part), np.float32)
+        if entry.index is None:
+            flat[entry.path] = np.ascontiguousarray(ours)
+        else:
+            flat.setdefault(entry.path, np.empty(shape, np.float32))[entry.index] = ours
+    return unflatten(flat)
+
+
+def to_reference(table: Iterable[Entry], params: Params) -> dict[str, np.ndarray]:
+    """Our parameters -> tensors under the reference's names, in the table's order."""
+    table = list(table)
+    _check_coverage(table, params)
+    tensors = {}
+    for entry in table:
+        leaf = np.asarray(_leaf(params, entry.path))
+        part = leaf if entry.index is None else leaf[entry.index]
+        tensors[entry.reference] = np.ascontiguousarray(entry.layout.to_reference(part))
+    return tensors
+
+
+def flatten(tree: Params, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    """A nested dict's leaves by path, in sorted order."""
+    flat: dict[tuple[str, ...], Any] = {}
+    for name in sorted(tree):
+        value = tree[name]
+        flat |= flatten(value, (*prefix, name)) if isinstance(value, Mapping) else {(*prefix, name): value}
+    return flat
+
+
+def unflatten(flat: Mapping[tuple[str, ...], Any]) -> Params:
+    """Inverse of `flatten`."""
+    tree: Params = {}
+    for path, value in flat.items():
+        node = tree
+        for name in path[:-1]:
+            node = node.setdefault(name, {})
+        node[path[-1]] = value
+    return tree
+
+
+def _leaf(tree: Params, path: tuple[str, ...]) -> Any:
+    for name in path:
+        tree = tree[name]
+    return tree
+
+
+def _check_coverage(table: list[Entry], abstract: Params) -> None:
+    """A table that does not fill every parameter exactly once is a bug of ours, not bad input."""
+    slots = [(entry.path, entry.index) for entry in table]
+    wanted = []
+    for path, leaf in flatten(abstract).items():
+        stacked = any(entry.path == path and entry.index is not None for entry in table)
+        wanted += [(path, index) for index in range(leaf.shape[0])] if stacked else [(path, None)]
+    if sorted(map(repr, slots)) != sorted(map(repr, wanted)):
+        odd = sorted(set(map(repr, slots)) ^ set(map(repr, wanted)))
+        raise AssertionError(f"name table and parameters disagree at {odd[:3]}")
+    if len({entry.reference for entry in table}) != len(table):
+        raise AssertionError("name table names a reference tensor twice")

@@ -1,0 +1,193 @@
+"""The reference's tokenizer checkpoint (`vae_ch160v4096z32.pth`): what it says of the model, and its names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from var_jax.errors import InputError
+from var_jax.interop.names import CONV, FLAT, POINTWISE, SAME, Entry, Params, select, to_params, to_reference
+from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
+from var_jax.pyramid import Pyramid
+
+LANDMARK = "quantize.embedding.weight"
+CODE_COUNTS = "quantize.ema_vocab_hit_SV"  # moving counts of code use: kept beside the parameters
+
+
+class ImportedTokenizer(NamedTuple):
+    """A tokenizer read from a reference checkpoint.
+
+    Attributes:
+      config: inferred from names and shapes.
+      params: our parameters, float32 numpy arrays.
+      code_counts_SxV: moving counts of code use per scale, zeros where the file has none.
+    """
+
+    config: TokenizerConfig
+    params: Params
+    code_counts_SxV: np.ndarray
+
+
+def tokenizer_table(config: TokenizerConfig) -> list[Entry]:
+    """Every tensor of the reference's tokenizer that is learned."""
+    last = len(config.channel_multipliers) - 1
+    table = _conv("encoder.conv_in", ("encoder", "conv_in"))
+    for level in range(last + 1):
+        table += _blocks("encoder", f"encoder.down.{level}", level, last, config.encoder_blocks, config)
+        if level != last:
+            table += _conv(f"encoder.down.{level}.downsample.conv", ("encoder", f"level_{level}_downsample"))
+    table += _ends("encoder")
+    table += _conv("decoder.conv_in", ("decoder", "conv_in"))
+    for level in range(last + 1):
+        table += _blocks("decoder", f"decoder.up.{level}", level, last, config.decoder_blocks, config)
+        if level != 0:
+            table += _conv(f"decoder.up.{level}.upsample.conv", ("decoder", f"level_{level}_upsample"))
+    table += _ends("decoder")
+    table += _conv("quant_conv", ("pre_quantizer",)) + _conv("post_quant_conv", ("post_quantizer",))
+    return table + quantizer_table(config, "quantize.", ("quantizer",))
+
+
+def quantizer_table(config: TokenizerConfig, prefix: str, path: tuple[str, ...]) -> list[Entry]:
+    """The quantizer's part: codebook and phi, whose names depend on how phi is shared."""
+    table = [Entry(prefix + "embedding.weight", (*path, "codebook"))]
+    if not config.phi_ratio:
+        return table
+    for index in range(config.num_phis or len(config.pyramid)):
+        if config.num_phis is None:
+            name = f"{prefix}quant_resi.{index}"
+        elif config.num_phis == 1:
+            name = f"{prefix}quant_resi.qresi"
+        else:
+            name = f"{prefix}quant_resi.qresi_ls.{index}"
+        table += [
+            Entry(name + ".weight", (*path, "phi_kernel"), CONV, index),
+            Entry(name + ".bias", (*path, "phi_bias"), SAME, index),
+        ]
+    return table
+
+
+def _blocks(net: str, reference: str, level: int, last: int, blocks: int, config: TokenizerConfig) -> list[Entry]:
+    """The residual blocks of one level, and the attention of the coarsest."""
+    multipliers = config.channel_multipliers
+    incoming = (1, *multipliers)[level] if net == "encoder" else (*multipliers, multipliers[-1])[level + 1]
+    table = []
+    for block in range(blocks):
+        widens = block == 0 and incoming != multipliers[level]
+        table += _residual(f"{reference}.block.{block}", (net, f"level_{level}_block_{block}"), widens)
+        if level == last:
+            table += _attention(f"{reference}.attn.{block}", (net, f"level_{level}_attention_{block}"))
+    return table
+
+
+def _ends(net: str) -> list[Entry]:
+    return (
+        _residual(f"{net}.mid.block_1", (net, "middle", "block_1"), False)
+        + _attention(f"{net}.mid.attn_1", (net, "middle", "attention"))
+        + _residual(f"{net}.mid.block_2", (net, "middle", "block_2"), False)
+        + _norm(f"{net}.norm_out", (net, "norm_out"))
+        + _conv(f"{net}.conv_out", (net, "conv_out"))
+    )
+
+
+def _residual(reference: str, path: tuple[str, ...], widens: bool) -> list[Entry]:
+    table = []
+    for index in (1, 2):
+        table += _norm(f"{reference}.norm{index}", (*path, f"norm_{index}"))
+        table += _conv(f"{reference}.conv{index}", (*path, f"conv_{index}"))
+    return table + (_conv(f"{reference}.nin_shortcut", (*path, "shortcut")) if widens else [])
+
+
+def _attention(reference: str, path: tuple[str, ...]) -> list[Entry]:
+    return [
+        *_norm(f"{reference}.norm", (*path, "norm")),
+        Entry(f"{reference}.qkv.weight", (*path, "qkv", "kernel"), POINTWISE),
+        Entry(f"{reference}.qkv.bias", (*path, "qkv", "bias"), FLAT),
+        Entry(f"{reference}.proj_out.weight", (*path, "out", "kernel"), POINTWISE),
+        Entry(f"{reference}.proj_out.bias", (*path, "out", "bias")),
+    ]
+
+
+def _norm(reference: str, path: tuple[str, ...]) -> list[Entry]:
+    return [Entry(f"{reference}.weight", (*path, "scale")), Entry(f"{reference}.bias", (*path, "bias"))]
+
+
+def _conv(reference: str, path: tuple[str, ...]) -> list[Entry]:
+    return [Entry(f"{reference}.weight", (*path, "kernel"), CONV), Entry(f"{reference}.bias", (*path, "bias"))]
+
+
+def infer_config(tensors: Mapping[str, np.ndarray], pyramid: Pyramid, lookup: str, file: str) -> TokenizerConfig:
+    """Width, depth, codes and kind of phi from names and shapes; pyramid and lookup are not in the file."""
+
+    def shape(name: str) -> tuple[int, ...]:
+        if name not in tensors:
+            raise InputError(f"{file}: tensor '{name}' is missing (is this the tokenizer's file, and complete?)")
+        return tensors[name].shape
+
+    def count(pattern: str) -> int:
+        return len({match[1] for name in tensors if (match := re.match(pattern, name))})
+
+    base = shape("encoder.conv_in.weight")[0]
+    levels = count(r"encoder\.down\.(\d+)\.block\.")
+    codes, width = shape(LANDMARK)
+    if f"quantize.quant_resi.{0}.weight" in tensors:
+        num_phis, phi_ratio = None, 0.5
+        own = count(r"quantize\.quant_resi\.(\d+)\.weight")
+        if own != len(pyramid):
+            raise InputError(f"{file}: has a phi for each of {own} scales, but pyramid {pyramid} has {len(pyramid)}")
+    elif "quantize.quant_resi.qresi.weight" in tensors:
+        num_phis, phi_ratio = 1, 0.5
+    else:
+        num_phis = count(r"quantize\.quant_resi\.qresi_ls\.(\d+)\.weight") or None
+        phi_ratio = 0.5 if num_phis else 0.0
+    return TokenizerConfig(
+        pyramid=pyramid,
+        codebook_size=codes,
+        code_width=width,
+        base_channels=base,
+        channel_multipliers=tuple(
+            max(1, shape(f"encoder.down.{level}.block.0.conv1.weight")[0] // base) for level in range(levels)
+        ),
+        encoder_blocks=count(r"encoder\.down\.0\.block\.(\d+)\."),
+        decoder_blocks=count(r"decoder\.up\.0\.block\.(\d+)\."),
+        num_phis=num_phis,
+        phi_ratio=phi_ratio,
+        lookup=lookup,
+    )
+
+
+def import_tokenizer(
+    tensors: Mapping[str, np.ndarray], pyramid: Pyramid, lookup: str = "l2", file: str = "checkpoint"
+) -> ImportedTokenizer:
+    """Reference tensors (a plain state dict or a training checkpoint's, flattened) -> our tokenizer.
+
+    Raises:
+      InputError: naming the file and the first tensor that is missing, unknown or mis-shaped.
+    """
+    tensors = select(tensors, LANDMARK, "tokenizer", file)
+    config = infer_config(tensors, pyramid, lookup, file)
+    params = to_params(tokenizer_table(config), tensors, abstract_params(config), [CODE_COUNTS], file)
+    expected = (len(pyramid), config.codebook_size)
+    counts = tensors.get(CODE_COUNTS)
+    if counts is None or counts.shape != expected:  # the reference, too, ignores counts of another pyramid
+        counts = np.zeros(expected, np.float32)
+    return ImportedTokenizer(config, params, np.asarray(counts, np.float32))
+
+
+def export_tokenizer(
+    config: TokenizerConfig, params: Params, code_counts_SxV: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """Our tokenizer under the reference's names and layouts, complete for its strict loading."""
+    if code_counts_SxV is None:
+        code_counts_SxV = np.zeros((len(config.pyramid), config.codebook_size), np.float32)
+    return to_reference(tokenizer_table(config), params) | {CODE_COUNTS: np.asarray(code_counts_SxV, np.float32)}
+
+
+def abstract_params(config: TokenizerConfig) -> Params:
+    """The parameter tree's shapes, nothing computed."""
+    image = jnp.zeros((1, config.image_size, config.image_size, 3), jnp.float32)
+    return jax.eval_shape(Tokenizer(config).init, jax.random.key(0), image)["params"]

@@ -1,0 +1,1 @@
+"""Networks and quantizers as pure functions of (params, inputs): no files, no devices, no flags."""

@@ -1,0 +1,173 @@
+"""The convolutional encoder and decoder around the quantizer (latent diffusion's VQ-f16 network).
+
+Pictures and features are NHWC. Parameters are float32; `dtype` is the compute type. Group norms take
+their statistics in float32 whatever the compute type, and float32 compute means full float32 on
+every platform (no reduced-precision matrix passes), so that stored tokens are the same everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+Dtype = jnp.dtype | type
+
+
+def precision_for(dtype: Dtype) -> jax.lax.Precision | None:
+    """Full float32 products for float32 compute, the platform's own for anything narrower."""
+    return jax.lax.Precision.HIGHEST if jnp.dtype(dtype) == jnp.float32 else None
+
+
+class ResidualBlock(nn.Module):
+    """Norm, SiLU, conv, norm, SiLU, dropout, conv; 1x1 shortcut only where the width changes."""
+
+    channels: int
+    norm_groups: int = 32
+    dropout: float = 0.0
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_BxHxWxC: jax.Array, deterministic: bool = True) -> jax.Array:
+        h = nn.silu(group_norm(self.norm_groups, self.dtype, "norm_1")(x_BxHxWxC))
+        h = conv(self.channels, self.dtype, "conv_1")(h)
+        h = nn.silu(group_norm(self.norm_groups, self.dtype, "norm_2")(h))
+        h = nn.Dropout(self.dropout)(h, deterministic=deterministic)
+        h = conv(self.channels, self.dtype, "conv_2")(h)
+        if x_BxHxWxC.shape[-1] != self.channels:
+            x_BxHxWxC = conv(self.channels, self.dtype, "shortcut", kernel=1)(x_BxHxWxC)
+        return x_BxHxWxC + h
+
+
+class SpatialAttention(nn.Module):
+    """One-head self-attention over all positions of a feature map, residual, softmax in float32."""
+
+    norm_groups: int = 32
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_BxHxWxC: jax.Array) -> jax.Array:
+        batch, height, width, channels = x_BxHxWxC.shape
+        precision = precision_for(self.dtype)
+        h = group_norm(self.norm_groups, self.dtype, "norm")(x_BxHxWxC)
+        h_BxNxC = h.reshape(batch, height * width, channels)
+        qkv = nn.DenseGeneral((3, channels), dtype=self.dtype, precision=precision, name="qkv")(h_BxNxC)
+        q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+        scores = jnp.einsum("bqc,bkc->bqk", q, k, precision=precision, preferred_element_type=jnp.float32)
+        weights = nn.softmax(scores * channels**-0.5, axis=-1).astype(self.dtype)
+        h = jnp.einsum("bqk,bkc->bqc", weights, v, precision=precision)
+        h = nn.Dense(channels, dtype=self.dtype, precision=precision, name="out")(h)
+        return x_BxHxWxC + h.reshape(x_BxHxWxC.shape)
+
+
+class Encoder(nn.Module):
+    """Picture [B, H, W, 3] in [-1, 1] -> features [B, H/f, W/f, code_width], f = 2^(levels - 1).
+
+    `base_channels * channel_multipliers[i]` is the width of level i, finest first; attention follows
+    every block of the coarsest level.
+    """
+
+    base_channels: int
+    channel_multipliers: Sequence[int]
+    blocks_per_level: int
+    code_width: int
+    norm_groups: int = 32
+    dropout: float = 0.0
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, image_BxHxWx3: jax.Array, deterministic: bool = True) -> jax.Array:
+        last = len(self.channel_multipliers) - 1
+        h = conv(self.base_channels, self.dtype, "conv_in")(image_BxHxWx3.astype(self.dtype))
+        for level, multiplier in enumerate(self.channel_multipliers):
+            channels = self.base_channels * multiplier
+            for block in range(self.blocks_per_level):
+                name = f"level_{level}_block_{block}"
+                h = ResidualBlock(channels, self.norm_groups, self.dropout, self.dtype, name=name)(h, deterministic)
+                if level == last:
+                    h = SpatialAttention(self.norm_groups, self.dtype, name=f"level_{level}_attention_{block}")(h)
+            if level != last:
+                pad_end = ((0, 1), (0, 1))  # one row and column of zeros at the bottom and right only
+                h = conv(channels, self.dtype, f"level_{level}_downsample", stride=2, padding=pad_end)(h)
+        h = Middle(self.norm_groups, self.dropout, self.dtype, name="middle")(h, deterministic)
+        h = nn.silu(group_norm(self.norm_groups, self.dtype, "norm_out")(h))
+        return conv(self.code_width, self.dtype, "conv_out")(h)
+
+
+class Decoder(nn.Module):
+    """Features [B, h, w, code_width] -> picture [B, h f, w f, 3], nominally in [-1, 1], not clipped."""
+
+    base_channels: int
+    channel_multipliers: Sequence[int]
+    blocks_per_level: int
+    norm_groups: int = 32
+    dropout: float = 0.0
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, features_BxhxwxC: jax.Array, deterministic: bool = True) -> jax.Array:
+        last = len(self.channel_multipliers) - 1
+        channels = self.base_channels * self.channel_multipliers[last]
+        h = conv(channels, self.dtype, "conv_in")(features_BxhxwxC.astype(self.dtype))
+        h = Middle(self.norm_groups, self.dropout, self.dtype, name="middle")(h, deterministic)
+        for level in reversed(range(last + 1)):
+            channels = self.base_channels * self.channel_multipliers[level]
+            for block in range(self.blocks_per_level):
+                name = f"level_{level}_block_{block}"
+                h = ResidualBlock(channels, self.norm_groups, self.dropout, self.dtype, name=name)(h, deterministic)
+                if level == last:
+                    h = SpatialAttention(self.norm_groups, self.dtype, name=f"level_{level}_attention_{block}")(h)
+            if level != 0:
+                h = conv(channels, self.dtype, f"level_{level}_upsample")(nearest_twice(h))
+        h = nn.silu(group_norm(self.norm_groups, self.dtype, "norm_out")(h))
+        return conv(3, self.dtype, "conv_out")(h)
+
+
+class Middle(nn.Module):
+    """Residual block, attention, residual block at the coarsest level."""
+
+    norm_groups: int
+    dropout: float
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, h: jax.Array, deterministic: bool) -> jax.Array:
+        channels = h.shape[-1]
+        h = ResidualBlock(channels, self.norm_groups, self.dropout, self.dtype, name="block_1")(h, deterministic)
+        h = SpatialAttention(self.norm_groups, self.dtype, name="attention")(h)
+        return ResidualBlock(channels, self.norm_groups, self.dropout, self.dtype, name="block_2")(h, deterministic)
+
+
+def conv(
+    features: int,
+    dtype: Dtype,
+    name: str,
+    kernel: int = 3,
+    stride: int = 1,
+    padding: tuple[tuple[int, int], tuple[int, int]] | None = None,
+) -> nn.Conv:
+    """A convolution over NHWC with a bias; zero padding of kernel // 2 unless `padding` says otherwise."""
+    half = kernel // 2
+    return nn.Conv(
+        features,
+        (kernel, kernel),
+        strides=(stride, stride),
+        padding=padding or ((half, half), (half, half)),
+        dtype=dtype,
+        precision=precision_for(dtype),
+        name=name,
+    )
+
+
+def group_norm(groups: int, dtype: Dtype, name: str) -> nn.GroupNorm:
+    """Group norm with epsilon 1e-6; the two-pass variance is what the published weights were trained with."""
+    return nn.GroupNorm(groups, epsilon=1e-6, use_fast_variance=False, dtype=dtype, name=name)
+
+
+def nearest_twice(x_BxHxWxC: jax.Array) -> jax.Array:
+    """Every pixel repeated twice along height and width."""
+    batch, height, width, channels = x_BxHxWxC.shape
+    x = jnp.broadcast_to(x_BxHxWxC[:, :, None, :, None], (batch, height, 2, width, 2, channels))
+    return x.reshape(batch, 2 * height, 2 * width, channels)

@@ -1,0 +1,168 @@
+"""The tokenizer: picture <-> multi-scale tokens, as one module over encoder, quantizer and decoder."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from var_jax.errors import InputError
+from var_jax.models.autoencoder import Decoder, Dtype, Encoder, conv
+from var_jax.models.quantizer import Quantizer
+from var_jax.pyramid import PUBLISHED_SIDES, Pyramid
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerConfig:
+    """What a tokenizer is; the defaults are the published one's.
+
+    Attributes:
+      pyramid: sides of the token maps, coarse to fine.
+      codebook_size: number of codes, V.
+      code_width: numbers in a code, C.
+      base_channels: width of the finest level of encoder and decoder.
+      channel_multipliers: width of each level over `base_channels`, finest first; every level but
+        the last halves the picture.
+      encoder_blocks: residual blocks a level in the encoder.
+      decoder_blocks: residual blocks a level in the decoder.
+      norm_groups: groups of every group norm; must divide every width.
+      num_phis: smoothing convolutions shared by the scales (1: one for all); None: one a scale.
+      phi_ratio: share of the convolution in phi, 0 to 1.
+      lookup: "l2" or "cosine" nearest-code search.
+      commitment_weight: weight of the commitment part of the quantizer loss.
+      dropout: in residual blocks, training only.
+
+    Raises:
+      InputError: naming the field that cannot be.
+    """
+
+    pyramid: Pyramid = Pyramid(PUBLISHED_SIDES[256])
+    codebook_size: int = 4096
+    code_width: int = 32
+    base_channels: int = 160
+    channel_multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
+    encoder_blocks: int = 2
+    decoder_blocks: int = 3
+    norm_groups: int = 32
+    num_phis: int | None = 4
+    phi_ratio: float = 0.5
+    lookup: str = "l2"
+    commitment_weight: float = 0.25
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "pyramid", Pyramid.parse(self.pyramid))
+        object.__setattr__(self, "channel_multipliers", tuple(self.channel_multipliers))
+        counts = ("codebook_size", "code_width", "base_channels", "encoder_blocks", "decoder_blocks", "norm_groups")
+        for name in counts:
+            _require_count(name, getattr(self, name))
+        for multiplier in self.channel_multipliers:
+            _require_count("channel_multipliers", multiplier)
+            if self.base_channels * multiplier % self.norm_groups:
+                raise InputError(
+                    f"tokenizer width {self.base_channels * multiplier} does not divide into norm_groups "
+                    f"{self.norm_groups}: change base_channels or norm_groups"
+                )
+        if not self.channel_multipliers:
+            raise InputError("tokenizer channel_multipliers is empty: give at least one level")
+        if self.num_phis is not None:
+            _require_count("num_phis", self.num_phis)
+        if self.lookup not in ("l2", "cosine"):
+            raise InputError(f"tokenizer lookup '{self.lookup}': expected l2 or cosine")
+        if not 0.0 <= self.phi_ratio <= 1.0:
+            raise InputError(f"tokenizer phi_ratio {self.phi_ratio}: expected a number from 0 to 1")
+
+    @property
+    def downsampling(self) -> int:
+        """Picture pixels along one side of a feature."""
+        return 2 ** (len(self.channel_multipliers) - 1)
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the pictures that this pyramid describes."""
+        return self.downsampling * self.pyramid.final_side
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values only, ready for JSON."""
+        values = dataclasses.asdict(self)
+        return values | {"pyramid": list(self.pyramid.sides), "channel_multipliers": list(self.channel_multipliers)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TokenizerConfig:
+        """Inverse of `to_dict`; an unknown or missing field is an error that names it."""
+        return config_from_dict(cls, values, "tokenizer")
+
+
+def config_from_dict(cls: type, values: dict[str, Any], what: str) -> Any:
+    """Builds the frozen dataclass `cls` from plain values, naming any unknown or missing field."""
+    known = {field.name for field in dataclasses.fields(cls)}
+    if unknown := sorted(set(values) - known):
+        raise InputError(f"{what} config has the unknown field '{unknown[0]}': known are {', '.join(sorted(known))}")
+    if missing := sorted(known - set(values)):
+        raise InputError(f"{what} config lacks the field '{missing[0]}'")
+    return cls(**values)
+
+
+def _require_count(name: str, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InputError(f"tokenizer {name} is {value!r}: expected a positive integer")
+
+
+class TokenizerOutput(NamedTuple):
+    """Training forward: the reconstruction (not clipped), the quantizer loss, and what was chosen."""
+
+    reconstruction_BxHxWx3: jax.Array
+    quantizer_loss: jax.Array
+    tokens_BxL: jax.Array
+
+
+class Tokenizer(nn.Module):
+    """Encoder, quantizer and decoder. Pictures are NHWC in [-1, 1].
+
+    `dtype` is the decoder's compute type; encoder and quantizer compute in float32 whatever it is,
+    because their result is discrete.
+    """
+
+    config: TokenizerConfig
+    dtype: Dtype = jnp.float32
+
+    def setup(self) -> None:
+        c = self.config
+        shared = (c.base_channels, c.channel_multipliers)
+        self.encoder = Encoder(*shared, c.encoder_blocks, c.code_width, c.norm_groups, c.dropout)
+        self.decoder = Decoder(*shared, c.decoder_blocks, c.norm_groups, c.dropout, self.dtype)
+        self.quantizer = Quantizer(
+            c.pyramid, c.codebook_size, c.code_width, c.num_phis, c.phi_ratio, c.lookup, c.commitment_weight
+        )
+        self.pre_quantizer = conv(c.code_width, jnp.float32, "pre_quantizer")
+        self.post_quantizer = conv(c.code_width, self.dtype, "post_quantizer")
+
+    def features(self, image_BxHxWx3: jax.Array, deterministic: bool = True) -> jax.Array:
+        """[B, h, w, C] float32: what the quantizer is asked to tell."""
+        return self.pre_quantizer(self.encoder(image_BxHxWx3, deterministic))
+
+    def encode(self, image_BxHxWx3: jax.Array) -> jax.Array:
+        """Picture in [-1, 1] -> tokens [B, L] int32."""
+        return self.quantizer.encode(self.features(image_BxHxWx3))
+
+    def decode_features(self, f_hat_BxhxwxC: jax.Array, deterministic: bool = True) -> jax.Array:
+        """f_hat -> picture, float32, not clipped."""
+        features = self.post_quantizer(f_hat_BxhxwxC.astype(self.dtype))
+        return self.decoder(features, deterministic).astype(jnp.float32)
+
+    def decode(self, tokens_BxL: jax.Array, scales: int | jax.Array | None = None) -> jax.Array:
+        """Tokens of all scales, or the first `scales` -> picture float32 in [-1, 1]."""
+        return jnp.clip(self.decode_features(self.quantizer.decode(tokens_BxL, scales)), -1.0, 1.0)
+
+    def transformer_input(self, tokens_BxL: jax.Array) -> jax.Array:
+        """Teacher-forced inputs [B, L - l_1, C] of all scales but the first."""
+        return self.quantizer.transformer_input(tokens_BxL)
+
+    def __call__(self, image_BxHxWx3: jax.Array, deterministic: bool = True) -> TokenizerOutput:
+        """Training forward; needs a `dropout` key where the config has dropout and not deterministic."""
+        quantized = self.quantizer(self.features(image_BxHxWx3, deterministic))
+        reconstruction = self.decode_features(quantized.decoder_input, deterministic)
+        return TokenizerOutput(reconstruction, quantized.loss, quantized.tokens)
