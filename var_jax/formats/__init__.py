@@ -1,0 +1,1 @@
+"""Files of tensors: PyTorch's and safetensors, read without executing anything, written atomically."""

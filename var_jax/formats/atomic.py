@@ -1,0 +1,175 @@
+"""Writes files and folders so that they appear whole or not at all.
+
+The work happens under a temporary name beside the target, is flushed to the disk and takes the
+target's name in one step. Whatever goes wrong before that step leaves no trace: neither the temporary
+nor a parent folder made for it, and what stood at the target before stays as it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import stat
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from var_jax.errors import InputError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# What writing to an open file may fail with; such errors do not carry the name of the file.
+_WRITING = _FULL | {errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO}
+
+
+@contextlib.contextmanager
+def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yields a temporary path to write; it becomes `path` when the body ends well, replacing an old file.
+
+    Missing parent folders are made. The temporary exists, empty, when the body starts.
+
+    Raises:
+      InputError: if `path` is something else than a file, or the disk or the permissions forbid it.
+    """
+    target = Path(os.path.realpath(path))  # a link stays a link, and what it points to is replaced
+    made: list[Path] = []
+    mode = 0
+
+    def prepare(temporary: Path) -> None:
+        nonlocal mode
+        found = _mode(target)
+        if found is not None and not stat.S_ISREG(found):
+            kind = "a folder" if stat.S_ISDIR(found) else "not a regular file"
+            raise InputError(f"{path}: cannot be written because it is {kind}; choose another path")
+        _make_parents(target.parent, made)
+        with open(temporary, "xb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+
+    def finish(temporary: Path) -> None:
+        if _mode(temporary) != mode:  # some writers put a file of their own in the place, readable to nobody else
+            os.chmod(temporary, stat.S_IMODE(mode))
+        _flush(temporary)
+        os.replace(temporary, target)
+
+    with _staged(path, target, made, prepare, finish) as temporary:
+        yield temporary
+
+
+@contextlib.contextmanager
+def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yields a temporary folder to fill; it becomes `path` when the body ends well.
+
+    Missing parent folders are made. An empty folder at `path` is taken over.
+
+    Raises:
+      InputError: if `path` is a file or a folder with content, or the disk or the permissions forbid it.
+    """
+    target = Path(os.path.realpath(path))
+    made: list[Path] = []
+
+    def prepare(temporary: Path) -> None:
+        found = _mode(target)
+        if found is not None and not stat.S_ISDIR(found):
+            raise InputError(
+                f"{path}: expected a new folder, but a file stands there; choose another --out or remove it"
+            )
+        if found is not None and os.listdir(target):
+            raise InputError(f"{path}: the folder exists and is not empty; choose another --out or remove it")
+        _make_parents(target.parent, made)
+        os.mkdir(temporary)
+
+    def finish(temporary: Path) -> None:
+        for folder, _, files in os.walk(temporary):
+            for name in files:
+                _flush(Path(folder, name))
+            _flush_folder(Path(folder))
+        os.replace(temporary, target)
+
+    with _staged(path, target, made, prepare, finish) as temporary:
+        yield temporary
+
+
+@contextlib.contextmanager
+def _staged(
+    path: str | os.PathLike[str],
+    target: Path,
+    made: list[Path],
+    prepare: Callable[[Path], None],
+    finish: Callable[[Path], None],
+) -> Iterator[Path]:
+    """prepare, body, finish; on any failure removes the temporary and the folders in `made`."""
+    # The name is short and hidden: a long target name must not overflow, and a glob must not find it.
+    temporary = target.parent / f".{uuid.uuid4().hex}.tmp"
+    try:
+        prepare(temporary)
+        yield temporary
+        finish(temporary)
+    except BaseException as error:
+        _remove(temporary)
+        for folder in reversed(made):
+            with contextlib.suppress(OSError):  # somebody else has put something there meanwhile
+                os.rmdir(folder)
+        if isinstance(error, OSError) and _is_about(error, target, temporary):
+            raise _unwritable(path, error) from error
+        raise
+    _flush_folder(target.parent)
+
+
+def _unwritable(path: str | os.PathLike[str], error: OSError) -> InputError:
+    """The sentence for a file or folder that the system did not let us write."""
+    remedy = "free some space or choose another place" if error.errno in _FULL else "choose a place you may write to"
+    return InputError(f"{path}: cannot be written ({error.strerror or error}); {remedy}")
+
+
+def _is_about(error: OSError, target: Path, temporary: Path) -> bool:
+    """Whether the error came from our writing, and not from another file that the body was reading."""
+    if error.filename is None:
+        return error.errno in _WRITING
+    if not isinstance(error.filename, (str, os.PathLike)):
+        return False
+    named = Path(os.path.abspath(error.filename))
+    return named.is_relative_to(temporary) or target.is_relative_to(named)
+
+
+def _mode(target: Path) -> int | None:
+    try:
+        return os.stat(target).st_mode
+    except FileNotFoundError:
+        return None
+
+
+def _make_parents(folder: Path, made: list[Path]) -> None:
+    """Makes `folder` and what is missing above it, noting each new one in `made`, outermost first."""
+    missing = []
+    while _mode(folder) is None:
+        missing.append(folder)
+        folder = folder.parent
+    for new in reversed(missing):
+        try:
+            os.mkdir(new)
+        except FileExistsError:
+            continue  # another process was faster, so it is not ours to remove
+        made.append(new)
+
+
+def _remove(temporary: Path) -> None:
+    if temporary.is_dir():
+        shutil.rmtree(temporary, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+
+
+def _flush(file: Path) -> None:
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _flush_folder(folder: Path) -> None:
+    # Some file systems cannot flush a folder; the content is safe already, only the name might be late.
+    with contextlib.suppress(OSError):
+        _flush(folder)

@@ -1,0 +1,93 @@
+"""Reads and writes a file of tensors in whichever format it is, and flattens nested state dicts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from var_jax.errors import InputError
+from var_jax.formats.mapped import map_file
+from var_jax.formats.safetensors_file import read_safetensors, write_safetensors
+from var_jax.formats.torch_file import PICKLE_START, ZIP_START, read_torch_file, write_torch_file
+
+# Real training checkpoints nest about five deep and hold some ten thousand values; a file made to keep
+# us busy can repeat one dict inside another without end.
+_MOST_LEVELS = 32
+_MOST_VALUES = 200_000
+
+
+def read_tensors(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads a safetensors file or a PyTorch file of either format, told apart by content and not by suffix.
+
+    Returns:
+      The dict that the file holds: flat from safetensors, perhaps nested from PyTorch.
+
+    Raises:
+      InputError: if the file is missing, damaged, of another format, or holds something else than a dict.
+    """
+    head = map_file(path)[:9]
+    # A safetensors file starts with the 8-byte length of its header, and the header with a brace.
+    if head[8:] == b"{":
+        return read_safetensors(path)
+    if not head.startswith((ZIP_START, PICKLE_START)):
+        raise InputError(f"{path}: not a file of tensors; expected safetensors, or a .pth file written by torch.save")
+    tree = read_torch_file(path)
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: holds a {type(tree).__name__}, not a dict of tensors; save a state dict instead")
+    return tree
+
+
+def flatten_state_dict(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, np.ndarray]:
+    """Arrays of a nested dict by their dotted names, in order; leaves that are no arrays are left out.
+
+    Args:
+      tree: nested dicts, as `read_tensors` returns them.
+      prefix: what every name starts with; a dot follows it unless it is empty.
+
+    Raises:
+      InputError: if two arrays get the same name, or the dicts contain one another without end.
+    """
+    if not isinstance(tree, Mapping):
+        raise InputError(f"state dict: expected a dict of tensors, got {type(tree).__name__}; pick the weights' entry")
+    flat: dict[str, np.ndarray] = {}
+    for count, (name, value) in enumerate(_leaves(tree, prefix, 0)):
+        if count >= _MOST_VALUES:
+            raise InputError(f"state dict: holds more than {_MOST_VALUES} values; expected the weights of one model")
+        if not isinstance(value, np.ndarray):
+            continue
+        if name in flat:
+            raise InputError(f"state dict: two tensors are called {name!r}; expected one of each name, so rename one")
+        flat[name] = value
+    return flat
+
+
+def _leaves(tree: Mapping[Any, Any], prefix: str, level: int) -> Iterator[tuple[str, Any]]:
+    if level > _MOST_LEVELS:
+        raise InputError(f"state dict: dicts nest more than {_MOST_LEVELS} deep; expected the weights of one model")
+    for key, value in tree.items():
+        name = f"{prefix}.{key}" if prefix else str(key)
+        if isinstance(value, Mapping):
+            yield name, None  # counted too, or empty dicts could repeat for ever
+            yield from _leaves(value, name, level + 1)
+        else:
+            yield name, value
+
+
+def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """Writes tensors in the format that the suffix names: .safetensors, or .pth or .pt for PyTorch.
+
+    PyTorch's format has no room for metadata, so it is left out there.
+
+    Raises:
+      InputError: for another suffix, a type the format cannot hold, or a place that cannot be written.
+    """
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix == ".safetensors":
+        write_safetensors(path, tensors, metadata)
+    elif suffix in (".pth", ".pt"):
+        write_torch_file(path, tensors)
+    else:
+        raise InputError(f"{path}: the suffix '{suffix}' names no format; use .safetensors, .pth or .pt")
