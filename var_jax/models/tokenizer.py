@@ -11,6 +11,7 @@ from flax import linen as nn
 
 from var_jax.errors import InputError
 from var_jax.models.autoencoder import Decoder, Dtype, Encoder, conv
+from var_jax.models.config import config_from_dict, require_count
 from var_jax.models.quantizer import Quantizer
 from var_jax.pyramid import PUBLISHED_SIDES, Pyramid
 
@@ -58,9 +59,9 @@ class TokenizerConfig:
         object.__setattr__(self, "channel_multipliers", tuple(self.channel_multipliers))
         counts = ("codebook_size", "code_width", "base_channels", "encoder_blocks", "decoder_blocks", "norm_groups")
         for name in counts:
-            _require_count(name, getattr(self, name))
+            require_count("tokenizer", name, getattr(self, name))
         for multiplier in self.channel_multipliers:
-            _require_count("channel_multipliers", multiplier)
+            require_count("tokenizer", "channel_multipliers", multiplier)
             if self.base_channels * multiplier % self.norm_groups:
                 raise InputError(
                     f"tokenizer width {self.base_channels * multiplier} does not divide into norm_groups "
@@ -69,7 +70,7 @@ class TokenizerConfig:
         if not self.channel_multipliers:
             raise InputError("tokenizer channel_multipliers is empty: give at least one level")
         if self.num_phis is not None:
-            _require_count("num_phis", self.num_phis)
+            require_count("tokenizer", "num_phis", self.num_phis)
         if self.lookup not in ("l2", "cosine"):
             raise InputError(f"tokenizer lookup '{self.lookup}': expected l2 or cosine")
         if not 0.0 <= self.phi_ratio <= 1.0:
@@ -94,21 +95,6 @@ class TokenizerConfig:
     def from_dict(cls, values: dict[str, Any]) -> TokenizerConfig:
         """Inverse of `to_dict`; an unknown or missing field is an error that names it."""
         return config_from_dict(cls, values, "tokenizer")
-
-
-def config_from_dict(cls: type, values: dict[str, Any], what: str) -> Any:
-    """Builds the frozen dataclass `cls` from plain values, naming any unknown or missing field."""
-    known = {field.name for field in dataclasses.fields(cls)}
-    if unknown := sorted(set(values) - known):
-        raise InputError(f"{what} config has the unknown field '{unknown[0]}': known are {', '.join(sorted(known))}")
-    if missing := sorted(known - set(values)):
-        raise InputError(f"{what} config lacks the field '{missing[0]}'")
-    return cls(**values)
-
-
-def _require_count(name: str, value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InputError(f"tokenizer {name} is {value!r}: expected a positive integer")
 
 
 class TokenizerOutput(NamedTuple):

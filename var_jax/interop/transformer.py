@@ -1,0 +1,192 @@
+"""The reference's transformer checkpoints (`var_d16.pth` ...): what they say of the model, and their names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from var_jax.errors import InputError
+from var_jax.interop.names import (
+    FLAT,
+    LINEAR,
+    LINEAR_FROM_HEADS,
+    SAME,
+    Entry,
+    Params,
+    reshaped,
+    select,
+    to_params,
+    to_reference,
+)
+from var_jax.models.presets import initial_gate, published_drop_path
+from var_jax.models.tokenizer import TokenizerConfig
+from var_jax.models.transformer import Transformer, TransformerConfig
+from var_jax.pyramid import PUBLISHED_SIDES, Pyramid
+
+LANDMARK = "word_embed.weight"
+_HEAD_WIDTH = 64  # of every published model; files without qk norm do not tell it
+
+
+class ImportedTransformer(NamedTuple):
+    """A transformer read from a reference checkpoint: its config and float32 numpy parameters."""
+
+    config: TransformerConfig
+    params: Params
+
+
+def transformer_table(config: TransformerConfig) -> list[Entry]:
+    """Every tensor of the reference's transformer that is learned."""
+    table = [
+        *_linear("word_embed", ("word",)),
+        Entry("class_emb.weight", ("class_embedding",)),
+        Entry("pos_start", ("start_position",), reshaped(0)),
+        Entry("pos_1LC", ("position_embedding",), reshaped(0)),
+        Entry("lvl_embed.weight", ("level_embedding",)),
+    ]
+    if config.shared_adaln:
+        table += _linear("shared_ada_lin.1", ("shared_adaln",))
+    for index in range(config.depth):
+        table += _block(f"blocks.{index}", index, config)
+    return table + _linear("head_nm.ada_lin.1", ("head_adaln",)) + _linear("head", ("head",))
+
+
+def _block(reference: str, index: int, config: TransformerConfig) -> list[Entry]:
+    def entry(name: str, ours: str, layout: object = SAME) -> Entry:
+        return Entry(f"{reference}.{name}", ("blocks", ours), layout, index)
+
+    table = [
+        entry("attn.mat_qkv.weight", "qkv_kernel", LINEAR),
+        entry("attn.q_bias", "q_bias", FLAT),
+        entry("attn.v_bias", "v_bias", FLAT),
+        entry("attn.proj.weight", "out_kernel", LINEAR_FROM_HEADS),
+        entry("attn.proj.bias", "out_bias"),
+        entry("ffn.fc1.weight", "mlp_in_kernel", LINEAR),
+        entry("ffn.fc1.bias", "mlp_in_bias"),
+        entry("ffn.fc2.weight", "mlp_out_kernel", LINEAR),
+        entry("ffn.fc2.bias", "mlp_out_bias"),
+    ]
+    if config.qk_norm:
+        table.append(entry("attn.scale_mul_1H11", "qk_log_scale", reshaped(0, 2, 3)))
+    if config.shared_adaln:
+        table.append(entry("ada_gss", "adaln_table", reshaped(0, 1)))
+    else:
+        table += [
+            entry("ada_lin.1.weight", "adaln_kernel", LINEAR),
+            entry("ada_lin.1.bias", "adaln_bias", FLAT),
+        ]
+    return table
+
+
+def _linear(reference: str, path: tuple[str, ...]) -> list[Entry]:
+    *room, name = path
+    return [
+        Entry(f"{reference}.weight", (*room, f"{name}_kernel"), LINEAR),
+        Entry(f"{reference}.bias", (*room, f"{name}_bias"), FLAT),
+    ]
+
+
+def computed_tensors(config: TransformerConfig) -> dict[str, np.ndarray]:
+    """The tensors of a reference checkpoint that follow from its config: nothing learned, all required there."""
+    pyramid, width = config.pyramid, config.width
+    mask = np.where(pyramid.block_causal_mask, 0.0, -np.inf).astype(np.float32)
+    zero_bias = {f"blocks.{i}.attn.zero_k_bias": np.zeros(width, np.float32) for i in range(config.depth)}
+    return {
+        "lvl_1L": pyramid.level_ids[None].astype(np.int64),
+        "attn_bias_for_masking": mask[None, None],
+        **zero_bias,
+    }
+
+
+def infer_config(
+    tensors: Mapping[str, np.ndarray], tokenizer: TokenizerConfig, num_heads: int | None, file: str
+) -> TransformerConfig:
+    """Everything the names and shapes tell, checked against the tokenizer it is to work with."""
+
+    def shape(name: str, rank: int = 2) -> tuple[int, ...]:
+        if name not in tensors:
+            raise InputError(f"{file}: tensor '{name}' is missing (is this a transformer's file, and complete?)")
+        if tensors[name].ndim != rank:
+            raise InputError(f"{file}: tensor '{name}' has shape {tensors[name].shape}, expected {rank} axes")
+        return tensors[name].shape
+
+    depth = len({match[1] for name in tensors if (match := re.match(r"blocks\.(\d+)\.", name))})
+    if not depth:
+        raise InputError(f"{file}: has no tensors 'blocks.0...': not a transformer's file, or not complete")
+    width, code_width = shape(LANDMARK)
+    _check_length(shape("pos_1LC", 3)[1], tokenizer.pyramid, file)
+    codes = shape("head.weight")[0]
+    for what, found, wanted in (
+        ("codes", codes, tokenizer.codebook_size),
+        ("code width", code_width, tokenizer.code_width),
+    ):
+        if found != wanted:
+            raise InputError(f"{file}: made for {what} {found}, the tokenizer has {wanted}: not a pair")
+    qk_norm = "blocks.0.attn.scale_mul_1H11" in tensors
+    heads = tensors["blocks.0.attn.scale_mul_1H11"].size if qk_norm else num_heads or max(1, width // _HEAD_WIDTH)
+    if num_heads not in (None, heads):
+        raise InputError(f"{file}: has {heads} heads, not the {num_heads} asked for")
+    return TransformerConfig(
+        pyramid=tokenizer.pyramid,
+        codebook_size=codes,
+        code_width=code_width,
+        num_classes=shape("class_emb.weight")[0] - 1,
+        depth=depth,
+        width=width,
+        num_heads=heads,
+        mlp_ratio=shape("blocks.0.ffn.fc1.weight")[0] / width,
+        shared_adaln="shared_ada_lin.1.weight" in tensors,
+        qk_norm=qk_norm,
+        drop_path=published_drop_path(depth),
+        gate_init=initial_gate(depth),
+    )
+
+
+def _check_length(length: int, pyramid: Pyramid, file: str) -> None:
+    if length == pyramid.length:
+        return
+    fitting = [size for size, sides in PUBLISHED_SIDES.items() if Pyramid(sides).length == length]
+    hint = f"import both with --pyramid {fitting[0]}" if fitting else "give its sides by --pyramid"
+    raise InputError(f"{file}: made for {length} positions, pyramid {pyramid} has {pyramid.length}: {hint}")
+
+
+def import_transformer(
+    tensors: Mapping[str, np.ndarray],
+    tokenizer: TokenizerConfig,
+    num_heads: int | None = None,
+    file: str = "checkpoint",
+) -> ImportedTransformer:
+    """Reference tensors (a plain state dict or a training checkpoint's, flattened) -> our transformer.
+
+    Args:
+      tensors: by name.
+      tokenizer: the one it was trained on; pyramid and codebook are checked.
+      num_heads: needed only for files without qk norm whose head width is not 64.
+      file: named in errors.
+
+    Raises:
+      InputError: naming the file and what does not fit.
+    """
+    tensors = select(tensors, LANDMARK, "transformer", file)
+    config = infer_config(tensors, tokenizer, num_heads, file)
+    skipped = computed_tensors(config)
+    return ImportedTransformer(
+        config, to_params(transformer_table(config), tensors, abstract_params(config), skipped, file)
+    )
+
+
+def export_transformer(config: TransformerConfig, params: Params) -> dict[str, np.ndarray]:
+    """Our transformer under the reference's names and layouts, complete for its strict loading."""
+    return to_reference(transformer_table(config), params) | computed_tensors(config)
+
+
+def abstract_params(config: TransformerConfig) -> Params:
+    """The parameter tree's shapes, nothing computed."""
+    pyramid = config.pyramid
+    inputs = jnp.zeros((1, pyramid.length - pyramid.lengths[0], config.code_width), jnp.float32)
+    labels = jnp.zeros((1,), jnp.int32)
+    return jax.eval_shape(Transformer(config).init, jax.random.key(0), labels, inputs)["params"]

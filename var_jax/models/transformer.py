@@ -1,0 +1,417 @@
+"""The VAR transformer: predicts every token of a scale at once from the coarser scales and a class.
+
+Blocks are stacked: every parameter of `blocks` has the layers as its first axis and one `lax.scan`
+runs over them, in training and in sampling alike. Heads, and q, k and v, are axes of their own, so
+that each can be split over a mesh. Parameters are float32; `dtype` is the compute type; norms,
+softmax and logits are float32. Attention and sharding come in as functions: `attention_fn`, and
+`constrain(x, name)`, which is the identity unless a mesh is bound outside.
+
+One difference between training and sampling is what a query can see: in training the block-causal
+mask hides finer scales, in sampling they do not exist yet and a cache holds the coarser ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from var_jax.errors import InputError
+from var_jax.models.attention import AttentionFn, xla_attention
+from var_jax.models.autoencoder import Dtype, precision_for
+from var_jax.models.config import config_from_dict, require_count
+from var_jax.models.quantizer import unit_norm
+from var_jax.pyramid import Pyramid
+
+Params = dict[str, Any]
+Constrain = Callable[[jax.Array, str], jax.Array]
+
+_NORM_EPSILON = 1e-6
+_LARGEST_QK_SCALE = 100.0
+_INITIAL_QK_SCALE = 4.0
+_PLAIN_SCALE = 0.25  # times head_width^-0.5: the softmax scale without qk norm
+
+GATE_ATTENTION, GATE_MLP, SCALE_ATTENTION, SCALE_MLP, SHIFT_ATTENTION, SHIFT_MLP = range(6)
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformerConfig:
+    """What a transformer is.
+
+    Attributes:
+      pyramid: sides of the token maps it predicts.
+      codebook_size: V, the tokenizer's.
+      code_width: C, the tokenizer's.
+      num_classes: class ids are 0 .. num_classes - 1; the id num_classes is "no class".
+      depth: blocks, D.
+      width: W.
+      num_heads: H; W / H is the head width.
+      mlp_ratio: hidden width of the MLP over W.
+      shared_adaln: one AdaLN projection for all blocks plus a table per block, instead of a
+        projection in each.
+      qk_norm: l2-normalised queries and keys with a learned scale a head.
+      drop_path: rate at the last block, rising linearly from 0 at the first; training only.
+      class_drop: share of labels replaced by "no class"; training only.
+      gate_init: factor on the initial AdaLN gates, which makes blocks start near the identity.
+
+    Raises:
+      InputError: naming the field that cannot be.
+    """
+
+    pyramid: Pyramid
+    codebook_size: int
+    code_width: int
+    num_classes: int
+    depth: int
+    width: int
+    num_heads: int
+    mlp_ratio: float = 4.0
+    shared_adaln: bool = False
+    qk_norm: bool = True
+    drop_path: float = 0.0
+    class_drop: float = 0.1
+    gate_init: float = 1e-3
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "pyramid", Pyramid.parse(self.pyramid))
+        for name in ("codebook_size", "code_width", "num_classes", "depth", "width", "num_heads"):
+            require_count("transformer", name, getattr(self, name))
+        if self.width % self.num_heads:
+            raise InputError(f"transformer width {self.width} does not divide into num_heads {self.num_heads}")
+        for name in ("drop_path", "class_drop"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise InputError(f"transformer {name} is {getattr(self, name)}: expected 0 up to, not including, 1")
+        if self.mlp_ratio <= 0:
+            raise InputError(f"transformer mlp_ratio is {self.mlp_ratio}: expected a positive number")
+
+    @property
+    def head_width(self) -> int:
+        """K."""
+        return self.width // self.num_heads
+
+    @property
+    def mlp_width(self) -> int:
+        """Hidden width of the MLP."""
+        return round(self.width * self.mlp_ratio)
+
+    @property
+    def no_class(self) -> int:
+        """The class id that means "no class"."""
+        return self.num_classes
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values only, ready for JSON."""
+        return dataclasses.asdict(self) | {"pyramid": list(self.pyramid.sides)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TransformerConfig:
+        """Inverse of `to_dict`; an unknown or missing field is an error that names it."""
+        return config_from_dict(cls, values, "transformer")
+
+
+class Conditioning(NamedTuple):
+    """All that a class does to the network, computed once a picture.
+
+    Attributes:
+      start_BxW: class embedding, added to the first scale's positions.
+      blocks_DxBx6xW: gates, scales and shifts of every block.
+      head_Bx2xW: scale and shift before the head.
+    """
+
+    start_BxW: jax.Array
+    blocks_DxBx6xW: jax.Array
+    head_Bx2xW: jax.Array
+
+
+class Cache(NamedTuple):
+    """Keys and values of the scales already sampled, every scale but the finest: [D, B, L - l_S, H, K]."""
+
+    k: jax.Array
+    v: jax.Array
+
+
+def identity(x: jax.Array, name: str) -> jax.Array:
+    """The `constrain` of a single device."""
+    return x
+
+
+def new_cache(config: TransformerConfig, batch: int, dtype: Dtype) -> Cache:
+    """An empty cache. The finest scale is never looked back at, so it has no place in it."""
+    kept = config.pyramid.length - config.pyramid.lengths[-1]
+    shape = (config.depth, batch, kept, config.num_heads, config.head_width)
+    return Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
+
+
+class Blocks(nn.Module):
+    """Declares the stacked parameters of all blocks; calling it returns them as a flat dict."""
+
+    config: TransformerConfig
+
+    @nn.compact
+    def __call__(self) -> Params:
+        c = self.config
+        std = _initial_std(c)
+        depth, width, heads, head_width, hidden = c.depth, c.width, c.num_heads, c.head_width, c.mlp_width
+        normal, zeros = nn.initializers.normal(std), nn.initializers.zeros
+        residual = nn.initializers.normal(std / math.sqrt(2 * depth))
+        shapes = {
+            "qkv_kernel": (normal, (width, 3, heads, head_width)),
+            "q_bias": (zeros, (heads, head_width)),
+            "v_bias": (zeros, (heads, head_width)),
+            "out_kernel": (residual, (heads, head_width, width)),
+            "out_bias": (zeros, (width,)),
+            "mlp_in_kernel": (normal, (width, hidden)),
+            "mlp_in_bias": (zeros, (hidden,)),
+            "mlp_out_kernel": (residual, (hidden, width)),
+            "mlp_out_bias": (zeros, (width,)),
+        }
+        if c.qk_norm:
+            shapes["qk_log_scale"] = (nn.initializers.constant(math.log(_INITIAL_QK_SCALE)), (heads,))
+        if c.shared_adaln:
+            shapes["adaln_table"] = (_adaln_normal(width**-0.5, c.gate_init), (6, width))
+        else:
+            shapes["adaln_kernel"] = (_adaln_normal(std, c.gate_init), (width, 6, width))
+            shapes["adaln_bias"] = (zeros, (6, width))
+        return {name: self.param(name, init, (depth, *shape)) for name, (init, shape) in shapes.items()}
+
+
+class Transformer(nn.Module):
+    """The network over a pyramid of tokens.
+
+    Attributes:
+      config: what it is.
+      dtype: compute type.
+      attention_fn: see `models.attention`.
+      constrain: sharding constraint by name: "sequence" [B, L, W], "heads" [B, L, H, K],
+        "hidden" [B, L, M], "logits" [B, L, V].
+      remat: name of a policy in `jax.checkpoint_policies` ("nothing_saveable": recompute every block
+        in the backward pass), or None to keep everything.
+    """
+
+    config: TransformerConfig
+    dtype: Dtype = jnp.float32
+    attention_fn: AttentionFn = xla_attention
+    constrain: Constrain = identity
+    remat: str | None = None
+
+    def setup(self) -> None:
+        c = self.config
+        std = _initial_std(c)
+        normal, zeros, width = nn.initializers.normal(std), nn.initializers.zeros, c.width
+        self.word_kernel = self.param("word_kernel", normal, (c.code_width, width))
+        self.word_bias = self.param("word_bias", zeros, (width,))
+        self.class_embedding = self.param("class_embedding", normal, (c.num_classes + 1, width))
+        self.start_position = self.param("start_position", normal, (c.pyramid.lengths[0], width))
+        self.position_embedding = self.param("position_embedding", normal, (c.pyramid.length, width))
+        self.level_embedding = self.param("level_embedding", normal, (len(c.pyramid), width))
+        self.blocks = Blocks(c)
+        if c.shared_adaln:
+            self.shared_adaln_kernel = self.param("shared_adaln_kernel", normal, (width, 6, width))
+            self.shared_adaln_bias = self.param("shared_adaln_bias", zeros, (6, width))
+        halved = nn.initializers.normal(0.5 * std)
+        self.head_adaln_kernel = self.param("head_adaln_kernel", halved, (width, 2, width))
+        self.head_adaln_bias = self.param("head_adaln_bias", zeros, (2, width))
+        self.head_kernel = self.param("head_kernel", nn.initializers.normal(0.02 * std), (width, c.codebook_size))
+        self.head_bias = self.param("head_bias", zeros, (c.codebook_size,))
+
+    def __call__(self, labels_B: jax.Array, inputs_BxNxC: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """Teacher-forced logits [B, L, V] float32.
+
+        Args:
+          labels_B: class ids; num_classes for "no class".
+          inputs_BxNxC: the tokenizer's `transformer_input`, N = L - l_1.
+          key: turns class drop and drop path on (training); None is deterministic.
+        """
+        c = self.config
+        block_keys = None
+        if key is not None:
+            class_key, path_key = jax.random.split(key)
+            dropped_B = jax.random.bernoulli(class_key, c.class_drop, labels_B.shape)
+            labels_B = jnp.where(dropped_B, c.no_class, labels_B)
+            block_keys = jax.random.split(path_key, c.depth)
+        conditioning = self.condition(labels_B)
+        first = self.first_inputs(conditioning)
+        rest = self.embed_codes(inputs_BxNxC, slice(c.pyramid.lengths[0], c.pyramid.length))
+        x = self.constrain(jnp.concatenate([first, rest], axis=1).astype(self.dtype), "sequence")
+        mask = c.pyramid.block_causal_mask
+
+        def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+            return self.attention_fn(q, k, v, mask)
+
+        def layer(x: jax.Array, scanned: Params) -> tuple[jax.Array, None]:
+            x, _ = self._block(x, scanned["params"], scanned["adaln"], attend, scanned.get("drop"))
+            return x, None
+
+        scanned = {"params": self._block_params(), "adaln": conditioning.blocks_DxBx6xW}
+        if block_keys is not None and c.drop_path:
+            scanned["drop"] = (jnp.linspace(0.0, c.drop_path, c.depth), block_keys)
+        if self.remat is not None:
+            layer = jax.checkpoint(layer, prevent_cse=False, policy=getattr(jax.checkpoint_policies, self.remat))
+        x, _ = jax.lax.scan(layer, x, scanned)
+        return self.logits(x, conditioning)
+
+    def condition(self, labels_B: jax.Array) -> Conditioning:
+        """What the classes do to every layer, for all layers at once."""
+        start_BxW = jnp.take(self.class_embedding, labels_B, axis=0)
+        blocks = self.blocks()
+        if self.config.shared_adaln:
+            shared = self._project("bw,wgv->bgv", start_BxW, self.shared_adaln_kernel) + self.shared_adaln_bias
+            vectors = blocks["adaln_table"][:, None] + shared[None]
+        else:
+            vectors = self._project("bw,dwgv->dbgv", start_BxW, blocks["adaln_kernel"])
+            vectors = vectors + blocks["adaln_bias"][:, None]
+        head = self._project("bw,wgv->bgv", start_BxW, self.head_adaln_kernel) + self.head_adaln_bias
+        return Conditioning(start_BxW, vectors, head)
+
+    def first_inputs(self, conditioning: Conditioning) -> jax.Array:
+        """[B, l_1, W] float32: what stands at the first scale's positions."""
+        start = conditioning.start_BxW[:, None] + self.start_position
+        return start + self._places(slice(0, self.config.pyramid.lengths[0]))
+
+    def embed_codes(self, codes_BxNxC: jax.Array, positions: slice) -> jax.Array:
+        """[B, N, W] float32: code vectors projected and told where they stand."""
+        codes = codes_BxNxC.astype(jnp.float32)
+        words = jnp.einsum("bnc,cw->bnw", codes, self.word_kernel, precision=precision_for(jnp.float32))
+        return words + self.word_bias + self._places(positions)
+
+    def sample_step(
+        self, x_BxlxW: jax.Array, k: int, conditioning: Conditioning, cache: Cache
+    ) -> tuple[jax.Array, Cache]:
+        """Logits [B, l_k, V] float32 of scale k from its embedded inputs, and the cache with its keys.
+
+        The cache is carried through the layers and written in place at a fixed offset; the finest
+        scale only reads it.
+        """
+        pyramid = self.config.pyramid
+        start, end, last = pyramid.offsets[k], pyramid.slice(k).stop, k == len(pyramid) - 1
+
+        def layer(carry: tuple[jax.Array, Cache], scanned: Params) -> tuple[tuple[jax.Array, Cache], None]:
+            x, cache = carry
+            index = scanned["index"]
+
+            def attend(q: jax.Array, new_k: jax.Array, new_v: jax.Array) -> jax.Array:
+                seen = [
+                    jnp.concatenate([jax.lax.dynamic_index_in_dim(old, index, keepdims=False)[:, :start], new], axis=1)
+                    for old, new in ((cache.k, new_k), (cache.v, new_v))
+                ]
+                return self.attention_fn(q, *seen, None)
+
+            x, (new_k, new_v) = self._block(x, scanned["params"], scanned["adaln"], attend)
+            if not last:
+                at = (index, 0, start, 0, 0)
+                cache = Cache(
+                    jax.lax.dynamic_update_slice(cache.k, new_k[None].astype(cache.k.dtype), at),
+                    jax.lax.dynamic_update_slice(cache.v, new_v[None].astype(cache.v.dtype), at),
+                )
+            return (x, cache), None
+
+        scanned = {
+            "params": self._block_params(),
+            "adaln": conditioning.blocks_DxBx6xW,
+            "index": jnp.arange(self.config.depth),
+        }
+        x = self.constrain(x_BxlxW.astype(self.dtype), "sequence")
+        assert x.shape[1] == end - start
+        (x, cache), _ = jax.lax.scan(layer, (x, cache), scanned)
+        return self.logits(x, conditioning), cache
+
+    def logits(self, x_BxLxW: jax.Array, conditioning: Conditioning) -> jax.Array:
+        """[B, L, V] float32."""
+        scale_BxW, shift_BxW = conditioning.head_Bx2xW[:, 0], conditioning.head_Bx2xW[:, 1]
+        h = _modulate(x_BxLxW, scale_BxW, shift_BxW).astype(self.dtype)
+        logits = self._project("blw,wv->blv", h, self.head_kernel, activate=False) + self.head_bias
+        return self.constrain(logits, "logits")
+
+    def _block(
+        self,
+        x_BxLxW: jax.Array,
+        params: Params,
+        adaln_Bx6xW: jax.Array,
+        attend: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+        drop: tuple[jax.Array, jax.Array] | None = None,
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        """One block, and the keys and values it made. `drop` is (rate, key) of drop path."""
+        dtype, precision = self.dtype, precision_for(self.dtype)
+        vector = lambda index: adaln_Bx6xW[:, index]
+
+        h = _modulate(x_BxLxW, vector(SCALE_ATTENTION), vector(SHIFT_ATTENTION)).astype(dtype)
+        qkv = jnp.einsum("blw,wthk->tblhk", h, params["qkv_kernel"].astype(dtype), precision=precision)
+        q = qkv[0] + params["q_bias"].astype(dtype)
+        k, v = qkv[1], qkv[2] + params["v_bias"].astype(dtype)
+        if self.config.qk_norm:
+            scale_H = jnp.exp(jnp.minimum(params["qk_log_scale"], math.log(_LARGEST_QK_SCALE)))
+            q = (unit_norm(q.astype(jnp.float32)) * scale_H[:, None]).astype(dtype)
+            k = unit_norm(k.astype(jnp.float32)).astype(dtype)
+        else:
+            q = q * (_PLAIN_SCALE * self.config.head_width**-0.5)
+        q, k, v = (self.constrain(part, "heads") for part in (q, k, v))
+        h = attend(q, k, v)
+        h = jnp.einsum("blhk,hkw->blw", h, params["out_kernel"].astype(dtype), precision=precision)
+        h = h + params["out_bias"].astype(dtype)
+        x = x_BxLxW + _branch(h, vector(GATE_ATTENTION), drop, 0)
+
+        h = _modulate(x, vector(SCALE_MLP), vector(SHIFT_MLP)).astype(dtype)
+        h = jnp.einsum("blw,wm->blm", h, params["mlp_in_kernel"].astype(dtype), precision=precision)
+        h = self.constrain(nn.gelu(h + params["mlp_in_bias"].astype(dtype), approximate=True), "hidden")
+        h = jnp.einsum("blm,mw->blw", h, params["mlp_out_kernel"].astype(dtype), precision=precision)
+        h = h + params["mlp_out_bias"].astype(dtype)
+        x = self.constrain(x + _branch(h, vector(GATE_MLP), drop, 1), "sequence")
+        return x, (k, v)
+
+    def _block_params(self) -> Params:
+        """The stacked parameters that the scan slices; AdaLN's are used before it."""
+        return {name: value for name, value in self.blocks().items() if not name.startswith("adaln_")}
+
+    def _places(self, positions: slice) -> jax.Array:
+        """[N, W] float32: position and level embeddings of a run of positions."""
+        levels = self.level_embedding[self.config.pyramid.level_ids[positions]]
+        return levels + self.position_embedding[positions]
+
+    def _project(self, equation: str, x: jax.Array, kernel: jax.Array, activate: bool = True) -> jax.Array:
+        """SiLU (unless told otherwise), then a product in the compute type with a float32 result."""
+        x = (nn.silu(x) if activate else x).astype(self.dtype)
+        kernel = kernel.astype(self.dtype)
+        precision = precision_for(self.dtype)
+        return jnp.einsum(equation, x, kernel, precision=precision, preferred_element_type=jnp.float32)
+
+
+def _modulate(x_BxLxW: jax.Array, scale_BxW: jax.Array, shift_BxW: jax.Array) -> jax.Array:
+    """Layer norm without own parameters, then the class's scale and shift; float32."""
+    x = x_BxLxW.astype(jnp.float32)
+    centred = x - jnp.mean(x, axis=-1, keepdims=True)
+    variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+    normed = centred * jax.lax.rsqrt(variance + _NORM_EPSILON)
+    return normed * (1.0 + scale_BxW[:, None]) + shift_BxW[:, None]
+
+
+def _branch(
+    h_BxLxW: jax.Array, gate_BxW: jax.Array, drop: tuple[jax.Array, jax.Array] | None, branch: int
+) -> jax.Array:
+    """The gated branch; with drop path, gone for some samples and raised for the others."""
+    gate_BxW = gate_BxW.astype(jnp.float32)
+    if drop is not None:
+        rate, key = drop
+        kept_B = jax.random.bernoulli(jax.random.fold_in(key, branch), 1.0 - rate, (h_BxLxW.shape[0],))
+        gate_BxW = gate_BxW * (kept_B / (1.0 - rate))[:, None]
+    return (h_BxLxW * gate_BxW[:, None]).astype(h_BxLxW.dtype)
+
+
+def _initial_std(config: TransformerConfig) -> float:
+    return math.sqrt(1.0 / (3 * config.width))
+
+
+def _adaln_normal(std: float, gate_factor: float) -> nn.initializers.Initializer:
+    """Normal over [..., 6, W]: gates shrunk by `gate_factor`, scales and shifts halved."""
+
+    def draw(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+        factors = np.full(6, 0.5, np.float32)
+        factors[[GATE_ATTENTION, GATE_MLP]] = gate_factor
+        return jax.random.normal(key, shape, dtype) * std * factors[:, None]
+
+    return draw
