@@ -1,20 +1,11 @@
-"""The model directory, and the object that notebooks hold.
-
-A model directory is one readable `config.json` and one `model.safetensors` with every weight. Each
-part (tokenizer, transformer) carries a fingerprint of its config and weights, checked on loading, so
-that a damaged file is noticed and stored tokens can name the tokenizer that made them.
-"""
+"""The object that notebooks hold: a model on the device, and what can be asked of it."""
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
 import functools
-import hashlib
-import json
 import os
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -22,131 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from var_jax.errors import InputError
-from var_jax.formats.atomic import atomic_directory
-from var_jax.formats.safetensors_file import read_safetensors, write_safetensors
-from var_jax.interop.names import Params, flatten, unflatten
-from var_jax.interop.tokenizer import abstract_params as abstract_tokenizer_params
-from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
-
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
-FORMAT = "var_jax model directory"
-FORMAT_VERSION = 1
-_CODE_COUNTS = "statistics/code_counts"
-
-
-@dataclasses.dataclass(frozen=True)
-class Model:
-    """Everything a model directory holds, as numpy arrays.
-
-    Attributes:
-      tokenizer_config: what the tokenizer is.
-      tokenizer_params: its parameters, float32.
-      code_counts_SxV: moving counts of code use per scale.
-      source: where each part came from, free text by part.
-    """
-
-    tokenizer_config: TokenizerConfig
-    tokenizer_params: Params
-    code_counts_SxV: np.ndarray
-    source: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-
-def fingerprint(config: Mapping[str, Any], params: Params) -> str:
-    """sha256 (hex) over a part's config and every parameter's name, shape, type and bytes."""
-    leaves = [("/".join(path), np.ascontiguousarray(leaf)) for path, leaf in flatten(params).items()]
-
-    def digest(item: tuple[str, np.ndarray]) -> str:
-        name, array = item
-        head = f"{name} {array.dtype.str} {array.shape} "
-        return head + hashlib.sha256(array.reshape(-1).view(np.uint8)).hexdigest()
-
-    with concurrent.futures.ThreadPoolExecutor() as pool:  # hashing releases the interpreter lock
-        lines = [json.dumps(config, sort_keys=True), *pool.map(digest, leaves)]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def save_model(path: str | os.PathLike[str], model: Model) -> None:
-    """Writes a model directory, whole or not at all.
-
-    Raises:
-      InputError: if `path` is taken or cannot be written.
-    """
-    tokenizer = model.tokenizer_config.to_dict()
-    config = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "source": dict(model.source),
-        "fingerprints": {"tokenizer": fingerprint(tokenizer, model.tokenizer_params)},
-        "tokenizer": tokenizer,
-    }
-    tensors = {"/".join(("tokenizer", *name)): leaf for name, leaf in flatten(model.tokenizer_params).items()}
-    tensors[_CODE_COUNTS] = model.code_counts_SxV
-    with atomic_directory(path) as folder:
-        write_safetensors(folder / WEIGHTS_FILE, tensors, {"format": FORMAT})
-        (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
-
-
-def read_model(path: str | os.PathLike[str]) -> Model:
-    """Reads and checks a model directory.
-
-    Raises:
-      InputError: naming what is missing, unknown, mis-shaped or not as its fingerprint says.
-    """
-    path = Path(path)
-    config = _read_config(path)
-    weights = path / WEIGHTS_FILE
-    tensors = read_safetensors(weights)
-    tokenizer_config = TokenizerConfig.from_dict(_field(config, "tokenizer", path))
-    counts = tensors.pop(_CODE_COUNTS, None)
-    params = _part(tensors, "tokenizer", abstract_tokenizer_params(tokenizer_config), weights)
-    if tensors:
-        raise InputError(f"{weights}: tensor '{min(tensors)}' has no place in the model that {CONFIG_FILE} describes")
-    found = fingerprint(tokenizer_config.to_dict(), params)
-    if _field(config, "fingerprints", path).get("tokenizer") != found:
-        raise InputError(f"{path}: config or weights of the tokenizer changed since they were written; import it again")
-    shape = (len(tokenizer_config.pyramid), tokenizer_config.codebook_size)
-    if counts is None or counts.shape != shape:
-        raise InputError(f"{weights}: tensor '{_CODE_COUNTS}' is missing or not of shape {shape}")
-    return Model(tokenizer_config, params, counts, config.get("source", {}))
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    if not path.is_dir():
-        raise InputError(f"{path}: no such model directory (var-jax import makes one)")
-    file = path / CONFIG_FILE
-    if not file.is_file():
-        raise InputError(f"{path}: not a model directory, it has no {CONFIG_FILE} (var-jax import makes one)")
-    try:
-        config = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file}: cannot be read as JSON ({error})") from None
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise InputError(f"{file}: is not the config of a {FORMAT}")
-    if config.get("format_version") != FORMAT_VERSION:
-        version = config.get("format_version")
-        raise InputError(f"{file}: format version {version}, this var_jax reads version {FORMAT_VERSION}; update it")
-    return config
-
-
-def _field(config: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
-    if not isinstance(config.get(name), dict):
-        raise InputError(f"{path / CONFIG_FILE}: has no section '{name}'")
-    return config[name]
-
-
-def _part(tensors: dict[str, np.ndarray], part: str, abstract: Params, file: Path) -> Params:
-    """Takes a part's parameters out of `tensors`, checked against the shapes its config implies."""
-    flat = {}
-    for name, leaf in flatten(abstract).items():
-        key = "/".join((part, *name))
-        if key not in tensors:
-            raise InputError(f"{file}: tensor '{key}' is missing")
-        array = tensors.pop(key)
-        if array.shape != leaf.shape:
-            raise InputError(f"{file}: tensor '{key}' has shape {array.shape}, {CONFIG_FILE} implies {leaf.shape}")
-        flat[name] = array
-    return unflatten(flat)
+from var_jax.generation import sampler
+from var_jax.interop.names import Params
+from var_jax.model_directory import read_model
+from var_jax.models.tokenizer import Tokenizer
+from var_jax.models.transformer import Transformer
 
 
 def load(path: str | os.PathLike[str], dtype: Any = None) -> Bundle:
@@ -163,9 +34,12 @@ def load(path: str | os.PathLike[str], dtype: Any = None) -> Bundle:
     if dtype is None:
         dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
     model = read_model(path)
+    transformer = Transformer(model.transformer_config, dtype) if model.transformer_config else None
     return Bundle(
         tokenizer=Tokenizer(model.tokenizer_config, dtype),
         tokenizer_params=jax.device_put(model.tokenizer_params),
+        transformer=transformer,
+        transformer_params=jax.device_put(model.transformer_params),
     )
 
 
@@ -176,10 +50,14 @@ class Bundle:
     Attributes:
       tokenizer: the tokenizer module, with its compute type.
       tokenizer_params: its parameters.
+      transformer: the transformer module, or None where the directory has only a tokenizer.
+      transformer_params: its parameters, or None.
     """
 
     tokenizer: Tokenizer
     tokenizer_params: Params
+    transformer: Transformer | None = None
+    transformer_params: Params | None = None
 
     def encode(self, images: np.ndarray | jax.Array) -> jax.Array:
         """Pictures -> tokens [B, L] int32, scales coarse to fine.
@@ -192,7 +70,7 @@ class Bundle:
         """
         size = self.tokenizer.config.image_size
         shape, kind = np.shape(images), np.dtype(getattr(images, "dtype", float))
-        if len(shape) != 4 or shape[1:] != (size, size, 3):
+        if len(shape) != 4 or shape[1:] != (size, size, 3) or not shape[0]:
             raise InputError(f"images of shape {shape}: expected [B, {size}, {size}, 3]")
         if kind != np.uint8:
             if not jnp.issubdtype(kind, jnp.floating):
@@ -208,19 +86,118 @@ class Bundle:
         Raises:
           InputError: for another length, a token that is no code, or a number of scales out of range.
         """
-        config = self.tokenizer.config
-        shape, total = np.shape(tokens_BxL), len(config.pyramid)
-        if len(shape) != 2 or shape[1] != config.pyramid.length:
-            raise InputError(f"tokens of shape {shape}: expected [B, {config.pyramid.length}]")
+        total = len(self.tokenizer.config.pyramid)
         if scales is not None and not 1 <= scales <= total:
             raise InputError(f"scales {scales}: expected 1 to {total}")
+        tokens_BxL = self._checked_tokens(tokens_BxL)
+        return _decode(self.tokenizer, self.tokenizer_params, tokens_BxL, total if scales is None else scales)
+
+    def logits(self, labels: Sequence[int] | np.ndarray | jax.Array, tokens_BxL: np.ndarray | jax.Array) -> jax.Array:
+        """Teacher-forced logits [B, L, V] float32: what the transformer expects at every position.
+
+        Args:
+          labels: [B] class ids; `num_classes` is "no class".
+          tokens_BxL: the picture's own tokens.
+
+        Raises:
+          InputError: without a transformer, or for labels or tokens that cannot be.
+        """
+        labels_B, tokens_BxL = self._checked_labels(labels), self._checked_tokens(tokens_BxL)
+        if labels_B.shape[0] != tokens_BxL.shape[0]:
+            raise InputError(f"{labels_B.shape[0]} labels for {tokens_BxL.shape[0]} rows of tokens")
+        return _logits(
+            self.tokenizer, self.transformer, self.tokenizer_params, self.transformer_params, labels_B, tokens_BxL
+        )
+
+    def generate(
+        self,
+        labels: Sequence[int] | np.ndarray | jax.Array,
+        key: jax.Array,
+        guidance: float = 1.5,
+        top_k: int = 900,
+        top_p: float = 0.96,
+        temperature: float = 1.0,
+        smooth: bool = False,
+    ) -> jax.Array:
+        """Draws pictures [B, H, W, 3] float32 in [0, 1], one for each label.
+
+        Changing anything but `smooth`, and guidance between none and some, recompiles nothing.
+
+        Args:
+          labels: [B] class ids; `num_classes` is "no class".
+          key: from `jax.random.key`: a scalar key is folded with the row index, an array of B keys is
+            used as it is. A picture depends on its own key and label alone.
+          guidance: classifier-free guidance strength in the reference's convention: logits are
+            (1 + t) cond - t uncond, t rising from 0 at the coarsest scale to this; **0 is none**.
+          top_k: draw from the k likeliest tokens only; 0 is off.
+          top_p: draw from the likeliest tokens that make up this probability only; 0 is off.
+          temperature: divides the logits before both; above 0 (top_k=1 is the greedy choice).
+          smooth: mix codes by Gumbel softmax instead of drawing one; for looks, not for figures.
+
+        Raises:
+          InputError: without a transformer, or naming the setting that cannot be.
+        """
+        labels_B = self._checked_labels(labels)
+        check_settings(guidance, top_k, top_p, temperature)
+        key = _checked_key(key, labels_B.shape[0])
+        config = self.transformer.config
+        # Without a class both halves of guidance are equal, so the batch need not be doubled.
+        guided = guidance != 0 and not np.all(np.asarray(labels_B) == config.no_class)
+        settings = sampler.controls(config.pyramid, guidance, top_k, top_p, temperature)
+        return sampler.generate(
+            self.tokenizer,
+            self.transformer,
+            self.tokenizer_params,
+            self.transformer_params,
+            labels_B,
+            key,
+            settings,
+            guided=guided,
+            smooth=smooth,
+        ).images
+
+    def _checked_tokens(self, tokens_BxL: np.ndarray | jax.Array) -> jax.Array:
+        config, shape = self.tokenizer.config, np.shape(tokens_BxL)
+        if len(shape) != 2 or shape[1] != config.pyramid.length or not shape[0]:
+            raise InputError(f"tokens of shape {shape}: expected [B, {config.pyramid.length}]")
         tokens_BxL = jnp.asarray(tokens_BxL)
         if not jnp.issubdtype(tokens_BxL.dtype, jnp.integer):
             raise InputError(f"tokens of type {tokens_BxL.dtype}: expected integers")
         low, high = int(tokens_BxL.min()), int(tokens_BxL.max())
         if low < 0 or high >= config.codebook_size:
             raise InputError(f"tokens range from {low} to {high}: the codebook has 0 to {config.codebook_size - 1}")
-        return _decode(self.tokenizer, self.tokenizer_params, tokens_BxL, total if scales is None else scales)
+        return tokens_BxL.astype(jnp.int32)
+
+    def _checked_labels(self, labels: Sequence[int] | np.ndarray | jax.Array) -> jax.Array:
+        if self.transformer is None:
+            raise InputError("this model has a tokenizer only: import a transformer with it to sample")
+        labels_B, classes = np.asarray(labels), self.transformer.config.num_classes
+        if labels_B.ndim != 1 or not labels_B.size or not np.issubdtype(labels_B.dtype, np.integer):
+            raise InputError(f"labels {labels!r}: expected a list of class ids")
+        for label in labels_B:
+            if not 0 <= label <= classes:
+                raise InputError(f"class id {label}: expected 0 to {classes - 1}, or {classes} for no class")
+        return jnp.asarray(labels_B, jnp.int32)
+
+
+def check_settings(guidance: float, top_k: int, top_p: float, temperature: float) -> None:
+    """Raises an InputError naming the first sampling setting that cannot be."""
+    if not np.isfinite(guidance):
+        raise InputError(f"guidance {guidance}: expected a finite number, 0 for none")
+    if int(top_k) != top_k or top_k < 0:
+        raise InputError(f"top_k {top_k}: expected a whole number, 0 to keep all tokens")
+    if not 0.0 <= top_p <= 1.0:
+        raise InputError(f"top_p {top_p}: expected 0 to 1, 0 to keep all tokens")
+    if not (np.isfinite(temperature) and temperature > 0):
+        raise InputError(f"temperature {temperature}: expected a number above 0 (top_k 1 is the greedy choice)")
+
+
+def _checked_key(key: jax.Array, batch: int) -> jax.Array:
+    if not jnp.issubdtype(getattr(key, "dtype", None), jax.dtypes.prng_key):
+        raise InputError("key: expected one made by jax.random.key(seed), or an array of such keys")
+    if key.shape not in ((), (batch,)):
+        raise InputError(f"key of shape {key.shape}: expected one key, or {batch} of them")
+    return key
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -233,3 +210,16 @@ def _encode(tokenizer: Tokenizer, params: Params, images: jax.Array) -> jax.Arra
 @functools.partial(jax.jit, static_argnums=0)
 def _decode(tokenizer: Tokenizer, params: Params, tokens_BxL: jax.Array, scales: jax.Array) -> jax.Array:
     return (tokenizer.apply({"params": params}, tokens_BxL, scales, method="decode") + 1.0) / 2.0
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _logits(
+    tokenizer: Tokenizer,
+    transformer: Transformer,
+    tokenizer_params: Params,
+    transformer_params: Params,
+    labels_B: jax.Array,
+    tokens_BxL: jax.Array,
+) -> jax.Array:
+    inputs = tokenizer.apply({"params": tokenizer_params}, tokens_BxL, method="transformer_input")
+    return transformer.apply({"params": transformer_params}, labels_B, inputs)

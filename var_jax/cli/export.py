@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import argparse
 
-from var_jax.bundle import read_model
+from var_jax.errors import InputError
 from var_jax.formats.tensors import write_tensors
 from var_jax.interop.tokenizer import export_tokenizer
+from var_jax.interop.transformer import export_transformer
+from var_jax.model_directory import read_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, metavar="DIR", help="a model directory")
-    parser.add_argument("--tokenizer", required=True, metavar="FILE", help="file to write: .pth or .safetensors")
+    parser.add_argument("--tokenizer", metavar="FILE", help="write the tokenizer here: .pth or .safetensors")
+    parser.add_argument("--transformer", metavar="FILE", help="write the transformer here: .pth or .safetensors")
 
 
 def run(args: argparse.Namespace) -> None:
+    if not (args.tokenizer or args.transformer):
+        raise InputError("nothing to write: give --tokenizer FILE, --transformer FILE or both")
     model = read_model(args.model)
-    tensors = export_tokenizer(model.tokenizer_config, model.tokenizer_params, model.code_counts_SxV)
-    write_tensors(args.tokenizer, tensors, {})
-    print(f"wrote {args.tokenizer}: {len(tensors)} tensors")
+    if args.transformer and model.transformer_config is None:
+        raise InputError(f"{args.model}: has a tokenizer only, there is no transformer to write")
+    if args.tokenizer:
+        tensors = export_tokenizer(model.tokenizer_config, model.tokenizer_params, model.code_counts_SxV)
+        write_tensors(args.tokenizer, tensors, {})
+        print(f"wrote {args.tokenizer}: {len(tensors)} tensors")
+    if args.transformer:
+        tensors = export_transformer(model.transformer_config, model.transformer_params)
+        write_tensors(args.transformer, tensors, {})
+        print(f"wrote {args.transformer}: {len(tensors)} tensors")

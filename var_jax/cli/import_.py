@@ -5,29 +5,52 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from var_jax.bundle import Model, save_model
+import numpy as np
+
+from var_jax.errors import InputError
 from var_jax.formats.tensors import flatten_state_dict, read_tensors
+from var_jax.interop.hub import PUBLISHED, fetch_published
 from var_jax.interop.tokenizer import import_tokenizer
+from var_jax.interop.transformer import import_transformer
+from var_jax.model_directory import Model, save_model
 from var_jax.pyramid import Pyramid
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--tokenizer", required=True, metavar="FILE", help="vae_ch160v4096z32.pth, or .safetensors")
-    parser.add_argument(
-        "--pyramid", default="256", help="256, 512, 1024, or sides like 1,2,3,4: not in the file (default 256)"
-    )
-    parser.add_argument(
-        "--lookup", default="l2", choices=("l2", "cosine"), help="how codes are found: not in the file (default l2)"
-    )
+    parser.add_argument("--published", choices=tuple(PUBLISHED), help="fetch this pair from the hub (extra: hub)")
+    parser.add_argument("--revision", default="main", help="of the hub's repository: commit, tag or branch")
+    parser.add_argument("--tokenizer", metavar="FILE", help="vae_ch160v4096z32.pth, or .safetensors")
+    parser.add_argument("--transformer", metavar="FILE", help="var_d16.pth or the like; leave out for a tokenizer only")
+    parser.add_argument("--pyramid", help="256 (default), 512, 1024, or sides like 1,2,3,4: the files do not tell")
+    parser.add_argument("--lookup", default="l2", choices=("l2", "cosine"), help="how codes are found (default l2)")
+    parser.add_argument("--heads", type=int, help="attention heads, where the file has no qk norm to tell them")
     parser.add_argument("--out", required=True, metavar="DIR", help="the model directory to make")
 
 
 def run(args: argparse.Namespace) -> None:
-    pyramid = Pyramid.parse(args.pyramid)
-    tensors = flatten_state_dict(read_tensors(args.tokenizer))
-    imported = import_tokenizer(tensors, pyramid, args.lookup, args.tokenizer)
-    source = {"tokenizer": Path(args.tokenizer).name}
-    save_model(args.out, Model(imported.config, imported.params, imported.code_counts_SxV, source))
-    c = imported.config
+    if args.published:
+        if args.tokenizer or args.transformer or args.pyramid:
+            raise InputError("--published brings its own files and pyramid: leave out the other options")
+        fetched = fetch_published(args.published, args.revision)
+        files, pyramid, origin = fetched[:2], fetched.pyramid, f" at {fetched.revision}"
+    elif args.tokenizer:
+        files, pyramid, origin = (args.tokenizer, args.transformer), Pyramid.parse(args.pyramid or "256"), ""
+    else:
+        raise InputError("give --tokenizer FILE (and --transformer FILE), or --published NAME")
+    tokenizer = import_tokenizer(_read(files[0]), pyramid, args.lookup, str(files[0]))
+    model = {"source": {"tokenizer": Path(files[0]).name + origin}}
+    if files[1]:
+        transformer = import_transformer(_read(files[1]), tokenizer.config, args.heads, str(files[1]))
+        model["source"]["transformer"] = Path(files[1]).name + origin
+        model |= {"transformer_config": transformer.config, "transformer_params": transformer.params}
+    save_model(args.out, Model(tokenizer.config, tokenizer.params, tokenizer.code_counts_SxV, **model))
+    c = tokenizer.config
     print(f"tokenizer: {c.codebook_size} codes of width {c.code_width}, {c.image_size} px, pyramid {pyramid}")
+    if files[1]:
+        t = transformer.config
+        print(f"transformer: depth {t.depth}, width {t.width}, {t.num_heads} heads, {t.num_classes} classes")
     print(f"wrote {args.out}")
+
+
+def _read(path: str | Path) -> dict[str, np.ndarray]:
+    return flatten_state_dict(read_tensors(path))

@@ -16,6 +16,7 @@ from var_jax.errors import InputError
 COMMANDS: dict[str, tuple[str, str]] = {
     "import": ("import_", "turn published checkpoints into a model directory"),
     "export": ("export", "write a model directory back under the reference's names"),
+    "sample": ("sample", "draw pictures of given classes into one grid"),
     "reconstruct": ("reconstruct", "draw a picture's reconstruction scale by scale"),
     "parity": ("parity", "run the PyTorch reference beside this package and print the differences"),
 }

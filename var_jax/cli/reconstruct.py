@@ -8,7 +8,7 @@ import numpy as np
 
 from var_jax.bundle import load
 from var_jax.data.images import centre_crop, read_image
-from var_jax.generation.pictures import grid, save_picture, to_uint8
+from var_jax.generation.pictures import check_picture_path, grid, save_picture, to_uint8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    check_picture_path(args.out)
     pictures = [read_image(path) for path in args.images]
     bundle = load(args.model)
     pyramid = bundle.tokenizer.config.pyramid

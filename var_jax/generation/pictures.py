@@ -52,9 +52,19 @@ def save_picture(path: str | os.PathLike[str], image_HxWx3: np.ndarray) -> None:
     Raises:
       InputError: for a suffix that is no picture format, or a place that cannot be written.
     """
-    suffix = Path(path).suffix.lower()
-    known = Image.registered_extensions()
-    if suffix not in known or known[suffix] not in Image.SAVE:
-        raise InputError(f"{path}: '{suffix}' is not a picture format that can be written; use .png")
+    kind = check_picture_path(path)
     with atomic_file(path) as temporary:
-        Image.fromarray(image_HxWx3).save(temporary, format=known[suffix])
+        Image.fromarray(image_HxWx3).save(temporary, format=kind)
+
+
+def check_picture_path(path: str | os.PathLike[str]) -> str:
+    """The format that a file's suffix names; to be asked before long work whose result goes there.
+
+    Raises:
+      InputError: if it is none that can be written.
+    """
+    suffix = Path(path).suffix.lower()
+    kind = Image.registered_extensions().get(suffix)
+    if kind not in Image.SAVE:
+        raise InputError(f"{path}: '{suffix}' is not a picture format that can be written; use .png")
+    return kind

@@ -1,0 +1,210 @@
+"""Next-scale sampling: scales, guidance, filtering, draw, and the running sum, in one XLA program.
+
+`sample_scales` is the loop. It knows the transformer only as a function from a scale's inputs to its
+logits, so it can be tested with a fake one. `generate` puts the real network, the loop and the
+decoder under one `jit`: labels, keys and every number a user turns are traced, so that changing them
+compiles nothing; only guidance on or off and the smooth variant are decided at compile time.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from var_jax.generation.filtering import draw, filter_logits
+from var_jax.generation.guidance import guide, linear_schedule
+from var_jax.models.quantizer import Quantizer
+from var_jax.models.tokenizer import Tokenizer
+from var_jax.models.transformer import Transformer, new_cache
+from var_jax.pyramid import Pyramid
+
+Params = dict[str, Any]
+
+
+class Controls(NamedTuple):
+    """The numbers a user turns, one of each a scale; all traced.
+
+    Attributes:
+      guidance_S: t in (1 + t) cond - t uncond; 0 is none.
+      top_k_S: int32; 0 keeps all.
+      top_p_S: 0 keeps all.
+      temperature_S: divides the guided logits before filtering; above 0.
+    """
+
+    guidance_S: jax.Array
+    top_k_S: jax.Array
+    top_p_S: jax.Array
+    temperature_S: jax.Array
+
+
+class Sampled(NamedTuple):
+    """What the loop leaves behind.
+
+    Attributes:
+      tokens_BxL: int32.
+      f_hat_BxhxwxC: the running sum after the last scale, ready for the decoder.
+      logits_BxLxV: guided logits before temperature and filtering; unused, it costs nothing.
+    """
+
+    tokens_BxL: jax.Array
+    f_hat_BxhxwxC: jax.Array
+    logits_BxLxV: jax.Array
+
+
+# (state, scale k, codes [B, l_k, C] so far at that scale, or None at the first) -> (logits, state).
+# Under guidance the logits have 2B rows that alternate with class, without class.
+NextLogits = Callable[[Any, int, jax.Array | None], tuple[jax.Array, Any]]
+
+
+def controls(
+    pyramid: Pyramid,
+    guidance: jax.Array | float = 0.0,
+    top_k: jax.Array | int = 0,
+    top_p: jax.Array | float = 0.0,
+    temperature: jax.Array | float = 1.0,
+) -> Controls:
+    """The same numbers at every scale, guidance rising linearly to its strength."""
+    everywhere = lambda value, dtype: jnp.broadcast_to(jnp.asarray(value, dtype), (len(pyramid),))
+    return Controls(
+        linear_schedule(guidance, pyramid),
+        everywhere(top_k, jnp.int32),
+        everywhere(top_p, jnp.float32),
+        everywhere(temperature, jnp.float32),
+    )
+
+
+def picture_keys(key: jax.Array, batch: int) -> jax.Array:
+    """[B] keys: a scalar key folded with the row index; an array of keys as it is."""
+    if key.ndim == 0:
+        return jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(batch))
+    return key
+
+
+def sample_scales(
+    next_logits: NextLogits,
+    state: Any,
+    quantizer: Quantizer,
+    keys_B: jax.Array,
+    settings: Controls,
+    guided: bool,
+    smooth: bool,
+) -> Sampled:
+    """Draws every scale, coarse to fine.
+
+    Args:
+      next_logits: the transformer as a function.
+      state: what it starts from (its cache).
+      quantizer: bound to its parameters.
+      keys_B: one key a picture; a picture depends on its own key alone.
+      settings: see `Controls`.
+      guided: whether `next_logits` returns pairs of rows.
+      smooth: instead of the drawn code, a Gumbel-softmax mixture of codes over the filtered logits,
+        sharper at finer scales; for looks only.
+    """
+    pyramid = quantizer.pyramid
+    f_hat, tokens, all_logits, inputs = 0.0, [], [], None
+    for k in range(len(pyramid)):
+        with jax.named_scope(f"scale_{k}"):
+            logits, state = next_logits(state, k, inputs)
+            logits = guide(logits, settings.guidance_S[k]) if guided else logits
+            all_logits.append(logits)
+            logits = filter_logits(logits / settings.temperature_S[k], settings.top_k_S[k], settings.top_p_S[k])
+            keys = jax.vmap(lambda key, k=k: jax.random.fold_in(key, k))(keys_B)
+            tokens.append(draw(keys, logits))
+            if smooth:
+                codes = _smooth_codes(keys, logits, pyramid.ratio(k), quantizer.codebook)
+            else:
+                codes = quantizer.embed(tokens[-1])
+            f_hat = f_hat + quantizer.contribution(codes, k)
+            if k < len(pyramid) - 1:
+                inputs = quantizer.next_scale_input(f_hat, k + 1)
+    return Sampled(jnp.concatenate(tokens, axis=1), f_hat, jnp.concatenate(all_logits, axis=1))
+
+
+def _smooth_codes(keys_B: jax.Array, logits_BxlxV: jax.Array, ratio: float, codebook_VxC: jax.Array) -> jax.Array:
+    """[B, l, C]: codes mixed by softmax(((1 + ratio) logits + Gumbel noise) / tau)."""
+    tau = max(0.27 * (1.0 - 0.95 * ratio), 0.005)
+    noise_keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys_B)
+    noise = jax.vmap(lambda key: jax.random.gumbel(key, logits_BxlxV.shape[1:]))(noise_keys)
+    weights = jax.nn.softmax(((1.0 + ratio) * logits_BxlxV + noise) / tau, axis=-1)
+    return jnp.einsum("blv,vc->blc", weights, codebook_VxC, precision=jax.lax.Precision.HIGHEST)
+
+
+def transformer_as_function(transformer: Transformer, labels_B: jax.Array, guided: bool) -> tuple[NextLogits, Any]:
+    """A bound transformer as the loop's `next_logits`, and the state it starts from."""
+    config = transformer.config
+    if guided:  # pairs, not halves: a batch split over devices keeps both rows of a picture together
+        labels_B = jnp.stack([labels_B, jnp.full_like(labels_B, config.no_class)], axis=1).reshape(-1)
+    conditioning = transformer.condition(labels_B)
+
+    def next_logits(cache: Any, k: int, codes_BxlxC: jax.Array | None) -> tuple[jax.Array, Any]:
+        if codes_BxlxC is None:
+            x = transformer.first_inputs(conditioning)
+        else:
+            x = transformer.embed_codes(codes_BxlxC, config.pyramid.slice(k))
+            x = jnp.repeat(x, 2, axis=0) if guided else x
+        return transformer.sample_step(x, k, conditioning, cache)
+
+    return next_logits, new_cache(config, labels_B.shape[0], transformer.dtype)
+
+
+class Generated(NamedTuple):
+    """Pictures [B, H, W, 3] float32 in [0, 1] and the tokens [B, L] they were drawn as."""
+
+    images: jax.Array
+    tokens: jax.Array
+
+
+def sample(
+    tokenizer: Tokenizer,
+    transformer: Transformer,
+    tokenizer_params: Params,
+    transformer_params: Params,
+    labels_B: jax.Array,
+    key: jax.Array,
+    settings: Controls,
+    guided: bool,
+    smooth: bool,
+) -> Sampled:
+    """The loop with the real network; pure, to be called under `jit`."""
+    bound = transformer.bind({"params": transformer_params})
+    quantizer = tokenizer.bind({"params": tokenizer_params}).quantizer
+    next_logits, state = transformer_as_function(bound, labels_B, guided)
+    keys_B = picture_keys(key, labels_B.shape[0])
+    return sample_scales(next_logits, state, quantizer, keys_B, settings, guided, smooth)
+
+
+@functools.partial(jax.jit, static_argnames=("tokenizer", "transformer", "guided", "smooth"))
+def generate(
+    tokenizer: Tokenizer,
+    transformer: Transformer,
+    tokenizer_params: Params,
+    transformer_params: Params,
+    labels_B: jax.Array,
+    key: jax.Array,
+    settings: Controls,
+    guided: bool,
+    smooth: bool,
+) -> Generated:
+    """Class labels -> pictures, everything in one program.
+
+    Args:
+      tokenizer, transformer: modules (static).
+      tokenizer_params, transformer_params: their parameters.
+      labels_B: int32 class ids; `num_classes` is "no class".
+      key: a scalar key, folded with the row, or one key a picture.
+      settings: see `Controls`.
+      guided: static; whether the batch is doubled for guidance.
+      smooth: static; the smooth variant.
+    """
+    sampled = sample(
+        tokenizer, transformer, tokenizer_params, transformer_params, labels_B, key, settings, guided, smooth
+    )
+    with jax.named_scope("decoder"):
+        decode = tokenizer.bind({"params": tokenizer_params}).decode_features
+        images = jnp.clip(decode(sampled.f_hat_BxhxwxC), -1.0, 1.0)
+    return Generated((images + 1.0) / 2.0, sampled.tokens_BxL)

@@ -1,0 +1,93 @@
+"""Fetches published checkpoints from the Hugging Face hub (extra `hub`) and checks what arrived.
+
+A branch name is resolved to a commit once, both files of a pair are taken at that commit, and each
+file's size and sha256 must be what the hub states for it. The commit is recorded in the model
+directory, so that the same pair can be asked for again by `--revision`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from var_jax.errors import InputError
+from var_jax.pyramid import PUBLISHED_SIDES, Pyramid
+
+REPOSITORY = "FoundationVision/var"
+TOKENIZER_FILE = "vae_ch160v4096z32.pth"
+# Published name -> (file of the transformer, side of its pictures).
+PUBLISHED: dict[str, tuple[str, int]] = {
+    "d16": ("var_d16.pth", 256),
+    "d20": ("var_d20.pth", 256),
+    "d24": ("var_d24.pth", 256),
+    "d30": ("var_d30.pth", 256),
+    "d36-s": ("var_d36.pth", 512),
+}
+
+
+class Fetched(NamedTuple):
+    """A published pair on the local disk.
+
+    Attributes:
+      tokenizer: path of the tokenizer's file.
+      transformer: path of the transformer's file.
+      pyramid: the pyramid both were trained for.
+      revision: the hub's commit they were taken at.
+    """
+
+    tokenizer: Path
+    transformer: Path
+    pyramid: Pyramid
+    revision: str
+
+
+def fetch_published(name: str, revision: str = "main") -> Fetched:
+    """Downloads (or finds in the hub's cache) a published tokenizer and transformer, and verifies both.
+
+    Args:
+      name: "d16", "d20", "d24", "d30" or "d36-s".
+      revision: a commit, tag or branch of the hub's repository.
+
+    Raises:
+      InputError: for an unknown name, without the extra, when the hub cannot be reached, or when a
+        file is not what the hub states.
+    """
+    if name not in PUBLISHED:
+        raise InputError(f"published model '{name}': known are {', '.join(PUBLISHED)}")
+    hub = _hub()
+    file, size = PUBLISHED[name]
+    try:
+        info = hub.HfApi().model_info(REPOSITORY, revision=revision, files_metadata=True)
+        paths = [Path(hub.hf_hub_download(REPOSITORY, part, revision=info.sha)) for part in (TOKENIZER_FILE, file)]
+    except (OSError, ValueError) as error:  # the hub's own errors derive from these
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{REPOSITORY} at '{revision}' cannot be fetched from the hub ({reason})") from None
+    stated = {sibling.rfilename: sibling for sibling in info.siblings}
+    for path, part in zip(paths, (TOKENIZER_FILE, file), strict=True):
+        _verify(path, stated.get(part), part)
+    return Fetched(*paths, Pyramid(PUBLISHED_SIDES[size]), info.sha)
+
+
+def _hub() -> Any:
+    try:
+        return importlib.import_module("huggingface_hub")
+    except ImportError:
+        raise InputError(
+            "fetching published checkpoints needs the hub extra: pip install 'var-jax[hub]', "
+            "or download the files and give --tokenizer and --transformer"
+        ) from None
+
+
+def _verify(path: Path, stated: Any, name: str) -> None:
+    if stated is None or stated.lfs is None:
+        raise InputError(f"{name}: the hub states no checksum for it at this revision, so it is not taken")
+    if path.stat().st_size != stated.lfs.size:
+        raise InputError(
+            f"{path}: has {path.stat().st_size} bytes, the hub states {stated.lfs.size}; delete it and retry"
+        )
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != stated.lfs.sha256:
+        raise InputError(f"{path}: sha256 is {found}, the hub states {stated.lfs.sha256}; delete it and retry")

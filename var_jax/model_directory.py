@@ -1,0 +1,177 @@
+"""The model directory: one readable `config.json` and one `model.safetensors` with every weight.
+
+Each part (tokenizer, transformer) carries a fingerprint of its config and weights, checked on reading,
+so that damage is noticed and stored tokens can name the tokenizer that made them. A directory is
+written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from var_jax.errors import InputError
+from var_jax.formats.atomic import atomic_directory
+from var_jax.formats.safetensors_file import read_safetensors, write_safetensors
+from var_jax.interop import tokenizer as tokenizer_interop
+from var_jax.interop import transformer as transformer_interop
+from var_jax.interop.names import Params, flatten, unflatten
+from var_jax.models.tokenizer import TokenizerConfig
+from var_jax.models.transformer import TransformerConfig
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+FORMAT = "var_jax model directory"
+FORMAT_VERSION = 1
+_CODE_COUNTS = "statistics/code_counts"
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """Everything a model directory holds, as numpy arrays.
+
+    Attributes:
+      tokenizer_config: what the tokenizer is.
+      tokenizer_params: its parameters, float32.
+      code_counts_SxV: moving counts of code use per scale.
+      transformer_config: what the transformer is, or None where there is only a tokenizer.
+      transformer_params: its parameters, float32, or None.
+      source: where each part came from, free text by part.
+
+    Raises:
+      InputError: if transformer and tokenizer do not fit each other.
+    """
+
+    tokenizer_config: TokenizerConfig
+    tokenizer_params: Params
+    code_counts_SxV: np.ndarray
+    transformer_config: TransformerConfig | None = None
+    transformer_params: Params | None = None
+    source: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.transformer_config is not None:
+            for name in ("pyramid", "codebook_size", "code_width"):
+                ours, theirs = getattr(self.transformer_config, name), getattr(self.tokenizer_config, name)
+                if ours != theirs:
+                    raise InputError(f"the transformer has {name} {ours}, the tokenizer {theirs}: not a pair")
+
+    @property
+    def parts(self) -> dict[str, tuple[dict[str, Any], Params]]:
+        """Config (as plain values) and parameters of each part there is."""
+        parts = {"tokenizer": (self.tokenizer_config.to_dict(), self.tokenizer_params)}
+        if self.transformer_config is not None:
+            parts["transformer"] = (self.transformer_config.to_dict(), self.transformer_params)
+        return parts
+
+
+def fingerprint(config: Mapping[str, Any], params: Params) -> str:
+    """sha256 (hex) over a part's config and every parameter's name, shape, type and bytes."""
+    leaves = [("/".join(path), np.ascontiguousarray(leaf)) for path, leaf in flatten(params).items()]
+
+    def digest(item: tuple[str, np.ndarray]) -> str:
+        name, array = item
+        head = f"{name} {array.dtype.str} {array.shape} "
+        return head + hashlib.sha256(array.reshape(-1).view(np.uint8)).hexdigest()
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:  # hashing releases the interpreter lock
+        lines = [json.dumps(config, sort_keys=True), *pool.map(digest, leaves)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def save_model(path: str | os.PathLike[str], model: Model) -> None:
+    """Writes a model directory, whole or not at all.
+
+    Raises:
+      InputError: if `path` is taken or cannot be written.
+    """
+    config = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "source": dict(model.source),
+        "fingerprints": {part: fingerprint(*values) for part, values in model.parts.items()},
+        **{part: values for part, (values, _) in model.parts.items()},
+    }
+    tensors = {_CODE_COUNTS: model.code_counts_SxV}
+    for part, (_, params) in model.parts.items():
+        tensors |= {"/".join((part, *name)): leaf for name, leaf in flatten(params).items()}
+    with atomic_directory(path) as folder:
+        write_safetensors(folder / WEIGHTS_FILE, tensors, {"format": FORMAT})
+        (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+
+
+def read_model(path: str | os.PathLike[str]) -> Model:
+    """Reads and checks a model directory.
+
+    Raises:
+      InputError: naming what is missing, unknown, mis-shaped or not as its fingerprint says.
+    """
+    path = Path(path)
+    config = _read_config(path)
+    weights = path / WEIGHTS_FILE
+    tensors = read_safetensors(weights)
+    counts = tensors.pop(_CODE_COUNTS, None)
+    tokenizer_config = TokenizerConfig.from_dict(_section(config, "tokenizer", path))
+    shape = (len(tokenizer_config.pyramid), tokenizer_config.codebook_size)
+    if counts is None or counts.shape != shape:
+        raise InputError(f"{weights}: tensor '{_CODE_COUNTS}' is missing or not of shape {shape}")
+    abstract = tokenizer_interop.abstract_params(tokenizer_config)
+    model = Model(tokenizer_config, _take(tensors, "tokenizer", abstract, weights), counts)
+    if "transformer" in config:
+        transformer_config = TransformerConfig.from_dict(_section(config, "transformer", path))
+        abstract = transformer_interop.abstract_params(transformer_config)
+        params = _take(tensors, "transformer", abstract, weights)
+        model = dataclasses.replace(model, transformer_config=transformer_config, transformer_params=params)
+    if tensors:
+        raise InputError(f"{weights}: tensor '{min(tensors)}' has no place in the model that {CONFIG_FILE} describes")
+    recorded = _section(config, "fingerprints", path)
+    for part, values in model.parts.items():
+        if recorded.get(part) != fingerprint(*values):
+            raise InputError(f"{path}: config or weights of the {part} changed since they were written; make it anew")
+    return dataclasses.replace(model, source=_section(config, "source", path))
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not path.is_dir():
+        raise InputError(f"{path}: no such model directory (var-jax import makes one)")
+    file = path / CONFIG_FILE
+    if not file.is_file():
+        raise InputError(f"{path}: not a model directory, it has no {CONFIG_FILE} (var-jax import makes one)")
+    try:
+        config = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file}: cannot be read as JSON ({error})") from None
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise InputError(f"{file}: is not the config of a {FORMAT}")
+    if config.get("format_version") != FORMAT_VERSION:
+        version = config.get("format_version")
+        raise InputError(f"{file}: format version {version}, this var_jax reads version {FORMAT_VERSION}; update it")
+    return config
+
+
+def _section(config: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
+    if not isinstance(config.get(name), dict):
+        raise InputError(f"{path / CONFIG_FILE}: has no section '{name}'")
+    return config[name]
+
+
+def _take(tensors: dict[str, np.ndarray], part: str, abstract: Params, file: Path) -> Params:
+    """Takes a part's parameters out of `tensors`, checked against the shapes its config implies."""
+    flat = {}
+    for name, leaf in flatten(abstract).items():
+        key = "/".join((part, *name))
+        if key not in tensors:
+            raise InputError(f"{file}: tensor '{key}' is missing")
+        array = tensors.pop(key)
+        if array.shape != leaf.shape:
+            raise InputError(f"{file}: tensor '{key}' has shape {array.shape}, {CONFIG_FILE} implies {leaf.shape}")
+        flat[name] = array
+    return unflatten(flat)
