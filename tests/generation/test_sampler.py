@@ -1,0 +1,222 @@
+"""The sampler: the reference's greedy run, its own teacher-forced logits, keys, batches, and one program."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.models.golden_models import random_params, relative_error, small_tokenizer, to_nhwc, weights
+from var_jax.generation import sampler
+from var_jax.interop import tokenizer as tokenizer_interop
+from var_jax.interop import transformer as transformer_interop
+from var_jax.models.quantizer import Quantizer
+from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
+from var_jax.models.transformer import Transformer, TransformerConfig
+from var_jax.pyramid import PUBLISHED_SIDES, Pyramid
+
+FILES = ["transformer_small", "transformer_small_shared_adaln", "transformer_small_no_qk_norm"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """Modules and parameters, in the order the sampler takes them."""
+
+    tokenizer: Tokenizer
+    transformer: Transformer
+    tokenizer_params: dict
+    transformer_params: dict
+
+    @property
+    def parts(self) -> tuple:
+        return self.tokenizer, self.transformer, self.tokenizer_params, self.transformer_params
+
+    @property
+    def pyramid(self) -> Pyramid:
+        return self.tokenizer.config.pyramid
+
+
+def golden_case(golden, name: str, dtype=jnp.float32) -> Case:
+    imported = small_tokenizer(golden("tokenizer_small"))
+    config, params = transformer_interop.import_transformer(weights(golden(name)), imported.config, num_heads=2)
+    return Case(Tokenizer(imported.config, dtype), Transformer(config, dtype), imported.params, params)
+
+
+@pytest.fixture(scope="module")
+def case(golden):
+    return golden_case(golden, FILES[0])
+
+
+def loop(case: Case, labels, key, guided=True, smooth=False, **numbers) -> sampler.Sampled:
+    """The loop under jit, with its logits."""
+    settings = sampler.controls(case.pyramid, **numbers)
+    run = jax.jit(sampler.sample, static_argnums=(0, 1, 7, 8))
+    return run(*case.parts, jnp.asarray(labels), key, settings, guided, smooth)
+
+
+def pictures(case: Case, labels, key, guided=True, smooth=False, **numbers) -> sampler.Generated:
+    settings = sampler.controls(case.pyramid, **numbers)
+    return sampler.generate(*case.parts, jnp.asarray(labels), key, settings, guided=guided, smooth=smooth)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_greedy_run_of_the_reference(golden, name):
+    stored, case = golden(name), golden_case(golden, name)
+    numbers = {"guidance": float(stored["greedy/cfg"]), "top_k": 1}
+    sampled = loop(case, stored["labels"], jax.random.key(0), **numbers)
+    np.testing.assert_array_equal(sampled.tokens_BxL, stored["greedy/tokens"])
+    assert relative_error(sampled.logits_BxLxV, stored["greedy/guided_logits"]) < 1e-4
+    image = pictures(case, stored["labels"], jax.random.key(1), **numbers).images
+    assert np.max(np.abs(image - to_nhwc(stored["greedy/image"]))) < 2e-3
+
+
+def test_bfloat16_guided_logits_stay_close(golden):
+    """On the tokens of its own greedy run the narrow sampler's logits are the wide teacher-forced ones."""
+    stored = golden(FILES[0])
+    narrow, wide = (golden_case(golden, FILES[0], dtype) for dtype in (jnp.bfloat16, jnp.float32))
+    sampled = loop(narrow, stored["labels"], jax.random.key(0), guided=False, top_k=1)
+    assert relative_error(sampled.logits_BxLxV, teacher_forced(wide, stored["labels"], sampled.tokens_BxL)) < 2e-2
+
+
+def teacher_forced(case: Case, labels, tokens) -> jax.Array:
+    inputs = case.tokenizer.apply({"params": case.tokenizer_params}, tokens, method="transformer_input")
+    return case.transformer.apply({"params": case.transformer_params}, jnp.asarray(labels), inputs)
+
+
+def test_logits_are_the_teacher_forced_ones_on_its_own_tokens(case):
+    labels = jnp.array([1, 7, 3])
+    sampled = loop(case, labels, jax.random.key(5), guidance=2.0, temperature=1.3)
+    no_class = jnp.full_like(labels, case.transformer.config.no_class)
+    t = np.repeat([2.0 * case.pyramid.ratio(k) for k in range(len(case.pyramid))], case.pyramid.lengths)[None, :, None]
+    with_class, without = (teacher_forced(case, y, sampled.tokens_BxL) for y in (labels, no_class))
+    assert relative_error(sampled.logits_BxLxV, (1 + t) * with_class - t * without) < 1e-4
+
+
+def test_one_executable_for_everything_a_user_turns(case):
+    sampler.generate.clear_cache()
+    key = jax.random.key(0)
+    for labels, seed, guidance, top_k, top_p, temperature in [
+        ([1, 2], 0, 1.5, 900, 0.96, 1.0),
+        ([3, 4], 1, 4.0, 0, 0.0, 0.7),
+        ([9, 10], 2, -0.5, 1, 1.0, 3.0),
+    ]:
+        key = jax.random.key(seed)
+        numbers = {"guidance": guidance, "top_k": top_k, "top_p": top_p, "temperature": temperature}
+        pictures(case, labels, key, **numbers)
+    assert sampler.generate._cache_size() == 1
+    settings = sampler.controls(case.pyramid, guidance=1.5)
+    lowered = sampler.generate.lower(*case.parts, jnp.array([1, 2]), key, settings, guided=True, smooth=False)
+    assert len(lowered.compile().runtime_executable().hlo_modules()) == 1  # decoder and all
+
+
+def test_a_picture_depends_on_its_own_key_and_label_alone(case):
+    """Batch 1 against batch 8: tokens equal in nearly all pictures, and those pictures within 1/255."""
+    labels = np.arange(64) % 10
+    keys = sampler.picture_keys(jax.random.key(3), 64)
+    numbers = {"guidance": 1.5, "top_k": 100, "top_p": 0.96}
+    singles = [pictures(case, labels[i : i + 1], keys[i : i + 1], **numbers) for i in range(64)]
+    eights = [pictures(case, labels[i : i + 8], keys[i : i + 8], **numbers) for i in range(0, 64, 8)]
+    one = [np.concatenate(part) for part in zip(*singles, strict=True)]
+    eight = [np.concatenate(part) for part in zip(*eights, strict=True)]
+    equal = np.all(one[1] == eight[1], axis=1)
+    assert equal.mean() >= 0.995
+    assert np.max(np.abs(one[0] - eight[0])[equal]) <= 1 / 255
+
+
+def test_scalar_key_is_folded_with_the_row(case):
+    labels, key = jnp.array([1, 1, 1]), jax.random.key(8)
+    keys = jnp.stack([jax.random.fold_in(key, row) for row in range(3)])
+    by_scalar, by_array = pictures(case, labels, key), pictures(case, labels, keys)
+    np.testing.assert_array_equal(by_scalar.tokens, by_array.tokens)
+    assert len({tuple(row) for row in np.asarray(by_scalar.tokens).tolist()}) == 3
+
+
+def test_no_guidance_is_strength_zero_and_no_class_needs_none(case):
+    labels, key = jnp.array([2, 5]), jax.random.key(1)
+    plain = pictures(case, labels, key, guided=False)
+    np.testing.assert_array_equal(plain.tokens, pictures(case, labels, key, guidance=0.0).tokens)
+    no_class = jnp.full((2,), case.transformer.config.no_class)
+    unguided = pictures(case, no_class, key, guided=False)
+    np.testing.assert_array_equal(unguided.tokens, pictures(case, no_class, key, guidance=3.0).tokens)
+
+
+def test_smooth_variant_uses_the_filtered_logits(case):
+    """With one token left to mix, the mixture is that token's code; with all of them, it is none."""
+    labels, key = jnp.array([2, 5]), jax.random.key(1)
+    plain = pictures(case, labels, key, top_k=1, guidance=1.5)
+    smooth = pictures(case, labels, key, top_k=1, guidance=1.5, smooth=True)
+    np.testing.assert_allclose(smooth.images, plain.images, atol=1e-4)
+    mixed = loop(case, labels, key, smooth=True)
+    codes = case.tokenizer_params["quantizer"]["codebook"]
+    bound = case.tokenizer.bind({"params": case.tokenizer_params}).quantizer
+    assert relative_error(mixed.f_hat_BxhxwxC, bound.decode(mixed.tokens_BxL)) > 0.05
+    assert np.max(np.abs(mixed.f_hat_BxhxwxC)) < 50 * np.max(np.abs(codes))
+
+
+def test_loop_with_a_fake_transformer():
+    """The loop hands over the running sum at the next scale, and draws what the logits say."""
+    pyramid = Pyramid((1, 2, 3))
+    quantizer = Quantizer(pyramid, 11, 4)
+    features = jax.random.normal(jax.random.key(0), (2, 3, 3, 4))
+    variables = {"params": random_params(jax.eval_shape(quantizer.init, jax.random.key(0), features)["params"])}
+    wanted = np.random.default_rng(0).integers(0, 11, (2, pyramid.length))
+    seen = []
+
+    def next_logits(state, k, codes):
+        seen.append(codes)
+        logits = jnp.where(jnp.arange(11) == wanted[:, pyramid.slice(k), None], 30.0, -30.0)
+        return logits, state + 1
+
+    keys = sampler.picture_keys(jax.random.key(1), 2)
+    bound = quantizer.bind(variables)
+    out = sampler.sample_scales(next_logits, 0, bound, keys, sampler.controls(pyramid), guided=False, smooth=False)
+    np.testing.assert_array_equal(out.tokens_BxL, wanted)
+    np.testing.assert_allclose(out.f_hat_BxhxwxC, bound.decode(wanted), atol=1e-5)
+    assert seen[0] is None
+    np.testing.assert_allclose(jnp.concatenate(seen[1:], axis=1), bound.transformer_input(wanted), atol=1e-5)
+
+
+@pytest.mark.parametrize("smooth", [False, True])
+@pytest.mark.parametrize("guided", [False, True])
+@pytest.mark.parametrize("sides", [*PUBLISHED_SIDES.values(), (16,), (1, 1, 2, 3, 3), (4, 7)])
+def test_shapes_of_many(sides, guided, smooth):
+    pyramid = Pyramid(sides)
+    tokenizer_config = TokenizerConfig(pyramid, 64, 8, 32, (1, 1), encoder_blocks=1, decoder_blocks=1)
+    config = TransformerConfig(pyramid, 64, 8, 3, 2, 32, 2, shared_adaln=guided)
+    params = tokenizer_interop.abstract_params(tokenizer_config), transformer_interop.abstract_params(config)
+    run = lambda *params: sampler.generate(
+        Tokenizer(tokenizer_config),
+        Transformer(config),
+        *params,
+        jnp.array([0, 3]),
+        jax.random.key(0),
+        sampler.controls(pyramid),
+        guided=guided,
+        smooth=smooth,
+    )
+    images, tokens = jax.eval_shape(run, *params)
+    size = tokenizer_config.image_size
+    assert (images.shape, images.dtype) == ((2, size, size, 3), jnp.float32)
+    assert tokens.shape == (2, pyramid.length)
+
+
+@pytest.mark.parametrize(("sides", "classes", "codes"), [((3,), 1, 7), ((1, 1, 2), 4, 300)])
+def test_a_few_really_run(sides, classes, codes):
+    pyramid = Pyramid(sides)
+    tokenizer_config = TokenizerConfig(pyramid, codes, 4, 8, (1,), 1, 1, norm_groups=4)
+    config = TransformerConfig(pyramid, codes, 4, classes, 2, 16, 2)
+    made = Case(
+        Tokenizer(tokenizer_config),
+        Transformer(config),
+        random_params(tokenizer_interop.abstract_params(tokenizer_config)),
+        random_params(transformer_interop.abstract_params(config)),
+    )
+    out = pictures(made, [0, classes], jax.random.key(0), guidance=2.0, top_k=5, top_p=0.9)
+    assert np.all((out.images >= 0) & (out.images <= 1))
+    assert np.all((out.tokens >= 0) & (out.tokens < codes))
+    np.testing.assert_array_equal(
+        out.tokens, pictures(made, [0, classes], jax.random.key(0), guidance=2.0, top_k=5, top_p=0.9).tokens
+    )
