@@ -6,7 +6,10 @@ import os
 from collections.abc import Callable, Generator
 from pathlib import Path
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before JAX is imported, and for the processes that tests start
+# Before JAX is imported, and for the processes that tests start. The second run finds everything compiled.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "xla"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import jax
 import numpy as np
