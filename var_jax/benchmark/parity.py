@@ -6,12 +6,17 @@ import os
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from var_jax.benchmark.reference import draw_weights, load_reference, load_weights, quiet, shapes_of
+from var_jax.generation import sampler
 from var_jax.interop.tokenizer import import_tokenizer
+from var_jax.interop.transformer import import_transformer
+from var_jax.models.presets import transformer_preset
 from var_jax.models.quantizer import area_downsample, nearest_codes
-from var_jax.models.tokenizer import Tokenizer
+from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
+from var_jax.models.transformer import Transformer
 from var_jax.pyramid import Pyramid
 
 
@@ -86,6 +91,69 @@ def tokenizer_parity(
     if inputs_ref is not None:
         rows.append(compare("transformer input", run("transformer_input", tokens), inputs_ref.numpy()))
     rows.append(compare("decoder, not clipped", run("decode_features", sums[-1]), _nhwc(decoded_ref)))
+    return rows
+
+
+def transformer_parity(
+    checkout: str | os.PathLike[str], name: str, pyramid: Pyramid, batch: int = 1, seed: int = 0, guidance: float = 1.5
+) -> list[Row]:
+    """Compares a transformer by preset name: teacher-forced logits on drawn tokens, and a greedy guided run.
+
+    The picture of the greedy run is compared where its tokens are equal.
+    """
+    ref = load_reference(checkout)
+    torch = ref.torch
+    config = transformer_preset(name, TokenizerConfig(pyramid))
+    with quiet():
+        vae = ref.VQVAE(ch=160, v_patch_nums=pyramid.sides, test_mode=True)
+        theirs = ref.VAR(
+            vae,
+            num_classes=config.num_classes,
+            depth=config.depth,
+            embed_dim=config.width,
+            num_heads=config.num_heads,
+            shared_aln=config.shared_adaln,
+            attn_l2_norm=config.qk_norm,
+            cond_drop_rate=0.0,
+            patch_nums=pyramid.sides,
+        ).eval()
+    vae_weights, weights = draw_weights(shapes_of(vae), seed), draw_weights(shapes_of(theirs), seed)
+    load_weights(vae, vae_weights)
+    load_weights(theirs, weights)
+    rng = np.random.default_rng([seed, 2])
+    labels = rng.integers(0, config.num_classes, batch).astype(np.int32)
+    tokens = rng.integers(0, config.codebook_size, (batch, pyramid.length)).astype(np.int32)
+    with torch.no_grad():
+        parts = [torch.from_numpy(part.astype(np.int64)) for part in pyramid.split(tokens)]
+        inputs = vae.quantize.idxBl_to_var_input(parts)
+        labels_ref = torch.from_numpy(labels.astype(np.int64))
+        logits_ref = theirs(labels_ref, inputs).numpy()
+        drawn, embedding = [], vae.quantize.embedding
+        hook = embedding.register_forward_hook(lambda _, given, __: drawn.append(given[0].numpy()))
+        image_ref = _nhwc(theirs.autoregressive_infer_cfg(batch, labels_ref, g_seed=0, cfg=guidance, top_k=1))
+        hook.remove()
+    inputs = inputs.numpy()
+    del theirs, vae
+    tokenizer, transformer = (
+        import_tokenizer(vae_weights, pyramid),
+        import_transformer(weights, TokenizerConfig(pyramid)),
+    )
+    modules = Tokenizer(tokenizer.config), Transformer(transformer.config)
+    params = jax.device_put((tokenizer.params, transformer.params))
+    del weights, vae_weights, tokenizer, transformer
+    logits = jax.jit(lambda p, y, x: modules[1].apply({"params": p}, y, x))(params[1], labels, inputs)
+    rows = [compare("teacher-forced logits", logits, logits_ref)]
+    settings = sampler.controls(pyramid, guidance=guidance, top_k=1)
+    ours = sampler.generate(
+        *modules, *params, jnp.asarray(labels), jax.random.key(0), settings, guided=True, smooth=False
+    )
+    greedy_ref = np.concatenate(drawn, axis=1)
+    differing = int(np.sum(np.asarray(ours.tokens) != greedy_ref))
+    label = f"greedy tokens that differ ({differing} of {greedy_ref.size}; {len(np.unique(greedy_ref))} codes in use)"
+    rows.append(Row(label, float(differing), differing / greedy_ref.size))
+    equal = np.all(np.asarray(ours.tokens) == greedy_ref, axis=1)
+    if equal.any():
+        rows.append(compare("greedy picture in [0, 1]", np.asarray(ours.images)[equal], image_ref[equal]))
     return rows
 
 

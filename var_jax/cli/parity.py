@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import argparse
 
-from var_jax.benchmark.parity import tokenizer_parity
+from var_jax.benchmark.parity import tokenizer_parity, transformer_parity
+from var_jax.errors import InputError
 from var_jax.pyramid import Pyramid
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reference", required=True, metavar="DIR", help="a checkout of FoundationVision/VAR")
+    parser.add_argument("--transformer", metavar="NAME", help="d16, d16-s ...: this instead of the tokenizer")
     parser.add_argument("--pyramid", default="256", help="256, 512, 1024, or sides like 1,2,3,4 (default 256)")
     parser.add_argument("--channels", type=int, default=160, help="base width of the tokenizer (default 160)")
     parser.add_argument("--batch", type=int, default=1, help="pictures (default 1)")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and pictures (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and inputs (default 0)")
 
 
 def run(args: argparse.Namespace) -> None:
-    rows = tokenizer_parity(args.reference, Pyramid.parse(args.pyramid), args.channels, args.batch, args.seed)
+    pyramid = Pyramid.parse(args.pyramid)
+    if len(pyramid) < 2:
+        raise InputError(f"pyramid {pyramid}: the reference needs at least two scales")
+    if args.transformer:
+        rows = transformer_parity(args.reference, args.transformer, pyramid, args.batch, args.seed)
+    else:
+        rows = tokenizer_parity(args.reference, pyramid, args.channels, args.batch, args.seed)
     print("| quantity | largest difference | over the largest magnitude |")
     print("|---|---|---|")
     for row in rows:
