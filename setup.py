@@ -10,7 +10,6 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
-README = ROOT / "README.md"
 
 
 def version() -> str:
@@ -23,7 +22,7 @@ setup(
     name="var_jax",
     version=version(),
     description="Visual AutoRegressive modeling (next-scale prediction) in JAX: training, sampling, evaluation",
-    long_description=README.read_text(encoding="utf-8") if README.exists() else "",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license_expression="Apache-2.0",
     license_files=["LICENSE"],
@@ -40,7 +39,7 @@ setup(
         "optax>=0.2.6",
         "orbax-checkpoint>=0.12.0",
         "pillow>=11.0.0",
-        "safetensors>=0.5.0",
+        "safetensors>=0.8.0",
         "tensorflow-datasets>=4.9.9",
     ],
     extras_require={
