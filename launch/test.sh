@@ -38,8 +38,9 @@ if [[ "$(cat .venv/installed 2>/dev/null)" == "$wanted" ]]; then
 else
   say "installing $requirements into .venv ($("$python" --version))"
   "$python" -m venv --clear .venv
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$requirements"
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+  pip=(.venv/bin/python -m pip -qq --disable-pip-version-check)
+  "${pip[@]}" install --requirement "$requirements"
+  "${pip[@]}" install --no-deps --no-build-isolation --editable .
   echo "$wanted" >.venv/installed
 fi
 
