@@ -1,0 +1,110 @@
+"""What every config has, with the meaning of each field; a config file sets what is its own.
+
+A config is data: `get_config(argument)` returns a ConfigDict, which the trainer locks. Single fields
+change on the command line: `--config.batch_size=64 --config.optimizer.warmup=0.1`.
+"""
+
+from ml_collections import ConfigDict
+
+# (pattern searched in a parameter's path, mesh axis of each array axis); the first found decides,
+# none means replicated. "fsdp" splits storage, "tensor" splits heads and hidden widths.
+TRANSFORMER_SHARDING = (
+    ("blocks/qkv_kernel$", (None, "fsdp", None, "tensor", None)),
+    ("blocks/[qv]_bias$", (None, "tensor", None)),
+    ("blocks/out_kernel$", (None, "tensor", None, "fsdp")),
+    ("blocks/mlp_in_kernel$", (None, "fsdp", "tensor")),
+    ("blocks/mlp_in_bias$", (None, "tensor")),
+    ("blocks/mlp_out_kernel$", (None, "tensor", "fsdp")),
+    ("blocks/adaln_kernel$", (None, "fsdp", None, "tensor")),
+    ("blocks/qk_log_scale$", (None, "tensor")),
+    ("adaln_kernel$", ("fsdp", None, "tensor")),
+    ("head_kernel$", ("fsdp", "tensor")),
+    ("head_bias$", ("tensor",)),
+    ("class_embedding$|position_embedding$|word_kernel$", (None, "fsdp")),
+)
+TOKENIZER_SHARDING = (
+    ("conv_out/kernel$|quantizer", ()),
+    ("(conv_.|conv_in|shortcut|downsample|upsample)/kernel$", (None, None, None, "fsdp")),
+)
+
+
+def common(stage: str) -> ConfigDict:
+    """The fields of both stages."""
+    c = ConfigDict()
+    c.stage = stage  # "tokenizer" or "transformer"
+    c.seed = 0  # of initialisation, data order and every random draw
+    c.dtype = "bfloat16"  # compute type; parameters stay float32
+    c.batch_size = 768  # pictures a step, over all devices
+    c.accumulate = 1  # micro-batches a step
+    c.steps = None  # of the whole training ...
+    c.epochs = None  # ... or passes over the pictures; one of the two
+    c.init_from = None  # directory of a model to start from
+    c.ema_decay = 0.0  # moving average of the parameters, used for pictures; 0 is off
+
+    c.data = ConfigDict()
+    c.data.kind = "tfds"  # shapes, folder, tfds
+    c.data.options = ConfigDict()  # of the kind; see var-jax data check --help
+    c.data.enlarge = 1.125  # shorter side before the crop, over the model's picture size
+    c.data.flip = False  # random left-right flip
+    c.data.workers = 8  # processes that decode pictures; 0: in this one
+
+    c.optimizer = ConfigDict()  # AdamW
+    c.optimizer.learning_rate_per_256 = 1e-4  # peak, for a batch of 256; grows with the batch
+    c.optimizer.schedule = "linear"  # cosine, linear, two_slopes, exponential, constant
+    c.optimizer.warmup = 0.02  # share of all steps
+    c.optimizer.turn = 0.05  # share of the rest before the rate falls
+    c.optimizer.final = 0.1  # rate at the end, over the peak
+    c.optimizer.betas = (0.9, 0.95)
+    c.optimizer.weight_decay = 0.05  # at the first step ...
+    c.optimizer.weight_decay_end = 0.05  # ... and at the last
+    c.optimizer.clip = 2.0  # global gradient norm; 0 is off
+
+    c.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})  # -1: what the others leave
+    c.sharding = TOKENIZER_SHARDING if stage == "tokenizer" else TRANSFORMER_SHARDING
+
+    c.report_every = 50  # steps between lines
+    c.evaluate_every = 5000  # steps between validations with pictures; 0: only at the end
+    c.evaluate_pictures = 10_000  # of the validation set, at most
+    c.evaluate_batch_size = 256
+    c.checkpoint_every = 1000
+    c.keep_checkpoints = 2  # the newest, and the best beside them
+    return c
+
+
+def tokenizer() -> ConfigDict:
+    """Stage 1 with the published tokenizer's shape."""
+    c = common("tokenizer")
+    c.model = ConfigDict()
+    c.model.pyramid = "256"  # 256, 512, 1024, or sides like "1,2,3,4"
+    c.model.codebook_size = 4096
+    c.model.code_width = 32
+    c.model.base_channels = 160
+    c.model.channel_multipliers = (1, 1, 2, 2, 4)  # a level each, finest first
+    c.model.encoder_blocks = 2
+    c.model.decoder_blocks = 3
+    c.model.norm_groups = 32
+    c.model.num_phis = 4  # None: one a scale
+    c.model.phi_ratio = 0.5
+    c.model.lookup = "l2"  # or "cosine"
+    c.model.commitment_weight = 0.25
+    c.model.dropout = 0.05
+    c.loss = ConfigDict({"l1": 0.2, "l2": 1.0, "quantizer": 1.0})
+    c.optimizer.schedule, c.optimizer.warmup, c.optimizer.final = "cosine", 0.01, 0.3
+    c.optimizer.betas, c.optimizer.clip = (0.5, 0.9), 10.0
+    c.optimizer.weight_decay = c.optimizer.weight_decay_end = 0.005
+    c.ema_decay = 0.9999
+    return c
+
+
+def transformer(preset: str) -> ConfigDict:
+    """Stage 2 by the published recipe; a field of `model` that is None is the preset's."""
+    c = common("transformer")
+    c.tokenizer = ""  # directory of a trained or imported tokenizer
+    c.model = ConfigDict({"preset": preset})
+    for name in ("depth", "width", "num_heads", "mlp_ratio", "shared_adaln", "qk_norm"):
+        c.model[name] = None
+    c.model.drop_path = c.model.class_drop = c.model.gate_init = None
+    c.label_smoothing = 0.0
+    c.remat = None  # or a policy of jax.checkpoint_policies, like "nothing_saveable"
+    c.sample_guidance = 1.5  # of the sample grid; 0 is none
+    return c

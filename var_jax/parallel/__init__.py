@@ -1,0 +1,1 @@
+"""Where arrays live: meshes, and sharding as data. Knows the paths of parameters, not models."""

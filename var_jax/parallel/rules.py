@@ -1,0 +1,105 @@
+"""Sharding as data: (path pattern, axes) rules applied to the shapes of a whole training state.
+
+A rule's pattern is searched in the path of a leaf ("params/blocks/qkv_kernel", and the same tail in the
+optimizer's moments and the moving average); the first that is found decides. Its axes name a mesh
+axis, or None, for every array axis from the first; left-out axes are whole. No rule: replicated.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from var_jax.errors import InputError
+from var_jax.parallel.mesh import BATCH_AXES
+
+Axis = str | tuple[str, ...] | None
+Rules = Sequence[tuple[str, Sequence[Axis]]]
+
+# Activations of a transformer, by the names it hands to `constrain`.
+ACTIVATIONS: tuple[tuple[str, tuple[Axis, ...]], ...] = (
+    ("sequence", (BATCH_AXES, None, None)),
+    ("heads", (BATCH_AXES, None, "tensor", None)),
+    ("hidden", (BATCH_AXES, None, "tensor")),
+    ("logits", (BATCH_AXES, None, "tensor")),
+)
+
+
+def shardings(mesh: jax.sharding.Mesh, rules: Rules, abstract: Any) -> Any:
+    """A tree of NamedSharding for a tree of shapes.
+
+    Raises:
+      InputError: for a rule with more axes than the array, an axis the mesh lacks, or one that does
+        not divide, naming rule, array and sizes.
+    """
+
+    def decide(path: Any, leaf: Any) -> jax.sharding.NamedSharding:
+        name = path_name(path)
+        axes = next((tuple(axes) for pattern, axes in rules if re.search(pattern, name)), ())
+        if math.prod(leaf.shape) == 1:
+            axes = ()
+        _check(mesh, name, leaf.shape, axes)
+        return jax.sharding.NamedSharding(mesh, jax.P(*axes))
+
+    return jax.tree_util.tree_map_with_path(decide, abstract)
+
+
+def path_name(path: Any) -> str:
+    """A leaf's path as names joined by slashes."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _check(mesh: jax.sharding.Mesh, name: str, shape: tuple[int, ...], axes: Sequence[Axis]) -> None:
+    if len(axes) > len(shape):
+        raise InputError(f"sharding of {name}: the rule has {len(axes)} axes, the array {len(shape)} {shape}")
+    for axis, size in zip(axes, shape, strict=False):
+        parts = 1
+        for part in (axis,) if isinstance(axis, str) else axis or ():
+            if part not in mesh.shape:
+                raise InputError(f"sharding of {name}: mesh axis '{part}' is none of {', '.join(mesh.shape)}")
+            parts *= mesh.shape[part]
+        if size % parts:
+            raise InputError(
+                f"sharding of {name} {shape}: an axis of {size} does not divide over {axis} = {parts}; "
+                "change the mesh, the width or the rule"
+            )
+
+
+def table(tree_of_shardings: Any, abstract: Any) -> str:
+    """What is sharded how, readable: one line an array, largest first, with bytes a device."""
+    rows = []
+    leaves = jax.tree_util.tree_leaves_with_path(abstract)
+    for (path, leaf), sharding in zip(leaves, jax.tree.leaves(tree_of_shardings), strict=True):
+        local = math.prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        spec = ", ".join("-" if axis is None else str(axis) for axis in sharding.spec) or "replicated"
+        rows.append((local, path_name(path), str(tuple(leaf.shape)), spec))
+    rows.sort(key=lambda row: -row[0])
+    total = sum(row[0] for row in rows)
+    widths = [max((len(row[i]) for row in rows), default=0) for i in (1, 2)]
+    lines = [f"{n:{widths[0]}}  {s:{widths[1]}}  {b / 2**20:9.2f} MiB  {spec}" for b, n, s, spec in rows]
+    return "\n".join([*lines, f"{total / 2**20:.1f} MiB a device in all"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Constrain:
+    """Sharding constraints on activations, by name; hashable, so a module may carry it.
+
+    Attributes:
+      mesh: the mesh they are for.
+      rules: (name, axes); a name without a rule is left alone.
+    """
+
+    mesh: jax.sharding.Mesh
+    rules: tuple[tuple[str, tuple[Axis, ...]], ...] = ACTIVATIONS
+
+    def __call__(self, x: jax.Array, name: str) -> jax.Array:
+        """x, kept where the rule says."""
+        axes = dict(self.rules).get(name)
+        if axes is None:
+            return x
+        return jax.lax.with_sharding_constraint(x, jax.sharding.NamedSharding(self.mesh, jax.P(*axes)))

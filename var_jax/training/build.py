@@ -1,0 +1,146 @@
+"""From a config to the things a run needs: data sources, the stage's task, weights to start from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from etils import epath
+
+from var_jax.data.sources import Source, make_source
+from var_jax.errors import InputError
+from var_jax.interop.names import flatten, unflatten
+from var_jax.model_directory import Model, save_model
+from var_jax.models.presets import transformer_preset
+from var_jax.models.tokenizer import TokenizerConfig
+from var_jax.models.transformer import Transformer, TransformerConfig
+from var_jax.parallel.rules import Constrain
+from var_jax.training.state import TrainState
+from var_jax.training.tokenizer import TokenizerTask
+from var_jax.training.transformer import TransformerTask
+from var_jax.training_directory import TOKENIZER, read_any_model
+
+_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+def make_sources(config: ml_collections.ConfigDict) -> tuple[Source, Source]:
+    """Training pictures, and those of the validation set that evaluations look at."""
+    options = dict(config.data.options)
+    training, validation = (make_source(config.data.kind, split, **options) for split in ("train", "validation"))
+    return training, Spread(validation, config.evaluate_pictures)
+
+
+class Spread:
+    """At most `count` pictures of a source, evenly spread over it, so that every class is among them."""
+
+    def __init__(self, source: Source, count: int) -> None:
+        """A view of `source`."""
+        self._source = source
+        self._places = np.linspace(0, len(source) - 1, min(count, len(source))).round().astype(int)
+        self.class_names = source.class_names
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        return self._source[int(self._places[index])]
+
+
+def make_task(
+    config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh, class_names: Sequence[str]
+) -> TokenizerTask | TransformerTask:
+    """The stage that the config names.
+
+    Raises:
+      InputError: for an unknown stage or type, or a tokenizer that is missing.
+    """
+    if config.dtype not in _DTYPES:
+        raise InputError(f"config dtype '{config.dtype}': expected float32 or bfloat16")
+    dtype = _DTYPES[config.dtype]
+    if config.stage == "tokenizer":
+        return TokenizerTask(TokenizerConfig(**config.model), config.loss, dtype)
+    if config.stage != "transformer":
+        raise InputError(f"config stage '{config.stage}': expected tokenizer or transformer")
+    tokenizer = _tokenizer(config)
+    module = Transformer(
+        _transformer_config(config, tokenizer.tokenizer_config, len(class_names)),
+        dtype,
+        constrain=Constrain(mesh),
+        remat=config.remat,
+    )
+    return TransformerTask(
+        module,
+        tokenizer.tokenizer_config,
+        tokenizer.tokenizer_params,
+        class_names,
+        config.label_smoothing,
+        guidance=config.sample_guidance,
+    )
+
+
+def _tokenizer(config: ml_collections.ConfigDict) -> Model:
+    if not config.tokenizer:
+        raise InputError("config tokenizer is not set: give --config.tokenizer=DIR (a trained or imported tokenizer)")
+    return read_any_model(config.tokenizer)
+
+
+def _transformer_config(
+    config: ml_collections.ConfigDict, tokenizer: TokenizerConfig, num_classes: int
+) -> TransformerConfig:
+    """The preset, with the fields that the config sets itself."""
+    fields = dict(config.model)
+    preset = transformer_preset(fields.pop("preset"), tokenizer, num_classes).to_dict()
+    if unknown := sorted(set(fields) - set(preset)):
+        raise InputError(f"config model.{unknown[0]}: is no field of a transformer")
+    return TransformerConfig.from_dict(preset | {name: value for name, value in fields.items() if value is not None})
+
+
+def keep_tokenizer(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
+    """Copies the tokenizer of a transformer's run into its directory, where sampling finds it."""
+    if config.stage != "transformer":
+        return
+    model = _tokenizer(config)
+    if (workdir / TOKENIZER).exists():
+        kept = read_any_model(workdir / TOKENIZER)
+        if kept.fingerprints["tokenizer"] != model.fingerprints["tokenizer"]:
+            raise InputError(
+                f"{workdir}: this run was begun on another tokenizer than {config.tokenizer}: "
+                "give that one again, or choose another --workdir"
+            )
+        return
+    if jax.process_index() == 0:
+        alone = Model(model.tokenizer_config, model.tokenizer_params, model.code_counts_SxV, source=model.source)
+        save_model(workdir / TOKENIZER, alone)
+
+
+def initialise_from(config: ml_collections.ConfigDict, state: TrainState, say: Callable[[str], None]) -> TrainState:
+    """Starts from the weights of `config.init_from` where it is set: arrays of equal shape are taken over.
+
+    What has another shape (the class table of another class count, say) stays freshly drawn, and is
+    said.
+
+    Raises:
+      InputError: if nothing fits.
+    """
+    if not config.init_from:
+        return state
+    model = read_any_model(config.init_from)
+    given = model.tokenizer_params if config.stage == "tokenizer" else model.transformer_params
+    if given is None:
+        raise InputError(f"init_from {config.init_from}: has a tokenizer only, no transformer to start from")
+    given, own, taken = flatten(given), flatten(state.params), {}
+    for path, leaf in own.items():
+        if path in given and given[path].shape == leaf.shape:
+            taken[path] = jax.device_put(np.asarray(given[path]), leaf.sharding)
+    fresh = ["/".join(path) for path in own if path not in taken]
+    if not taken or len(fresh) > len(taken):
+        raise InputError(
+            f"init_from {config.init_from}: {len(fresh)} of {len(own)} arrays differ in shape, not this model"
+        )
+    say(f"started from {config.init_from}; freshly drawn: {', '.join(fresh) or 'nothing'}")
+    params = unflatten({path: taken.get(path, leaf) for path, leaf in own.items()})
+    ema = None if state.ema is None else jax.tree.map(jnp.copy, params)
+    return state._replace(params=params, ema=ema)

@@ -1,0 +1,147 @@
+"""Configs: found by name or file, overridden from the command line, locked, and kept with the run."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import json
+import pkgutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+from etils import epath
+
+from var_jax.errors import InputError
+from var_jax.training_directory import FORMAT, FORMAT_VERSION, RUN_FILE, read_run
+
+
+def load_config(name: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
+    """A locked config from a name inside the package or a Python file, with overrides applied.
+
+    Args:
+      name: "shapes_var", "path/to/file.py", either with an argument after a colon ("shapes_var:quick").
+      overrides: "key=value" or "key.inner=value" (a leading "--config." is taken off); values are
+        Python literals, anything else is text.
+
+    Raises:
+      InputError: naming the unknown config, key or value.
+    """
+    base, _, argument = name.partition(":")
+    config = _module(base).get_config(argument)
+    config.lock()
+    for override in overrides:
+        _override(config, override)
+    return config
+
+
+def config_names() -> list[str]:
+    """Names of the configs inside the package."""
+    package = importlib.import_module("var_jax.configs")
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_"))
+
+
+def _module(base: str) -> Any:
+    if base.endswith(".py"):
+        path = Path(base)
+        if not path.is_file():
+            raise InputError(f"config file {base}: no such file")
+        spec = importlib.util.spec_from_file_location(f"_config_{path.stem}", path)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:  # whatever a user's file does
+            raise InputError(f"config file {base}: {type(error).__name__}: {error}") from error
+    elif base in config_names():
+        module = importlib.import_module(f"var_jax.configs.{base}")
+    else:
+        raise InputError(f"config '{base}': known are {', '.join(config_names())}, or give a .py file")
+    if not hasattr(module, "get_config"):
+        raise InputError(f"config {base}: has no get_config(argument)")
+    return module
+
+
+def _override(config: ml_collections.ConfigDict, text: str) -> None:
+    key, equals, value = text.removeprefix("--").removeprefix("config.").partition("=")
+    if not equals:
+        raise InputError(f"override '{text}': expected --config.key=value")
+    node, parts = config, key.split(".")
+    for part in parts[:-1]:
+        node = _child(node, part, key)
+    old = _child(node, parts[-1], key)
+    if isinstance(old, ml_collections.ConfigDict):
+        raise InputError(f"override '{key}': is a section ({', '.join(old)}), set one of its keys")
+    try:
+        new = ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        new = {"true": True, "false": False, "none": None}.get(value.lower(), value)
+    if isinstance(old, tuple) and isinstance(new, (int, float)):
+        new = (new,)
+    if isinstance(old, float) and isinstance(new, int) and not isinstance(new, bool):
+        new = float(new)
+    if old is not None and new is not None and type(old) is not type(new):
+        raise InputError(f"override '{key}': expected {type(old).__name__} like {old!r}, got {value!r}")
+    with node.unlocked():
+        node[parts[-1]] = new
+
+
+def _child(node: Any, part: str, key: str) -> Any:
+    if not isinstance(node, ml_collections.ConfigDict) or part not in node:
+        known = ", ".join(node) if isinstance(node, ml_collections.ConfigDict) else "nothing below it"
+        raise InputError(f"config key '{key}': '{part}' is not one of {known}")
+    return node[part]
+
+
+def plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """The config as it reads back from JSON: tuples are lists."""
+    return json.loads(json.dumps(config.to_dict()))
+
+
+# What may change between runs in one directory: where and how often, never what is learned.
+_FREE = ("report_every", "evaluate_every", "checkpoint_every", "keep_checkpoints", "mesh", "sharding", "data.workers")
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """Readable lines "key: old -> new" for what two plain configs do not share and may not change."""
+    lines = []
+    for key in sorted(set(old) | set(new)):
+        name = f"{prefix}{key}"
+        if name in _FREE or old.get(key) == new.get(key):
+            continue
+        if isinstance(old.get(key), dict) and isinstance(new.get(key), dict):
+            lines += differences(old[key], new[key], name + ".")
+        else:
+            lines.append(f"{name}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}")
+    return lines
+
+
+def claim_directory(workdir: epath.Path, config: ml_collections.ConfigDict, about: dict[str, Any]) -> None:
+    """Makes `workdir` this config's, or checks that it already is.
+
+    Args:
+      workdir: local or a bucket.
+      config: what is trained.
+      about: what other commands need to know of the run (stage, model configs, class names).
+
+    Raises:
+      InputError: if the directory holds something else, or a run of another config.
+    """
+    file = workdir / RUN_FILE
+    if file.exists():
+        stored = read_run(workdir)
+        if changed := differences(stored["config"], plain(config)):
+            raise InputError(
+                f"{workdir}: holds a run of another config ({'; '.join(changed[:6])}): choose another --workdir"
+            )
+        return
+    if workdir.exists() and any(workdir.iterdir()):
+        raise InputError(f"{workdir}: is not empty and holds no run of var_jax: choose another --workdir")
+    workdir.mkdir(parents=True, exist_ok=True)
+    content = {"format": FORMAT, "format_version": FORMAT_VERSION, **about, "config": plain(config)}
+    temporary = workdir / f"{RUN_FILE}.tmp"
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    temporary.replace(file)

@@ -1,0 +1,212 @@
+"""The training loop: data, steps, evaluations, checkpoints, for either stage under any mesh.
+
+The same command resumes. A run ends by reaching its last step (exit code 0), by SIGTERM (saved, exit
+code 75: start the same command again) or by a loss that is not finite (an error naming the step and
+the pictures of its batch).
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+import optax
+from etils import epath
+
+from var_jax.data import pipeline
+from var_jax.errors import InputError
+from var_jax.parallel.mesh import batch_sharding, check_batch, make_mesh
+from var_jax.parallel.rules import shardings, table
+from var_jax.training import build
+from var_jax.training.checkpoints import Checkpoints, abstract_state
+from var_jax.training.config import claim_directory
+from var_jax.training.optimizer import learning_rate_schedule, make_optimizer, weight_decay_schedule
+from var_jax.training.reporting import Clock, Reporter, duration
+from var_jax.training.state import TrainState, make_step, new_state
+
+FINISHED, PREEMPTED = 0, 75
+
+
+def train(config: ml_collections.ConfigDict, workdir: str) -> int:
+    """Trains until the last step of `config`, from where `workdir` stands; returns the exit code.
+
+    Raises:
+      InputError: for a config, data or directory that cannot be.
+    """
+    return Run(config, epath.Path(workdir)).go()
+
+
+def total_steps(config: ml_collections.ConfigDict, examples: int) -> int:
+    """Steps of the whole training: `steps`, or `epochs` of ceil(examples / batch)."""
+    if (config.steps is None) == (config.epochs is None):
+        raise InputError("config: set one of steps and epochs, and the other to None")
+    return config.steps or math.ceil(examples / config.batch_size) * config.epochs
+
+
+class Run:
+    """One run of one config in one directory."""
+
+    def __init__(self, config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
+        """Builds everything and restores the newest checkpoint, or starts anew."""
+        self.config, self.workdir = config, workdir
+        self.mesh = make_mesh(**config.mesh)
+        check_batch(self.mesh, config.batch_size // config.accumulate, "batch size (of a micro-batch)")
+        if config.batch_size % config.accumulate:
+            raise InputError(f"batch_size {config.batch_size} does not divide by accumulate {config.accumulate}")
+        self.sources = build.make_sources(config)
+        self.task = build.make_task(config, self.mesh, self.sources[0].class_names)
+        claim_directory(workdir, config, self.task.about())
+        build.keep_tokenizer(config, workdir)
+        self.reporter = Reporter(workdir, active=jax.process_index() == 0)
+        self.total = total_steps(config, len(self.sources[0]))
+        self.schedule, optimizer = _optimizer(config, self.total, self.task.decayed)
+        self.checkpoints = Checkpoints(workdir, config.keep_checkpoints)
+        self.state = self._first_state(optimizer)
+        step = make_step(self.task.loss, optimizer, config.seed, config.accumulate, config.ema_decay)
+        place = jax.tree.map(lambda x: x.sharding, self.state)
+        self._step = jax.jit(step, donate_argnums=0, out_shardings=(place, None))
+        self._evaluate = jax.jit(self.task.evaluate)
+        self._stopping = False
+
+    def _first_state(self, optimizer: optax.GradientTransformation) -> TrainState:
+        """The newest checkpoint's state, or a fresh one, each array where the rules put it."""
+        config = self.config
+
+        def fresh() -> TrainState:
+            params = self.task.init(jax.random.key(config.seed))
+            return new_state(params, optimizer, config.ema_decay > 0, self.task.new_counts())
+
+        shapes = jax.eval_shape(fresh)
+        places = shardings(self.mesh, config.sharding, shapes)
+        self.task.fixed = jax.device_put(self.task.fixed, jax.sharding.NamedSharding(self.mesh, jax.P()))
+        if self.checkpoints.latest is not None:
+            state = self.checkpoints.restore(abstract_state(shapes, places))
+            self.reporter.say(f"resumed at step {int(state.step)} of {self.total}")
+            return state
+        devices = f"{self.mesh.size} {jax.devices()[0].device_kind}"
+        self.reporter.say(
+            f"{self.task.about()['stage']}, {len(self.sources[0])} pictures, {self.total} steps of "
+            f"{config.batch_size}, on {devices} ({', '.join(f'{k} {v}' for k, v in self.mesh.shape.items())})"
+        )
+        (self.workdir / "sharding.txt").write_text(table(places, shapes) + "\n")
+        with jax.set_mesh(self.mesh):
+            state = jax.jit(fresh, out_shardings=places)()
+        return build.initialise_from(config, state, self.reporter.say)
+
+    def go(self) -> int:
+        """The loop."""
+        before = signal.signal(signal.SIGTERM, self._stop)
+        try:
+            with jax.set_mesh(self.mesh):
+                return self._loop()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+            self.checkpoints.close()
+            self.reporter.close()
+
+    def _stop(self, *_: Any) -> None:
+        self._stopping = True
+
+    def _loop(self) -> int:
+        config, step = self.config, int(self.state.step)
+        batches, clock = self._batches(step), Clock(step, self.total)
+        while step < self.total:
+            waited = time.monotonic()
+            batch = self._put(next(batches))
+            clock.waiting += time.monotonic() - waited
+            self.state, metrics = self._step(self.state, self.task.fixed, batch)
+            step += 1
+            last = step == self.total
+            if step % config.report_every == 0 or last:
+                self._report(step, metrics, clock)
+            figures = None
+            if (config.evaluate_every and step % config.evaluate_every == 0) or last:
+                figures = self.evaluate(step)
+                clock.restart(step)
+            if step % config.checkpoint_every == 0 or last or self._stopping:
+                self._check_finite()
+                self.checkpoints.save(self.state, step, figures)
+                clock.restart(step)
+            if self._stopping and not last:
+                self.checkpoints.wait()
+                self.reporter.say(f"stopped at step {step} of {self.total}: the same command goes on from here")
+                return PREEMPTED
+        self.checkpoints.wait()
+        self.reporter.say(f"finished: {self.total} steps, in {self.workdir}")
+        return FINISHED
+
+    def _batches(self, start: int) -> Iterator[dict[str, np.ndarray]]:
+        data = self.config.data
+        return pipeline.train_batches(
+            self.sources[0],
+            self.task.image_size,
+            self.config.batch_size,
+            self.config.seed,
+            start_step=start,
+            enlarge=data.enlarge,
+            flip=data.flip,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            workers=data.workers,
+        )
+
+    def _put(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+        """This process's rows as part of a global batch spread over the mesh."""
+        sharding = batch_sharding(self.mesh)
+        wanted = {name: value for name, value in batch.items() if name != "indices"}
+        return {name: jax.make_array_from_process_local_data(sharding, x) for name, x in wanted.items()}
+
+    def _report(self, step: int, metrics: dict[str, jax.Array], clock: Clock) -> None:
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        if not all(math.isfinite(values[name]) for name in ("loss", "gradient_norm")):
+            self._check_finite()
+        values |= {"learning_rate": float(self.schedule(step - 1)), **clock.read(step, self.config.batch_size)}
+        self.reporter.metrics(step, "train", values)
+        self.reporter.progress(
+            f"step {step}/{self.total}  loss {values['loss']:.4f}  {values['pictures_per_second']:.1f} pictures/s  "
+            f"waiting for data {values['data_wait']:.0%}  {duration(values['seconds_left'])} left"
+        )
+
+    def _check_finite(self) -> None:
+        bad = int(self.state.bad_step)
+        if bad >= 0:
+            rows = ", ".join(map(str, next(self._batches(bad))["indices"][:16]))
+            raise InputError(
+                f"loss or gradient was not finite at step {bad + 1}; nothing was learned from it or saved since. "
+                f"Its batch holds the pictures {rows}...: look at them, lower the learning rate, and start again"
+            )
+
+    def evaluate(self, step: int) -> dict[str, Any]:
+        """Figures over (a part of) the validation set, and pictures."""
+        params, totals, first = self.state.inference_params, None, None
+        batches = pipeline.epoch_batches(
+            self.sources[1],
+            self.task.image_size,
+            self.config.evaluate_batch_size,
+            enlarge=self.config.data.enlarge,
+        )
+        for batch in batches:
+            first = first or batch
+            sums = jax.device_get(self._evaluate(params, self.task.fixed, self._put(batch)))
+            totals = sums if totals is None else jax.tree.map(np.add, totals, sums)
+        figures = self.task.summarise(totals)
+        self.reporter.metrics(step, "validation", figures)
+        self.reporter.say(f"step {step}, validation: {self.task.headline(figures)}")
+        shown = self.task.pictures(params, self.task.fixed, first["images"], first["labels"])
+        for name, picture in shown.items():
+            self.reporter.picture(step, name, picture)
+        return figures
+
+
+def _optimizer(config: ml_collections.ConfigDict, total: int, decayed: Any) -> tuple[Any, optax.GradientTransformation]:
+    o = config.optimizer
+    peak = o.learning_rate_per_256 * config.batch_size / 256
+    rate = learning_rate_schedule(o.schedule, peak, total, round(o.warmup * total), o.final, o.turn)
+    decay = weight_decay_schedule(o.weight_decay, o.weight_decay_end, total)
+    return rate, make_optimizer(rate, decay, tuple(o.betas), o.clip, decayed)

@@ -1,0 +1,138 @@
+"""What a run says while it goes: a line on the terminal and in a log, JSON lines, TensorBoard, pictures."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import time
+from typing import Any
+
+import numpy as np
+from etils import epath
+from PIL import Image
+
+LOG_FILE, METRICS_FILE, PICTURES, TENSORBOARD = "log.txt", "metrics.jsonl", "pictures", "tensorboard"
+
+
+class Reporter:
+    """Writes into a training directory; only one process of a run has an active one.
+
+    Files are appended to, so a resumed run goes on where the one before stopped. A bucket cannot be
+    appended to: there each write is the whole file again, which is why lines are kept short and few.
+    """
+
+    def __init__(self, workdir: epath.Path, active: bool = True, tensorboard: bool = True) -> None:
+        """Opens (or goes on with) the files in `workdir`; not `active` writes nothing."""
+        self._workdir, self._active = workdir, active
+        self._terminal = active and sys.stdout.isatty()
+        self._line_open = False
+        self._board = _tensorboard(workdir) if active and tensorboard else None
+
+    def say(self, text: str) -> None:
+        """A line for people: terminal and log."""
+        if not self._active:
+            return
+        self._close_line()
+        print(text, flush=True)
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        _append(self._workdir / LOG_FILE, "".join(f"{stamp} {line}\n" for line in text.splitlines()))
+
+    def progress(self, text: str) -> None:
+        """Where the run stands: on a terminal one line that is written over, else a plain line."""
+        if self._terminal:
+            print(f"\r\033[K{text}", end="", flush=True)
+            self._line_open = True
+        elif self._active:
+            print(text, flush=True)
+
+    def metrics(self, step: int, kind: str, values: dict[str, Any]) -> None:
+        """One JSON line {"step", "kind", ...} and the same numbers to TensorBoard; arrays become lists."""
+        if not self._active:
+            return
+        plain = {name: _number(value) for name, value in values.items()}
+        _append(self._workdir / METRICS_FILE, json.dumps({"step": step, "kind": kind, **plain}) + "\n")
+        if self._board:
+            for name, value in plain.items():
+                for index, item in enumerate(value) if isinstance(value, list) else [(None, value)]:
+                    tag = f"{kind}/{name}" if index is None else f"{kind}/{name}/{index}"
+                    self._board.add_scalar(tag, item, step)
+            self._board.flush()
+
+    def picture(self, step: int, name: str, image_HxWx3: np.ndarray) -> None:
+        """A picture under pictures/NAME_STEP.png."""
+        if not self._active:
+            return
+        folder = self._workdir / PICTURES
+        folder.mkdir(parents=True, exist_ok=True)
+        buffer = io.BytesIO()
+        Image.fromarray(image_HxWx3).save(buffer, format="PNG")
+        (folder / f"{name}_{step:07d}.png").write_bytes(buffer.getvalue())
+        if self._board:
+            self._board.add_image(name, image_HxWx3, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Ends an open progress line and the TensorBoard file."""
+        self._close_line()
+        if self._board:
+            self._board.close()
+
+    def _close_line(self) -> None:
+        if self._line_open:
+            print(flush=True)
+            self._line_open = False
+
+
+def _append(path: epath.Path, text: str) -> None:
+    if isinstance(path, epath.Path) and "://" in str(path):
+        path.write_text((path.read_text() if path.exists() else "") + text)
+    else:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(text)
+
+
+def _number(value: Any) -> Any:
+    array = np.asarray(value)
+    rounded = [float(f"{item:.6g}") for item in array.ravel().astype(np.float64)]
+    return rounded if array.ndim else rounded[0]
+
+
+def _tensorboard(workdir: epath.Path) -> Any:
+    """A TensorBoard writer where tensorboardX is installed (extra: tensorboard)."""
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(workdir / TENSORBOARD))
+
+
+class Clock:
+    """Time spent by phase, and what is left at the pace of late."""
+
+    def __init__(self, done: int, total: int) -> None:
+        """Starts at `done` of `total` steps."""
+        self._total = total
+        self.restart(done)
+
+    def restart(self, done: int) -> None:
+        """Begins a new stretch, after an interruption that says nothing of the pace."""
+        self._since, self._from, self.waiting = time.monotonic(), done, 0.0
+
+    def read(self, done: int, pictures_a_step: int) -> dict[str, float]:
+        """Pictures a second, share of time waiting for data, seconds left; then begins a new stretch."""
+        spent = max(time.monotonic() - self._since, 1e-9)
+        steps = done - self._from
+        values = {
+            "pictures_per_second": steps * pictures_a_step / spent,
+            "data_wait": self.waiting / spent,
+            "seconds_left": (self._total - done) * spent / max(steps, 1),
+        }
+        self.restart(done)
+        return values
+
+
+def duration(seconds: float) -> str:
+    """1:02:03 or 2:03."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -1,0 +1,119 @@
+"""The training state, and the one jitted step that both stages share.
+
+A step is a pure function of (state, fixed arrays, batch): random keys are folded from the seed and the
+step's number, so a resumed run draws what the unbroken one would. A loss or gradient that is not
+finite changes nothing but `bad_step`, which stays at the first such step until the loop looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+Params = dict[str, Any]
+Batch = dict[str, jax.Array]
+Metrics = dict[str, jax.Array]
+# (params, fixed, batch, key, step) -> (loss, (metrics, what is to be added to the moving counts)).
+LossFn = Callable[[Params, Any, Batch, jax.Array, jax.Array], tuple[jax.Array, tuple[Metrics, Any]]]
+
+
+class TrainState(NamedTuple):
+    """All that a run carries from step to step.
+
+    Attributes:
+      step: steps done.
+      bad_step: the first step that was not finite, -1 while there is none.
+      params: learned.
+      ema: moving average of the parameters, or None where it is off.
+      opt_state: the optimizer's.
+      counts: moving averages of counts that a stage keeps, or None.
+    """
+
+    step: jax.Array
+    bad_step: jax.Array
+    params: Params
+    ema: Params | None
+    opt_state: Any
+    counts: Any
+
+    @property
+    def inference_params(self) -> Params:
+        """What pictures are drawn with: the moving average where there is one."""
+        return self.params if self.ema is None else self.ema
+
+
+def new_state(params: Params, optimizer: optax.GradientTransformation, ema: bool, counts: Any) -> TrainState:
+    """The state before the first step."""
+    copy = jax.tree.map(jnp.copy, params) if ema else None
+    return TrainState(jnp.int32(0), jnp.int32(-1), params, copy, optimizer.init(params), counts)
+
+
+def make_step(
+    loss_fn: LossFn,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    accumulate: int = 1,
+    ema_decay: float = 0.0,
+    count_decay: float = 0.99,
+) -> Callable[[TrainState, Any, Batch], tuple[TrainState, Metrics]]:
+    """The step function, to be jitted with the state donated.
+
+    Args:
+      loss_fn: see `LossFn`.
+      optimizer: gives updates from gradients.
+      seed: of the run's keys.
+      accumulate: micro-batches a step; the gradient is their mean.
+      ema_decay: of the moving average of parameters; it starts low and rises, 0 is off.
+      count_decay: of the moving counts.
+    """
+
+    def step_fn(state: TrainState, fixed: Any, batch: Batch) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        loss, metrics, counts, grads = _gradients(loss_fn, state, fixed, batch, key, accumulate)
+        norm = optax.global_norm(grads)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm) & (state.bad_step < 0)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema = state.ema
+        if ema is not None:
+            decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
+            ema = jax.tree.map(lambda old, new: old + (1.0 - decay) * (new - old), ema, params)
+        if state.counts is not None:
+            weight = jnp.where(state.step == 0, 0.0, count_decay)
+            counts = jax.tree.map(lambda old, new: weight * old + (1.0 - weight) * new, state.counts, counts)
+        new = (params, ema, opt_state, counts)
+        old = (state.params, state.ema, state.opt_state, state.counts)
+        params, ema, opt_state, counts = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
+        bad_step = jnp.where(finite | (state.bad_step >= 0), state.bad_step, state.step)
+        state = TrainState(state.step + 1, bad_step, params, ema, opt_state, counts)
+        return state, metrics | {"loss": loss, "gradient_norm": norm}
+
+    return step_fn
+
+
+def _gradients(
+    loss_fn: LossFn, state: TrainState, fixed: Any, batch: Batch, key: jax.Array, accumulate: int
+) -> tuple[jax.Array, Metrics, Any, Params]:
+    """Loss, metrics, counts and gradients, as means (counts as sums) over the micro-batches."""
+    grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+    if accumulate == 1:
+        (loss, (metrics, counts)), grads = grad_fn(state.params, fixed, batch, key, state.step)
+        return loss, metrics, counts, grads
+    # Rows are dealt out in turn, so that every micro-batch stays spread over all devices.
+    split = jax.tree.map(lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), batch)
+
+    def micro(total: Any, scanned: tuple[Batch, jax.Array]) -> tuple[Any, None]:
+        part, index = scanned
+        out = grad_fn(state.params, fixed, part, jax.random.fold_in(key, index), state.step)
+        return jax.tree.map(jnp.add, total, out), None
+
+    part = jax.tree.map(lambda x: x[0], split)
+    zeros = jax.eval_shape(grad_fn, state.params, fixed, part, key, state.step)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), zeros)
+    ((loss, (metrics, counts)), grads), _ = jax.lax.scan(micro, zeros, (split, jnp.arange(accumulate)))
+    mean = lambda tree: jax.tree.map(lambda x: x / accumulate, tree)
+    return mean(loss), mean(metrics), counts, mean(grads)

@@ -1,0 +1,140 @@
+"""Stage 1: the tokenizer, with pixel losses and the quantizer's own."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from var_jax.evaluation.reconstruction import psnr, ssim
+from var_jax.generation.pictures import grid, to_uint8
+from var_jax.models.autoencoder import Dtype
+from var_jax.models.quantizer import code_counts, codebook_perplexity, codebook_usage
+from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
+
+Params = dict[str, Any]
+
+
+def to_signed(images: jax.Array) -> jax.Array:
+    """uint8 -> float32 in [-1, 1]."""
+    return images.astype(jnp.float32) * (2.0 / 255.0) - 1.0
+
+
+class TokenizerTask:
+    """What the loop needs to know of stage 1.
+
+    Attributes:
+      decayed: patterns of parameters that weight decay applies to.
+      fixed: arrays that a step uses and does not learn (none).
+    """
+
+    decayed: Sequence[str] = ("kernel$",)
+
+    def __init__(self, config: TokenizerConfig, weights: dict[str, float], dtype: Dtype) -> None:
+        """`weights` are those of the losses: "l1", "l2", "quantizer"."""
+        self.config, self.weights = config, dict(weights)
+        self.module = Tokenizer(config, dtype)
+        self.image_size = config.image_size
+        self.fixed: dict[str, Any] = {}
+
+    def about(self) -> dict[str, Any]:
+        """What other commands need to rebuild the model."""
+        return {"stage": "tokenizer", "tokenizer": self.config.to_dict()}
+
+    def init(self, key: jax.Array) -> Params:
+        """Fresh parameters."""
+        size = self.image_size
+        return self.module.init(key, jnp.zeros((1, size, size, 3), jnp.float32))["params"]
+
+    def new_counts(self) -> jax.Array:
+        """Moving counts of code use."""
+        return jnp.zeros((len(self.config.pyramid), self.config.codebook_size), jnp.float32)
+
+    def loss(
+        self, params: Params, fixed: Any, batch: dict[str, jax.Array], key: jax.Array, step: jax.Array
+    ) -> tuple[jax.Array, tuple[dict[str, jax.Array], jax.Array]]:
+        """Weighted sum of L1, L2 and quantizer loss; pixel losses on [-1, 1]."""
+        images = to_signed(batch["images"])
+        deterministic = self.config.dropout == 0
+        out = self.module.apply({"params": params}, images, deterministic, rngs={"dropout": key})
+        difference = out.reconstruction_BxHxWx3 - images
+        losses = {
+            "l1": jnp.mean(jnp.abs(difference)),
+            "l2": jnp.mean(jnp.square(difference)),
+            "quantizer": out.quantizer_loss,
+        }
+        total = sum(self.weights[name] * value for name, value in losses.items())
+        counts = code_counts(out.tokens_BxL, self.config.pyramid, self.config.codebook_size)
+        return total, (losses, counts)
+
+    def evaluate(self, params: Params, fixed: Any, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """Sums over a validation batch, rows weighted by its `mask`."""
+        images, mask = to_signed(batch["images"]), batch["mask"]
+        bound = self.module.bind({"params": params})
+        quantized = bound.quantizer(bound.features(images))
+        scales = jnp.arange(1, len(self.config.pyramid) + 1)
+        original = (images + 1.0) / 2.0
+
+        def by_scales(scales: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+            shown = jnp.clip(bound.decode_features(bound.quantizer.decode(quantized.tokens, scales)), -1.0, 1.0)
+            picture = (shown + 1.0) / 2.0
+            error = jnp.mean(jnp.abs(picture - original), axis=(1, 2, 3))
+            return psnr(picture, original), ssim(picture, original), error
+
+        psnr_SxB, ssim_SxB, error_SxB = jax.lax.map(by_scales, scales)
+        counts = code_counts(
+            jnp.where(mask[:, None] > 0, quantized.tokens, self.config.codebook_size),
+            self.config.pyramid,
+            self.config.codebook_size,
+        )
+        return {
+            "count": jnp.sum(mask),
+            "psnr": psnr_SxB @ mask,
+            "ssim": ssim_SxB @ mask,
+            "l1": error_SxB @ mask,
+            "quantizer": quantized.loss * jnp.sum(mask),
+            "codes": counts,
+        }
+
+    def summarise(self, sums: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Sums over a validation set -> figures; lists are by number of scales, or by scale."""
+        count, codes = sums["count"], jnp.asarray(sums["codes"])
+        by_scales = {name: sums[name] / count for name in ("psnr", "ssim", "l1")}
+        return {
+            **{name: float(values[-1]) for name, values in by_scales.items()},
+            "loss": -float(by_scales["psnr"][-1]),  # what "best" is judged by: lower is better
+            "quantizer": float(sums["quantizer"] / count),
+            "psnr_by_scales": by_scales["psnr"],
+            "codes_used": np.sum(np.asarray(codes) > 0, axis=-1),
+            "usage": np.asarray(codebook_usage(codes)),
+            "perplexity": np.asarray(codebook_perplexity(codes)),
+        }
+
+    def headline(self, figures: dict[str, Any]) -> str:
+        """The line for people after an evaluation."""
+        used = ", ".join(f"{int(number)}" for number in figures["codes_used"])
+        return f"PSNR {figures['psnr']:.2f} dB, SSIM {figures['ssim']:.3f}, codes in use by scale {used}"
+
+    def pictures(self, params: Params, fixed: Any, images: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+        """Strips: a picture and its reconstruction from 1 .. S scales, eight rows."""
+        images = images[:8]
+        tokens = _encode(self.module, params, images)
+        total = len(self.config.pyramid)
+        shown = [to_uint8(_decode(self.module, params, tokens, n)) for n in range(1, total + 1)]
+        rows = np.stack([images, *shown], axis=1).reshape(-1, *images.shape[1:])
+        captions = ["original", *(f"{side}x{side}" for side in self.config.pyramid.sides)]
+        return {"reconstruction": grid(rows, total + 1, captions if self.image_size >= 48 else ())}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _encode(module: Tokenizer, params: Params, images: jax.Array) -> jax.Array:
+    return module.apply({"params": params}, to_signed(images), method="encode")
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _decode(module: Tokenizer, params: Params, tokens: jax.Array, scales: jax.Array) -> jax.Array:
+    return (module.apply({"params": params}, tokens, scales, method="decode") + 1.0) / 2.0

@@ -1,0 +1,142 @@
+"""Stage 2: the transformer on the tokens of a frozen tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from var_jax.generation import sampler
+from var_jax.generation.many import class_keys
+from var_jax.generation.pictures import grid
+from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
+from var_jax.models.transformer import Transformer
+from var_jax.training.tokenizer import to_signed
+
+Params = dict[str, Any]
+
+
+class TransformerTask:
+    """What the loop needs to know of stage 2.
+
+    Attributes:
+      decayed: patterns of parameters that weight decay applies to: matrices and the class table, but
+        no vectors, positions, levels or AdaLN tables.
+      fixed: the tokenizer's parameters.
+    """
+
+    decayed: Sequence[str] = ("kernel$", "class_embedding$")
+
+    def __init__(
+        self,
+        transformer: Transformer,
+        tokenizer: TokenizerConfig,
+        tokenizer_params: Params,
+        class_names: Sequence[str],
+        label_smoothing: float = 0.0,
+        grid_classes: int = 10,
+        grid_columns: int = 8,
+        guidance: float = 1.5,
+    ) -> None:
+        """`grid_*` and `guidance` are of the sample grid at evaluations."""
+        self.module, self.tokenizer = transformer, Tokenizer(tokenizer, transformer.dtype)
+        self.config, self.image_size = transformer.config, tokenizer.image_size
+        self.fixed = tokenizer_params
+        self.class_names, self.label_smoothing = tuple(class_names), label_smoothing
+        self._grid = (min(grid_classes, self.config.num_classes), grid_columns, guidance)
+
+    def about(self) -> dict[str, Any]:
+        """What other commands need to rebuild the model."""
+        return {
+            "stage": "transformer",
+            "tokenizer": self.tokenizer.config.to_dict(),
+            "transformer": self.config.to_dict(),
+            "class_names": list(self.class_names),
+        }
+
+    def init(self, key: jax.Array) -> Params:
+        """Fresh parameters."""
+        pyramid = self.config.pyramid
+        inputs = jnp.zeros((1, pyramid.length - pyramid.lengths[0], self.config.code_width), jnp.float32)
+        return self.module.init(key, jnp.zeros((1,), jnp.int32), inputs)["params"]
+
+    def new_counts(self) -> None:
+        """Nothing is counted."""
+        return
+
+    def tokens(self, fixed: Params, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        """Tokens [B, L] of a batch of pictures, and the transformer's inputs made of them."""
+        bound = self.tokenizer.bind({"params": fixed})
+        tokens = bound.encode(to_signed(batch["images"]))
+        return jax.lax.stop_gradient((tokens, bound.transformer_input(tokens)))
+
+    def loss(
+        self, params: Params, fixed: Params, batch: dict[str, jax.Array], key: jax.Array, step: jax.Array
+    ) -> tuple[jax.Array, tuple[dict[str, jax.Array], None]]:
+        """Cross entropy, mean over all positions; class drop and drop path are on."""
+        tokens, inputs = self.tokens(fixed, batch)
+        logits = self.module.apply({"params": params}, batch["labels"], inputs, key)
+        nll_BxL, hit_BxL, smooth_BxL = _token_losses(logits, tokens)
+        loss = jnp.mean((1 - self.label_smoothing) * nll_BxL + self.label_smoothing * smooth_BxL)
+        last = self.config.pyramid.slice(len(self.config.pyramid) - 1)
+        metrics = {
+            "loss_mean": jnp.mean(nll_BxL),
+            "loss_last": jnp.mean(nll_BxL[:, last]),
+            "accuracy_mean": jnp.mean(hit_BxL),
+            "accuracy_last": jnp.mean(hit_BxL[:, last]),
+        }
+        return loss, (metrics, None)
+
+    def evaluate(self, params: Params, fixed: Params, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """Sums over a validation batch, rows weighted by its `mask`; no class is dropped.
+
+        (The reference drops classes in validation too, so its figures are a little higher.)
+        """
+        tokens, inputs = self.tokens(fixed, batch)
+        logits = self.module.apply({"params": params}, batch["labels"], inputs)
+        nll_BxL, hit_BxL, _ = _token_losses(logits, tokens)
+        mask = batch["mask"]
+        return {"count": jnp.sum(mask), "loss_L": mask @ nll_BxL, "hits_L": mask @ hit_BxL}
+
+    def summarise(self, sums: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Sums over a validation set -> figures; lists are by scale."""
+        loss_L, hits_L = sums["loss_L"] / sums["count"], sums["hits_L"] / sums["count"]
+        parts = [self.config.pyramid.slice(k) for k in range(len(self.config.pyramid))]
+        losses, hits = ([float(np.mean(values[part])) for part in parts] for values in (loss_L, hits_L))
+        return {
+            "loss": float(np.mean(loss_L)),
+            "loss_last": losses[-1],
+            "accuracy": float(np.mean(hits_L)),
+            "accuracy_last": hits[-1],
+            "loss_by_scale": losses,
+            "accuracy_by_scale": hits,
+        }
+
+    def headline(self, figures: dict[str, Any]) -> str:
+        """The line for people after an evaluation."""
+        return (
+            f"loss {figures['loss']:.4f} (last scale {figures['loss_last']:.4f}), "
+            f"accuracy {figures['accuracy']:.2%} (last scale {figures['accuracy_last']:.2%})"
+        )
+
+    def pictures(self, params: Params, fixed: Params, images: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+        """Samples: a row a class, always from the same keys, so that grids of a run can be compared."""
+        classes, columns, guidance = self._grid
+        rows = np.repeat(np.arange(classes), columns)
+        keys = class_keys(0, rows, np.tile(np.arange(columns), classes))
+        settings = sampler.controls(self.config.pyramid, guidance, 900, 0.96)
+        out = sampler.generate(
+            self.tokenizer, self.module, fixed, params, jnp.asarray(rows), keys, settings, guided=True, smooth=False
+        )
+        return {"samples": grid(np.asarray(out.images), columns)}
+
+
+def _token_losses(logits_BxLxV: jax.Array, tokens_BxL: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """[B, L] each: -log p of the token, whether it is the likeliest, and the mean -log p of all tokens."""
+    normaliser = jax.nn.logsumexp(logits_BxLxV, axis=-1)
+    chosen = jnp.take_along_axis(logits_BxLxV, tokens_BxL[..., None], axis=-1)[..., 0]
+    hit = jnp.argmax(logits_BxLxV, axis=-1) == tokens_BxL
+    return normaliser - chosen, hit.astype(jnp.float32), normaliser - jnp.mean(logits_BxLxV, axis=-1)

@@ -1,0 +1,117 @@
+"""The training directory, as the commands that use a trained model see it.
+
+`training.json` describes the run (its config, the models' configs, class names), `checkpoints/STEP`
+holds Orbax items, of which `weights` are the parameters to draw pictures with. A transformer's run
+keeps its tokenizer as a model directory beside them. Whoever has a path opens it by `read_any_model`,
+be it a model directory or this.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+
+from var_jax.errors import InputError
+from var_jax.interop import tokenizer as tokenizer_interop
+from var_jax.interop import transformer as transformer_interop
+from var_jax.model_directory import CONFIG_FILE, Model, read_model
+from var_jax.models.tokenizer import TokenizerConfig
+from var_jax.models.transformer import TransformerConfig
+
+RUN_FILE = "training.json"
+FORMAT = "var_jax training directory"
+FORMAT_VERSION = 1
+CHECKPOINTS, WEIGHTS, TOKENIZER = "checkpoints", "weights", "tokenizer"
+
+
+def read_any_model(path: str | os.PathLike[str]) -> Model:
+    """The model in a model directory, or the newest one in a training directory.
+
+    Raises:
+      InputError: if the path holds neither whole.
+    """
+    folder = epath.Path(path)
+    if (folder / RUN_FILE).exists() and not (folder / CONFIG_FILE).exists():
+        return _read_trained(folder)
+    return read_model(path)
+
+
+def read_run(workdir: epath.Path) -> dict[str, Any]:
+    """What a training directory says of itself.
+
+    Raises:
+      InputError: if it is none.
+    """
+    file = epath.Path(workdir) / RUN_FILE
+    if not file.exists():
+        raise InputError(f"{workdir}: not a training directory, it has no {RUN_FILE}")
+    try:
+        content = json.loads(file.read_text())
+    except ValueError as error:
+        raise InputError(f"{file}: cannot be read as JSON ({error})") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise InputError(f"{file}: is not the description of a {FORMAT}")
+    if content.get("format_version") != FORMAT_VERSION:
+        version = content.get("format_version")
+        raise InputError(f"{file}: format version {version}, this var_jax reads version {FORMAT_VERSION}; update it")
+    return content
+
+
+def newest_step(workdir: epath.Path) -> int:
+    """The step of the newest finished checkpoint.
+
+    Raises:
+      InputError: if there is none.
+    """
+    folder = workdir / CHECKPOINTS
+    steps = ocp.utils.checkpoint_steps(folder) if folder.exists() else []
+    if not steps:
+        raise InputError(f"{workdir}: this run has no checkpoint yet")
+    return max(steps)
+
+
+def _read_trained(workdir: epath.Path) -> Model:
+    run, step = read_run(workdir), newest_step(workdir)
+    source = {run["stage"]: f"trained for {step} steps"}
+    if run["stage"] == "tokenizer":
+        config = TokenizerConfig.from_dict(run["tokenizer"])
+        counts = np.zeros((len(config.pyramid), config.codebook_size), np.float32)
+        params = _restore(workdir, step, tokenizer_interop.abstract_params(config))
+        return Model(config, params, counts, source=source)
+    tokenizer = read_model(workdir / TOKENIZER)
+    config = TransformerConfig.from_dict(run["transformer"])
+    params = _restore(workdir, step, transformer_interop.abstract_params(config))
+    return Model(
+        tokenizer.tokenizer_config,
+        tokenizer.tokenizer_params,
+        tokenizer.code_counts_SxV,
+        config,
+        params,
+        tuple(run["class_names"]),
+        {**tokenizer.source, **source},
+    )
+
+
+def _restore(workdir: epath.Path, step: int, abstract: Any) -> Any:
+    """The checkpoint's weights as float32 numpy arrays, checked against the shapes the run states."""
+    folder = workdir / CHECKPOINTS / str(step) / WEIGHTS
+    restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), abstract)
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            params = checkpointer.restore(folder, args=ocp.args.PyTreeRestore(abstract, restore_args))
+    except (ValueError, OSError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{folder}: the checkpoint cannot be read ({reason})") from None
+    for (where, leaf), found in zip(
+        jax.tree_util.tree_leaves_with_path(abstract), jax.tree.leaves(params), strict=True
+    ):
+        if leaf.shape != found.shape:
+            name = jax.tree_util.keystr(where, simple=True, separator="/")
+            raise InputError(f"{folder}: {name} has shape {found.shape}, {RUN_FILE} implies {leaf.shape}")
+    return params
