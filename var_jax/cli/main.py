@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("export", "write a model directory back under the reference's names"),
     "sample": ("sample", "draw pictures of given classes into one grid"),
     "reconstruct": ("reconstruct", "draw a picture's reconstruction scale by scale"),
+    "data": ("data", "prepare a data set, or say what one holds"),
     "parity": ("parity", "run the PyTorch reference beside this package and print the differences"),
 }
 

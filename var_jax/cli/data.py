@@ -1,0 +1,52 @@
+"""`var-jax data`: `prepare` downloads and writes a TFDS data set, `check` says what a data set holds and lacks."""
+
+from __future__ import annotations
+
+import argparse
+
+from var_jax.data.report import report
+from var_jax.data.tfds import prepare
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    _add_prepare(actions.add_parser("prepare", help="download a TFDS data set and write it for random access"))
+    _add_check(actions.add_parser("check", help="say what a data set holds; exit 2 if it cannot be used"))
+
+
+def _add_prepare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--name", required=True, help="its name in TFDS, like imagenet2012 or cifar10")
+    parser.add_argument("--data-dir", required=True, metavar="DIR", help="where to write it")
+    parser.add_argument("--manual-dir", metavar="DIR", help="files downloaded by hand (default: DIR/downloads/manual)")
+    parser.set_defaults(act=_prepare)
+
+
+def _add_check(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--kind", required=True, help="shapes, folder or tfds")
+    parser.add_argument("--read", action="store_true", help="read every picture, to find damaged ones")
+    options = parser.add_argument_group("options of the kind, as in a config")
+    options.add_argument("--path", metavar="DIR", help="folder: where its class folders are")
+    options.add_argument("--name", help="tfds: its name")
+    options.add_argument("--data-dir", metavar="DIR", help="tfds: where it was prepared")
+    options.add_argument("--validation-share", type=float, help="folder, tfds: share of pictures to validate with")
+    options.add_argument("--seed", type=int, help="shapes, folder")
+    options.add_argument("--size", type=int, help="shapes: side of the pictures")
+    options.add_argument("--count", type=int, help="shapes: number of pictures")
+    parser.set_defaults(act=_check)
+
+
+def run(args: argparse.Namespace) -> None:
+    args.act(args)
+
+
+def _prepare(args: argparse.Namespace) -> None:
+    info = prepare(args.name, args.data_dir, args.manual_dir)
+    splits = ", ".join(f"{name} {split.num_examples}" for name, split in info.splits.items())
+    print(f"{info.full_name} is ready in {info.data_dir}: {splits}")
+
+
+def _check(args: argparse.Namespace) -> None:
+    names = ("path", "name", "data_dir", "validation_share", "seed", "size", "count")
+    options = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    for line in report(args.kind, args.read, **options):
+        print(line, flush=True)

@@ -1,0 +1,58 @@
+"""What a data set holds, in lines for a person: its splits, how many pictures a class has, what cannot be read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from var_jax.data.sources import SPLITS, Source, make_source
+from var_jax.errors import InputError
+
+_CLASSES_IN_FULL = 40  # a data set of more classes is summed up
+
+
+def report(kind: str, read: bool, **options: Any) -> Iterator[str]:
+    """Lines about both splits of a data set.
+
+    Args:
+      kind: see `make_source`.
+      read: read every picture as well, so that damaged ones are found.
+      **options: see `make_source`.
+
+    Raises:
+      InputError: if the data set cannot be used, or `read` found a picture that cannot be read.
+    """
+    for split in SPLITS:
+        source = make_source(kind, split, **options)
+        yield f"{split}: {len(source)} pictures in {len(source.class_names)} classes"
+        if kind != "tfds" or read:
+            yield from _class_lines(source)
+        if read:
+            damaged = list(_damaged(source))
+            if damaged:
+                more = f" (and {len(damaged) - 1} more)" if len(damaged) > 1 else ""
+                raise InputError(f"{damaged[0]}{more}; repair or remove what is damaged")
+            yield f"{split}: every picture can be read"
+    if kind == "tfds" and not read:
+        yield "how many pictures a class has: only by reading everything, add --read"
+
+
+def _class_lines(source: Source) -> Iterator[str]:
+    counts = np.bincount(source.labels(), minlength=len(source.class_names))
+    if len(counts) <= _CLASSES_IN_FULL:
+        width = max(map(len, source.class_names))
+        for name, count in zip(source.class_names, counts, strict=True):
+            yield f"  {name:<{width}}  {count}"
+        return
+    few, many = (f"{source.class_names[i]} has {counts[i]}" for i in (counts.argmin(), counts.argmax()))
+    yield f"  {np.median(counts):.0f} pictures a class in the middle; fewest: {few}, most: {many}"
+
+
+def _damaged(source: Source) -> Iterator[InputError]:
+    for index in range(len(source)):
+        try:
+            source[index]
+        except InputError as error:
+            yield error

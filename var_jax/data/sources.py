@@ -1,0 +1,68 @@
+"""What a data set is to the rest of the package, and how one is opened by the name of its kind."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from typing import Any, Protocol
+
+import numpy as np
+
+from var_jax.errors import InputError
+
+SPLITS = ("train", "validation")
+
+# Kind -> (module, what opens it). Imported when asked for: a worker that draws shapes needs no TFDS.
+_KINDS = {
+    "shapes": ("var_jax.data.shapes", "Shapes"),
+    "folder": ("var_jax.data.folder", "Folder"),
+    "tfds": ("var_jax.data.tfds", "Tfds"),
+}
+
+
+class Source(Protocol):
+    """The pictures of one split, in any order and from any thread; it can be pickled for worker processes."""
+
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        """The picture as uint8 [H, W, 3] of any size, and its class id."""
+        ...
+
+    def labels(self) -> np.ndarray:
+        """[N] int32: the class id of every picture. Reads a whole `tfds` data set; the other kinds know at once."""
+        ...
+
+
+def make_source(kind: str, split: str, **options: Any) -> Source:
+    """Opens one split of a data set.
+
+    Args:
+      kind: "shapes", "folder" or "tfds".
+      split: "train" or "validation".
+      **options: what `Shapes`, `Folder` or `Tfds` takes.
+
+    Raises:
+      InputError: if kind, split or an option is unknown or missing, or the data set cannot be used.
+    """
+    if kind not in _KINDS:
+        raise InputError(f"data kind '{kind}' is unknown, expected one of {', '.join(_KINDS)}")
+    if split not in SPLITS:
+        raise InputError(f"split '{split}' is unknown, expected one of {', '.join(SPLITS)}")
+    module, name = _KINDS[kind]
+    opener = getattr(importlib.import_module(module), name)
+    known = {key: p for key, p in inspect.signature(opener).parameters.items() if key != "split"}
+    if unknown := sorted(set(options) - set(known)):
+        raise InputError(f"data kind '{kind}' has no option {', '.join(unknown)}, it takes {', '.join(known)}")
+    missing = [key for key, p in known.items() if p.default is inspect.Parameter.empty and key not in options]
+    if missing:
+        raise InputError(f"data kind '{kind}' needs the option {', '.join(missing)}")
+    return opener(split=split, **options)
+
+
+def check_share(share: float) -> None:
+    """Refuses a share of validation pictures that leaves one of the two splits empty by intent."""
+    if not 0.0 < share < 1.0:
+        raise InputError(f"validation_share {share} must lie between 0 and 1, like 0.05")
