@@ -15,9 +15,9 @@ import numpy as np
 from var_jax.errors import InputError
 from var_jax.generation import sampler
 from var_jax.interop.names import Params
-from var_jax.model_directory import read_model
 from var_jax.models.tokenizer import Tokenizer
 from var_jax.models.transformer import Transformer
+from var_jax.training_directory import read_any_model
 
 
 def load(path: str | os.PathLike[str], dtype: Any = None) -> Bundle:
@@ -33,7 +33,7 @@ def load(path: str | os.PathLike[str], dtype: Any = None) -> Bundle:
     """
     if dtype is None:
         dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
-    model = read_model(path)
+    model = read_any_model(path)
     transformer = Transformer(model.transformer_config, dtype) if model.transformer_config else None
     return Bundle(
         tokenizer=Tokenizer(model.tokenizer_config, dtype),
@@ -55,9 +55,9 @@ class Bundle:
     """
 
     tokenizer: Tokenizer
-    tokenizer_params: Params
+    tokenizer_params: Params = dataclasses.field(repr=False)
     transformer: Transformer | None = None
-    transformer_params: Params | None = None
+    transformer_params: Params | None = dataclasses.field(default=None, repr=False)
 
     def encode(self, images: np.ndarray | jax.Array) -> jax.Array:
         """Pictures -> tokens [B, L] int32, scales coarse to fine.
@@ -68,8 +68,8 @@ class Bundle:
         Raises:
           InputError: for another shape, type or range.
         """
-        size = self.tokenizer.config.image_size
-        shape, kind = np.shape(images), np.dtype(getattr(images, "dtype", float))
+        size, images = self.tokenizer.config.image_size, _as_array("images", images)
+        shape, kind = images.shape, images.dtype
         if len(shape) != 4 or shape[1:] != (size, size, 3) or not shape[0]:
             raise InputError(f"images of shape {shape}: expected [B, {size}, {size}, 3]")
         if kind != np.uint8:
@@ -87,10 +87,12 @@ class Bundle:
           InputError: for another length, a token that is no code, or a number of scales out of range.
         """
         total = len(self.tokenizer.config.pyramid)
-        if scales is not None and not 1 <= scales <= total:
+        if scales is None:
+            scales = total
+        if not isinstance(scales, (int, np.integer)) or not 1 <= scales <= total:
             raise InputError(f"scales {scales}: expected 1 to {total}")
         tokens_BxL = self._checked_tokens(tokens_BxL)
-        return _decode(self.tokenizer, self.tokenizer_params, tokens_BxL, total if scales is None else scales)
+        return _decode(self.tokenizer, self.tokenizer_params, tokens_BxL, int(scales))
 
     def logits(self, labels: Sequence[int] | np.ndarray | jax.Array, tokens_BxL: np.ndarray | jax.Array) -> jax.Array:
         """Teacher-forced logits [B, L, V] float32: what the transformer expects at every position.
@@ -143,7 +145,8 @@ class Bundle:
         config = self.transformer.config
         # Without a class both halves of guidance are equal, so the batch need not be doubled.
         guided = guidance != 0 and not np.all(np.asarray(labels_B) == config.no_class)
-        settings = sampler.controls(config.pyramid, guidance, top_k, top_p, temperature)
+        # A top_k beyond the codebook keeps all, and may be beyond 32 bits as well.
+        settings = sampler.controls(config.pyramid, guidance, min(top_k, config.codebook_size), top_p, temperature)
         return sampler.generate(
             self.tokenizer,
             self.transformer,
@@ -157,23 +160,25 @@ class Bundle:
         ).images
 
     def _checked_tokens(self, tokens_BxL: np.ndarray | jax.Array) -> jax.Array:
-        config, shape = self.tokenizer.config, np.shape(tokens_BxL)
+        config, tokens_BxL = self.tokenizer.config, _as_array("tokens", tokens_BxL)
+        shape = tokens_BxL.shape
         if len(shape) != 2 or shape[1] != config.pyramid.length or not shape[0]:
             raise InputError(f"tokens of shape {shape}: expected [B, {config.pyramid.length}]")
-        tokens_BxL = jnp.asarray(tokens_BxL)
         if not jnp.issubdtype(tokens_BxL.dtype, jnp.integer):
             raise InputError(f"tokens of type {tokens_BxL.dtype}: expected integers")
         low, high = int(tokens_BxL.min()), int(tokens_BxL.max())
         if low < 0 or high >= config.codebook_size:
             raise InputError(f"tokens range from {low} to {high}: the codebook has 0 to {config.codebook_size - 1}")
-        return tokens_BxL.astype(jnp.int32)
+        return jnp.asarray(tokens_BxL, jnp.int32)
 
     def _checked_labels(self, labels: Sequence[int] | np.ndarray | jax.Array) -> jax.Array:
         if self.transformer is None:
             raise InputError("this model has a tokenizer only: import a transformer with it to sample")
-        labels_B, classes = np.asarray(labels), self.transformer.config.num_classes
+        labels_B, classes = np.asarray(_as_array("labels", labels)), self.transformer.config.num_classes
         if labels_B.ndim != 1 or not labels_B.size or not np.issubdtype(labels_B.dtype, np.integer):
-            raise InputError(f"labels {labels!r}: expected a list of class ids")
+            raise InputError(
+                f"labels of shape {labels_B.shape} and type {labels_B.dtype}: expected a list of class ids"
+            )
         for label in labels_B:
             if not 0 <= label <= classes:
                 raise InputError(f"class id {label}: expected 0 to {classes - 1}, or {classes} for no class")
@@ -182,14 +187,31 @@ class Bundle:
 
 def check_settings(guidance: float, top_k: int, top_p: float, temperature: float) -> None:
     """Raises an InputError naming the first sampling setting that cannot be."""
-    if not np.isfinite(guidance):
+    if not np.isfinite(_as_float32("guidance", guidance)):
         raise InputError(f"guidance {guidance}: expected a finite number, 0 for none")
-    if int(top_k) != top_k or top_k < 0:
+    if _as_float32("top_k", top_k) < 0 or top_k % 1 != 0:
         raise InputError(f"top_k {top_k}: expected a whole number, 0 to keep all tokens")
-    if not 0.0 <= top_p <= 1.0:
+    if not 0.0 <= _as_float32("top_p", top_p) <= 1.0:
         raise InputError(f"top_p {top_p}: expected 0 to 1, 0 to keep all tokens")
-    if not (np.isfinite(temperature) and temperature > 0):
+    if not 0.0 < _as_float32("temperature", temperature) < np.inf:
         raise InputError(f"temperature {temperature}: expected a number above 0 (top_k 1 is the greedy choice)")
+
+
+def _as_float32(name: str, value: Any) -> np.float32:
+    """The number that the program computes with, for which 1e-50 is 0 and 1e50 infinite."""
+    array = np.asarray(value)
+    if array.ndim or array.dtype.kind not in "iuf":
+        raise InputError(f"{name} {value!r}: expected a number")
+    with np.errstate(over="ignore"):
+        return np.float32(array)
+
+
+def _as_array(name: str, value: Any) -> np.ndarray | jax.Array:
+    """The value as an array, numpy's unless it is on a device already: numpy keeps numbers beyond 32 bits."""
+    try:
+        return value if isinstance(value, jax.Array) else np.asarray(value)
+    except ValueError:
+        raise InputError(f"{name}: expected an array, got a list with rows of different lengths") from None
 
 
 def _checked_key(key: jax.Array, batch: int) -> jax.Array:

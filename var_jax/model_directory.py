@@ -44,6 +44,7 @@ class Model:
       code_counts_SxV: moving counts of code use per scale.
       transformer_config: what the transformer is, or None where there is only a tokenizer.
       transformer_params: its parameters, float32, or None.
+      class_names: of the transformer's classes, by id; empty where nobody named them.
       source: where each part came from, free text by part.
 
     Raises:
@@ -55,6 +56,7 @@ class Model:
     code_counts_SxV: np.ndarray
     transformer_config: TransformerConfig | None = None
     transformer_params: Params | None = None
+    class_names: tuple[str, ...] = ()
     source: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -71,6 +73,11 @@ class Model:
         if self.transformer_config is not None:
             parts["transformer"] = (self.transformer_config.to_dict(), self.transformer_params)
         return parts
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """A fingerprint of each part there is, computed anew."""
+        return {part: fingerprint(*values) for part, values in self.parts.items()}
 
 
 def fingerprint(config: Mapping[str, Any], params: Params) -> str:
@@ -97,7 +104,8 @@ def save_model(path: str | os.PathLike[str], model: Model) -> None:
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "source": dict(model.source),
-        "fingerprints": {part: fingerprint(*values) for part, values in model.parts.items()},
+        "class_names": list(model.class_names),
+        "fingerprints": model.fingerprints,
         **{part: values for part, (values, _) in model.parts.items()},
     }
     tensors = {_CODE_COUNTS: model.code_counts_SxV}
@@ -116,38 +124,43 @@ def read_model(path: str | os.PathLike[str]) -> Model:
     """
     path = Path(path)
     config = _read_config(path)
+    recorded, source = _section(config, "fingerprints", path), _section(config, "source", path)
+    tokenizer_config = _part_config(TokenizerConfig, config, "tokenizer", path)
     weights = path / WEIGHTS_FILE
     tensors = read_safetensors(weights)
     counts = tensors.pop(_CODE_COUNTS, None)
-    tokenizer_config = TokenizerConfig.from_dict(_section(config, "tokenizer", path))
     shape = (len(tokenizer_config.pyramid), tokenizer_config.codebook_size)
     if counts is None or counts.shape != shape:
         raise InputError(f"{weights}: tensor '{_CODE_COUNTS}' is missing or not of shape {shape}")
     abstract = tokenizer_interop.abstract_params(tokenizer_config)
-    model = Model(tokenizer_config, _take(tensors, "tokenizer", abstract, weights), counts)
+    params = _take(tensors, "tokenizer", abstract, weights)
+    names = tuple(config.get("class_names", ()))
+    model = Model(tokenizer_config, params, counts, class_names=names, source=source)
     if "transformer" in config:
-        transformer_config = TransformerConfig.from_dict(_section(config, "transformer", path))
+        transformer_config = _part_config(TransformerConfig, config, "transformer", path)
         abstract = transformer_interop.abstract_params(transformer_config)
         params = _take(tensors, "transformer", abstract, weights)
-        model = dataclasses.replace(model, transformer_config=transformer_config, transformer_params=params)
+        try:
+            model = dataclasses.replace(model, transformer_config=transformer_config, transformer_params=params)
+        except InputError as error:
+            raise InputError(f"{path / CONFIG_FILE}: {error}") from None
     if tensors:
         raise InputError(f"{weights}: tensor '{min(tensors)}' has no place in the model that {CONFIG_FILE} describes")
-    recorded = _section(config, "fingerprints", path)
     for part, values in model.parts.items():
         if recorded.get(part) != fingerprint(*values):
             raise InputError(f"{path}: config or weights of the {part} changed since they were written; make it anew")
-    return dataclasses.replace(model, source=_section(config, "source", path))
+    return model
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise InputError(f"{path}: no such model directory (var-jax import makes one)")
     file = path / CONFIG_FILE
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise InputError(f"{path}: not a model directory, it has no {CONFIG_FILE} (var-jax import makes one)")
     try:
         config = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{file}: cannot be read as JSON ({error})") from None
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise InputError(f"{file}: is not the config of a {FORMAT}")
@@ -161,6 +174,16 @@ def _section(config: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
     if not isinstance(config.get(name), dict):
         raise InputError(f"{path / CONFIG_FILE}: has no section '{name}'")
     return config[name]
+
+
+def _part_config(cls: type, config: dict[str, Any], part: str, path: Path) -> Any:
+    values = _section(config, part, path)
+    try:
+        return cls.from_dict(values)
+    except InputError as error:
+        raise InputError(f"{path / CONFIG_FILE}: {error}") from None
+    except TypeError as error:  # text or a list where a number belongs
+        raise InputError(f"{path / CONFIG_FILE}: section '{part}' holds a value of a wrong type ({error})") from None
 
 
 def _take(tensors: dict[str, np.ndarray], part: str, abstract: Params, file: Path) -> Params:

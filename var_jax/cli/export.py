@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from var_jax.errors import InputError
 from var_jax.formats.tensors import write_tensors
 from var_jax.interop.tokenizer import export_tokenizer
 from var_jax.interop.transformer import export_transformer
-from var_jax.model_directory import read_model
+from var_jax.training_directory import read_any_model
+
+SUFFIXES = (".pth", ".pt", ".safetensors")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +23,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     if not (args.tokenizer or args.transformer):
         raise InputError("nothing to write: give --tokenizer FILE, --transformer FILE or both")
-    model = read_model(args.model)
+    files = [path for path in (args.tokenizer, args.transformer) if path]
+    for path in files:  # all of them before the first is written
+        if os.path.splitext(path)[1].lower() not in SUFFIXES:
+            raise InputError(f"{path}: the suffix names no format of tensors; use {', '.join(SUFFIXES)}")
+    if len({os.path.realpath(path) for path in files}) < len(files):
+        raise InputError(f"{args.transformer}: cannot hold both networks; give --tokenizer and --transformer two files")
+    model = read_any_model(args.model)
     if args.transformer and model.transformer_config is None:
         raise InputError(f"{args.model}: has a tokenizer only, there is no transformer to write")
     if args.tokenizer:

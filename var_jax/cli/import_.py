@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import numpy as np
-
 from var_jax.errors import InputError
-from var_jax.formats.tensors import flatten_state_dict, read_tensors
+from var_jax.interop.files import read_checkpoint
 from var_jax.interop.hub import PUBLISHED, fetch_published
 from var_jax.interop.tokenizer import import_tokenizer
 from var_jax.interop.transformer import import_transformer
@@ -18,29 +16,33 @@ from var_jax.pyramid import Pyramid
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--published", choices=tuple(PUBLISHED), help="fetch this pair from the hub (extra: hub)")
-    parser.add_argument("--revision", default="main", help="of the hub's repository: commit, tag or branch")
+    parser.add_argument("--revision", help="of the hub's repository: commit, tag or branch (default main)")
     parser.add_argument("--tokenizer", metavar="FILE", help="vae_ch160v4096z32.pth, or .safetensors")
     parser.add_argument("--transformer", metavar="FILE", help="var_d16.pth or the like; leave out for a tokenizer only")
     parser.add_argument("--pyramid", help="256 (default), 512, 1024, or sides like 1,2,3,4: the files do not tell")
-    parser.add_argument("--lookup", default="l2", choices=("l2", "cosine"), help="how codes are found (default l2)")
+    parser.add_argument("--lookup", choices=("l2", "cosine"), help="how codes are found (default l2)")
     parser.add_argument("--heads", type=int, help="attention heads, where the file has no qk norm to tell them")
     parser.add_argument("--out", required=True, metavar="DIR", help="the model directory to make")
 
 
 def run(args: argparse.Namespace) -> None:
     if args.published:
-        if args.tokenizer or args.transformer or args.pyramid:
-            raise InputError("--published brings its own files and pyramid: leave out the other options")
-        fetched = fetch_published(args.published, args.revision)
+        for name in ("tokenizer", "transformer", "pyramid", "lookup", "heads"):
+            if getattr(args, name) is not None:
+                raise InputError(f"--{name} and --published: a published model brings its own; leave out one of them")
+        fetched = fetch_published(args.published, args.revision or "main")
         files, pyramid, origin = fetched[:2], fetched.pyramid, f" at {fetched.revision}"
     elif args.tokenizer:
-        files, pyramid, origin = (args.tokenizer, args.transformer), Pyramid.parse(args.pyramid or "256"), ""
+        if args.revision is not None:
+            raise InputError("--revision: chooses what --published fetches; leave it out for files of your own")
+        pyramid = Pyramid.parse("256" if args.pyramid is None else args.pyramid)
+        files, origin = (args.tokenizer, args.transformer), ""
     else:
         raise InputError("give --tokenizer FILE (and --transformer FILE), or --published NAME")
-    tokenizer = import_tokenizer(_read(files[0]), pyramid, args.lookup, str(files[0]))
+    tokenizer = import_tokenizer(read_checkpoint(files[0]), pyramid, args.lookup or "l2", str(files[0]))
     model = {"source": {"tokenizer": Path(files[0]).name + origin}}
     if files[1]:
-        transformer = import_transformer(_read(files[1]), tokenizer.config, args.heads, str(files[1]))
+        transformer = import_transformer(read_checkpoint(files[1]), tokenizer.config, args.heads, str(files[1]))
         model["source"]["transformer"] = Path(files[1]).name + origin
         model |= {"transformer_config": transformer.config, "transformer_params": transformer.params}
     save_model(args.out, Model(tokenizer.config, tokenizer.params, tokenizer.code_counts_SxV, **model))
@@ -50,7 +52,3 @@ def run(args: argparse.Namespace) -> None:
         t = transformer.config
         print(f"transformer: depth {t.depth}, width {t.width}, {t.num_heads} heads, {t.num_classes} classes")
     print(f"wrote {args.out}")
-
-
-def _read(path: str | Path) -> dict[str, np.ndarray]:
-    return flatten_state_dict(read_tensors(path))

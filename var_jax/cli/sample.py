@@ -9,7 +9,7 @@ import numpy as np
 
 from var_jax.bundle import check_settings, load
 from var_jax.errors import InputError
-from var_jax.generation.many import batches, class_keys
+from var_jax.generation.many import LARGEST_SEED, batches, class_keys
 from var_jax.generation.pictures import check_picture_path, grid, save_picture
 
 _MOST_DEFAULT_CLASSES = 16
@@ -34,8 +34,8 @@ def run(args: argparse.Namespace) -> None:
     for name in ("per_class", "batch"):
         if getattr(args, name) < 1:
             raise InputError(f"--{name.replace('_', '-')} {getattr(args, name)}: expected 1 or more")
-    if args.seed < 0:
-        raise InputError(f"--seed {args.seed}: expected 0 or more")
+    if not 0 <= args.seed <= LARGEST_SEED:
+        raise InputError(f"--seed {args.seed}: expected 0 to {LARGEST_SEED}")
     check_picture_path(args.out)
     classes = _parse_classes(args.classes)
     bundle = load(args.model)
@@ -61,7 +61,10 @@ def run(args: argparse.Namespace) -> None:
 def _parse_classes(text: str | None) -> list[int]:
     if text is None:
         return []
-    parts = text.replace(",", " ").split()
-    if not parts or not all(part.lstrip("-").isdigit() for part in parts):
+    try:
+        classes = [int(part) for part in text.replace(",", " ").split()]
+    except ValueError:
+        classes = []
+    if not classes:
         raise InputError(f"--classes '{text}': expected class ids like 207,980")
-    return [int(part) for part in parts]
+    return classes

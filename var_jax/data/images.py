@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from var_jax.errors import InputError
+
+_MOST_STRETCHED = 16  # a longer strip is cut before it is scaled, or a thin one would not fit the memory
 
 
 def read_image(path: str | os.PathLike[str]) -> Image.Image:
@@ -19,28 +20,33 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
     Raises:
       InputError: if the file is missing or is not a picture that Pillow can read whole.
     """
-    path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path}: no such picture")
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder, expected a picture file")
+    if not os.path.exists(path):
+        raise InputError(f"{path}: no such picture; check the path")
+    if not os.path.isfile(path):
+        kind = "a folder" if os.path.isdir(path) else "not a regular file"
+        raise InputError(f"{path}: is {kind}, expected a picture file")
     try:
         with Image.open(path) as image:
             image.load()
             return to_rgb(ImageOps.exif_transpose(image))
+    except UnidentifiedImageError:
+        raise InputError(f"{path}: cannot be read as a picture (no format that Pillow knows)") from None
     except Image.DecompressionBombError:
         raise InputError(f"{path}: the picture claims too many pixels to be opened safely; scale it down") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        reason = " ".join(str(error).split()).replace(f"'{path}'", "the file")
+    except Exception as error:  # decoders raise nearly anything on damage
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path}: cannot be read as a picture ({reason})") from None
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Any Pillow mode as RGB."""
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, np.float64)
-        scale = 255.0 / 65535.0 if image.mode != "F" else 255.0 / max(float(values.max()), 1e-12)
-        return Image.fromarray(np.clip(values * scale, 0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode.startswith("I"):
+        high_bytes = np.clip(np.asarray(image, np.int64), 0, 65535) >> 8
+        return Image.fromarray(high_bytes.astype(np.uint8)).convert("RGB")
+    if image.mode == "F":  # no fixed range: the brightest pixel is white
+        values = np.nan_to_num(np.asarray(image, np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+        scaled = np.clip(values * (255.0 / max(float(values.max()), 1e-12)), 0, 255)
+        return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
@@ -49,8 +55,15 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def centre_crop(image: Image.Image, size: int) -> np.ndarray:
     """The picture's middle square at size x size pixels, uint8 [size, size, 3], scaled by Lanczos."""
+    longest = _MOST_STRETCHED * min(image.size)
+    image = image.crop(_middle(image.size, tuple(min(side, longest) for side in image.size)))
     scale = size / min(image.size)
     width, height = (max(size, round(side * scale)) for side in image.size)
     image = image.resize((width, height), Image.Resampling.LANCZOS)
-    left, top = (width - size) // 2, (height - size) // 2
-    return np.asarray(image.crop((left, top, left + size, top + size)), np.uint8)
+    return np.asarray(image.crop(_middle(image.size, (size, size))), np.uint8)
+
+
+def _middle(whole: tuple[int, int], part: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The box of a part's size in the middle: left, top, right, bottom."""
+    left, top = ((side - wanted) // 2 for side, wanted in zip(whole, part, strict=True))
+    return left, top, left + part[0], top + part[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,19 +53,37 @@ def save_picture(path: str | os.PathLike[str], image_HxWx3: np.ndarray) -> None:
     Raises:
       InputError: for a suffix that is no picture format, or a place that cannot be written.
     """
-    kind = check_picture_path(path)
+    content = _encoded(path, Image.fromarray(image_HxWx3))
     with atomic_file(path) as temporary:
-        Image.fromarray(image_HxWx3).save(temporary, format=kind)
+        temporary.write_bytes(content)
 
 
-def check_picture_path(path: str | os.PathLike[str]) -> str:
-    """The format that a file's suffix names; to be asked before long work whose result goes there.
+def check_picture_path(path: str | os.PathLike[str]) -> None:
+    """To be asked before long work whose result goes there: may a picture be written at `path`?
 
     Raises:
-      InputError: if it is none that can be written.
+      InputError: for a suffix that is no picture format, or a place that cannot be written.
     """
-    suffix = Path(path).suffix.lower()
+    _encoded(path, Image.new("RGB", (1, 1)))
+    target = os.path.realpath(path)
+    if os.path.exists(target) and not os.path.isfile(target):
+        raise InputError(f"{path}: cannot be written because a folder or a device stands there; choose another path")
+    folder = os.path.dirname(target)
+    while not os.path.exists(folder):  # missing ones will be made
+        folder = os.path.dirname(folder)
+    if not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
+        raise InputError(f"{path}: cannot be written, {folder} is no folder you may write to; choose another path")
+
+
+def _encoded(path: str | os.PathLike[str], image: Image.Image) -> bytes:
+    """The picture in the format that the suffix names."""
+    suffix, content = Path(path).suffix.lower(), io.BytesIO()
     kind = Image.registered_extensions().get(suffix)
     if kind not in Image.SAVE:
         raise InputError(f"{path}: '{suffix}' is not a picture format that can be written; use .png")
-    return kind
+    try:
+        image.save(content, format=kind)
+    except Exception as error:  # every format has limits of its own, and its own way to say so
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path}: cannot be written as {kind} ({reason}); use .png") from None
+    return content.getvalue()

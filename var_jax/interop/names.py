@@ -7,11 +7,13 @@ must be filled exactly once, and every shape is checked before anything is moved
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from var_jax.errors import InputError
@@ -110,6 +112,19 @@ def select(tensors: Mapping[str, np.ndarray], landmark: str, what: str, file: st
     return {name[len(prefix) :]: array for name, array in tensors.items() if name.startswith(prefix)}
 
 
+def shape_of(tensors: Mapping[str, np.ndarray], name: str, rank: int, file: str) -> Shape:
+    """The shape of a tensor that a config is inferred from.
+
+    Raises:
+      InputError: if it is missing or has another number of axes.
+    """
+    if name not in tensors:
+        raise InputError(f"{file}: tensor '{name}' is missing (is the file complete, and of this kind of model?)")
+    if tensors[name].ndim != rank:
+        raise InputError(f"{file}: tensor '{name}' has shape {tensors[name].shape}, expected {rank} axes")
+    return tensors[name].shape
+
+
 def to_params(
     table: Iterable[Entry], tensors: Mapping[str, np.ndarray], abstract: Params, skipped: Iterable[str], file: str
 ) -> Params:
@@ -123,7 +138,7 @@ def to_params(
       file: named in errors.
 
     Raises:
-      InputError: for the first missing, unknown or mis-shaped tensor, by name.
+      InputError: for the first missing, unknown or mis-shaped tensor, or one of integers, by name.
     """
     table = list(table)
     _check_coverage(table, abstract)
@@ -139,6 +154,8 @@ def to_params(
         array, expected = tensors[entry.reference], entry.layout.reference_shape(part)
         if array.shape != expected:
             raise InputError(f"{file}: tensor '{entry.reference}' has shape {array.shape}, expected {expected}")
+        if not jnp.issubdtype(array.dtype, jnp.floating):  # bfloat16 is none to numpy
+            raise InputError(f"{file}: tensor '{entry.reference}' holds {array.dtype}, expected floating-point numbers")
         ours = np.asarray(entry.layout.to_ours(array, part), np.float32)
         if entry.index is None:
             flat[entry.path] = np.ascontiguousarray(ours)
@@ -192,8 +209,8 @@ def _check_coverage(table: list[Entry], abstract: Params) -> None:
     for path, leaf in flatten(abstract).items():
         stacked = any(entry.path == path and entry.index is not None for entry in table)
         wanted += [(path, index) for index in range(leaf.shape[0])] if stacked else [(path, None)]
-    if sorted(map(repr, slots)) != sorted(map(repr, wanted)):
-        odd = sorted(set(map(repr, slots)) ^ set(map(repr, wanted)))
+    filled, needed = collections.Counter(slots), collections.Counter(wanted)
+    if odd := sorted(map(repr, (filled - needed) + (needed - filled))):
         raise AssertionError(f"name table and parameters disagree at {odd[:3]}")
     if len({entry.reference for entry in table}) != len(table):
         raise AssertionError("name table names a reference tensor twice")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -11,12 +12,27 @@ import jax.numpy as jnp
 import numpy as np
 
 from var_jax.errors import InputError
-from var_jax.interop.names import CONV, FLAT, POINTWISE, SAME, Entry, Params, select, to_params, to_reference
+from var_jax.interop.names import (
+    CONV,
+    FLAT,
+    POINTWISE,
+    SAME,
+    Entry,
+    Params,
+    flatten,
+    select,
+    shape_of,
+    to_params,
+    to_reference,
+    unflatten,
+)
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
 from var_jax.pyramid import Pyramid
 
 LANDMARK = "quantize.embedding.weight"
 CODE_COUNTS = "quantize.ema_vocab_hit_SV"  # moving counts of code use: kept beside the parameters
+_NORM_GROUPS = 32  # of the reference's every group norm
+_PHI_RATIO = 0.5  # of every published model; the files do not tell it
 
 
 class ImportedTokenizer(NamedTuple):
@@ -122,42 +138,44 @@ def _conv(reference: str, path: tuple[str, ...]) -> list[Entry]:
 
 def infer_config(tensors: Mapping[str, np.ndarray], pyramid: Pyramid, lookup: str, file: str) -> TokenizerConfig:
     """Width, depth, codes and kind of phi from names and shapes; pyramid and lookup are not in the file."""
+    base = shape_of(tensors, "encoder.conv_in.weight", 4, file)[0]
+    levels = _count(tensors, r"encoder\.down\.(\d+)\.block\.")
+    widths = [shape_of(tensors, f"encoder.down.{level}.block.0.conv1.weight", 4, file)[0] for level in range(levels)]
+    codes, code_width = shape_of(tensors, LANDMARK, 2, file)
+    num_phis, phi_ratio = _infer_phi(tensors, pyramid, file)
+    try:
+        return TokenizerConfig(
+            pyramid=pyramid,
+            codebook_size=codes,
+            code_width=code_width,
+            base_channels=base,
+            channel_multipliers=tuple(max(1, width // max(1, base)) for width in widths),
+            encoder_blocks=_count(tensors, r"encoder\.down\.0\.block\.(\d+)\."),
+            decoder_blocks=_count(tensors, r"decoder\.up\.0\.block\.(\d+)\."),
+            norm_groups=_NORM_GROUPS,
+            num_phis=num_phis,
+            phi_ratio=phi_ratio,
+            lookup=lookup,
+        )
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
 
-    def shape(name: str) -> tuple[int, ...]:
-        if name not in tensors:
-            raise InputError(f"{file}: tensor '{name}' is missing (is this the tokenizer's file, and complete?)")
-        return tensors[name].shape
 
-    def count(pattern: str) -> int:
-        return len({match[1] for name in tensors if (match := re.match(pattern, name))})
-
-    base = shape("encoder.conv_in.weight")[0]
-    levels = count(r"encoder\.down\.(\d+)\.block\.")
-    codes, width = shape(LANDMARK)
-    if f"quantize.quant_resi.{0}.weight" in tensors:
-        num_phis, phi_ratio = None, 0.5
-        own = count(r"quantize\.quant_resi\.(\d+)\.weight")
+def _infer_phi(tensors: Mapping[str, np.ndarray], pyramid: Pyramid, file: str) -> tuple[int | None, float]:
+    """Number of phis (None: one a scale) and their ratio, which is 0 where there are none."""
+    if own := _count(tensors, r"quantize\.quant_resi\.(\d+)\.weight"):
         if own != len(pyramid):
             raise InputError(f"{file}: has a phi for each of {own} scales, but pyramid {pyramid} has {len(pyramid)}")
-    elif "quantize.quant_resi.qresi.weight" in tensors:
-        num_phis, phi_ratio = 1, 0.5
-    else:
-        num_phis = count(r"quantize\.quant_resi\.qresi_ls\.(\d+)\.weight") or None
-        phi_ratio = 0.5 if num_phis else 0.0
-    return TokenizerConfig(
-        pyramid=pyramid,
-        codebook_size=codes,
-        code_width=width,
-        base_channels=base,
-        channel_multipliers=tuple(
-            max(1, shape(f"encoder.down.{level}.block.0.conv1.weight")[0] // base) for level in range(levels)
-        ),
-        encoder_blocks=count(r"encoder\.down\.0\.block\.(\d+)\."),
-        decoder_blocks=count(r"decoder\.up\.0\.block\.(\d+)\."),
-        num_phis=num_phis,
-        phi_ratio=phi_ratio,
-        lookup=lookup,
-    )
+        return None, _PHI_RATIO
+    if "quantize.quant_resi.qresi.weight" in tensors:
+        return 1, _PHI_RATIO
+    shared = _count(tensors, r"quantize\.quant_resi\.qresi_ls\.(\d+)\.weight")
+    return (shared, _PHI_RATIO) if shared else (None, 0.0)
+
+
+def _count(tensors: Mapping[str, np.ndarray], pattern: str) -> int:
+    """How many different numbers stand at the pattern's group."""
+    return len({match[1] for name in tensors if (match := re.match(pattern, name))})
 
 
 def import_tokenizer(
@@ -181,7 +199,16 @@ def import_tokenizer(
 def export_tokenizer(
     config: TokenizerConfig, params: Params, code_counts_SxV: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
-    """Our tokenizer under the reference's names and layouts, complete for its strict loading."""
+    """Our tokenizer under the reference's names and layouts, complete for its strict loading.
+
+    Raises:
+      InputError: for a number of norm groups that the reference's network cannot have.
+    """
+    if config.norm_groups != _NORM_GROUPS:
+        raise InputError(
+            f"tokenizer with norm_groups {config.norm_groups}: the reference's always has {_NORM_GROUPS}, "
+            "so its files cannot hold this one"
+        )
     if code_counts_SxV is None:
         code_counts_SxV = np.zeros((len(config.pyramid), config.codebook_size), np.float32)
     return to_reference(tokenizer_table(config), params) | {CODE_COUNTS: np.asarray(code_counts_SxV, np.float32)}
@@ -189,5 +216,10 @@ def export_tokenizer(
 
 def abstract_params(config: TokenizerConfig) -> Params:
     """The parameter tree's shapes, nothing computed."""
-    image = jnp.zeros((1, config.image_size, config.image_size, 3), jnp.float32)
-    return jax.eval_shape(Tokenizer(config).init, jax.random.key(0), image)["params"]
+    return unflatten(_abstract_leaves(config))
+
+
+@functools.lru_cache(maxsize=8)  # tracing the network takes longer than reading a small one's file
+def _abstract_leaves(config: TokenizerConfig) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
+    image = jax.ShapeDtypeStruct((1, config.image_size, config.image_size, 3), jnp.float32)
+    return flatten(jax.eval_shape(Tokenizer(config).init, jax.random.key(0), image)["params"])

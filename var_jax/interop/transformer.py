@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -18,10 +20,13 @@ from var_jax.interop.names import (
     SAME,
     Entry,
     Params,
+    flatten,
     reshaped,
     select,
+    shape_of,
     to_params,
     to_reference,
+    unflatten,
 )
 from var_jax.models.presets import initial_gate, published_drop_path
 from var_jax.models.tokenizer import TokenizerConfig
@@ -29,6 +34,8 @@ from var_jax.models.transformer import Transformer, TransformerConfig
 from var_jax.pyramid import PUBLISHED_SIDES, Pyramid
 
 LANDMARK = "word_embed.weight"
+LEVEL_IDS = "lvl_1L"
+_QK_SCALE = "blocks.0.attn.scale_mul_1H11"
 _HEAD_WIDTH = 64  # of every published model; files without qk norm do not tell it
 
 
@@ -92,66 +99,82 @@ def _linear(reference: str, path: tuple[str, ...]) -> list[Entry]:
 
 def computed_tensors(config: TransformerConfig) -> dict[str, np.ndarray]:
     """The tensors of a reference checkpoint that follow from its config: nothing learned, all required there."""
-    pyramid, width = config.pyramid, config.width
-    mask = np.where(pyramid.block_causal_mask, 0.0, -np.inf).astype(np.float32)
-    zero_bias = {f"blocks.{i}.attn.zero_k_bias": np.zeros(width, np.float32) for i in range(config.depth)}
+    level_ids, mask, *zero_biases = _computed_names(config.depth)
+    bias = np.where(config.pyramid.block_causal_mask, np.float32(0.0), np.float32(-np.inf))
     return {
-        "lvl_1L": pyramid.level_ids[None].astype(np.int64),
-        "attn_bias_for_masking": mask[None, None],
-        **zero_bias,
+        level_ids: config.pyramid.level_ids[None].astype(np.int64),
+        mask: bias[None, None],
+        **{name: np.zeros(config.width, np.float32) for name in zero_biases},
     }
+
+
+def _computed_names(depth: int) -> list[str]:
+    return [LEVEL_IDS, "attn_bias_for_masking", *(f"blocks.{index}.attn.zero_k_bias" for index in range(depth))]
 
 
 def infer_config(
     tensors: Mapping[str, np.ndarray], tokenizer: TokenizerConfig, num_heads: int | None, file: str
 ) -> TransformerConfig:
     """Everything the names and shapes tell, checked against the tokenizer it is to work with."""
-
-    def shape(name: str, rank: int = 2) -> tuple[int, ...]:
-        if name not in tensors:
-            raise InputError(f"{file}: tensor '{name}' is missing (is this a transformer's file, and complete?)")
-        if tensors[name].ndim != rank:
-            raise InputError(f"{file}: tensor '{name}' has shape {tensors[name].shape}, expected {rank} axes")
-        return tensors[name].shape
-
     depth = len({match[1] for name in tensors if (match := re.match(r"blocks\.(\d+)\.", name))})
     if not depth:
         raise InputError(f"{file}: has no tensors 'blocks.0...': not a transformer's file, or not complete")
-    width, code_width = shape(LANDMARK)
-    _check_length(shape("pos_1LC", 3)[1], tokenizer.pyramid, file)
-    codes = shape("head.weight")[0]
+    width, code_width = shape_of(tensors, LANDMARK, 2, file)
+    _check_pyramid(shape_of(tensors, "pos_1LC", 3, file)[1], tensors.get(LEVEL_IDS), tokenizer.pyramid, file)
+    codes = shape_of(tensors, "head.weight", 2, file)[0]
     for what, found, wanted in (
         ("codes", codes, tokenizer.codebook_size),
         ("code width", code_width, tokenizer.code_width),
     ):
         if found != wanted:
             raise InputError(f"{file}: made for {what} {found}, the tokenizer has {wanted}: not a pair")
-    qk_norm = "blocks.0.attn.scale_mul_1H11" in tensors
-    heads = tensors["blocks.0.attn.scale_mul_1H11"].size if qk_norm else num_heads or max(1, width // _HEAD_WIDTH)
+    classes = shape_of(tensors, "class_emb.weight", 2, file)[0] - 1  # the last row is "no class"
+    hidden = shape_of(tensors, "blocks.0.ffn.fc1.weight", 2, file)[0]
+    qk_norm = _QK_SCALE in tensors
+    heads = tensors[_QK_SCALE].size if qk_norm else num_heads or max(1, width // _HEAD_WIDTH)
     if num_heads not in (None, heads):
         raise InputError(f"{file}: has {heads} heads, not the {num_heads} asked for")
-    return TransformerConfig(
-        pyramid=tokenizer.pyramid,
-        codebook_size=codes,
-        code_width=code_width,
-        num_classes=shape("class_emb.weight")[0] - 1,
-        depth=depth,
-        width=width,
-        num_heads=heads,
-        mlp_ratio=shape("blocks.0.ffn.fc1.weight")[0] / width,
-        shared_adaln="shared_ada_lin.1.weight" in tensors,
-        qk_norm=qk_norm,
-        drop_path=published_drop_path(depth),
-        gate_init=initial_gate(depth),
-    )
+    try:
+        return TransformerConfig(
+            pyramid=tokenizer.pyramid,
+            codebook_size=codes,
+            code_width=code_width,
+            num_classes=classes,
+            depth=depth,
+            width=width,
+            num_heads=heads,
+            mlp_ratio=hidden / max(1, width),
+            shared_adaln="shared_ada_lin.1.weight" in tensors,
+            qk_norm=qk_norm,
+            drop_path=published_drop_path(depth),
+            gate_init=initial_gate(depth),
+        )
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
 
 
-def _check_length(length: int, pyramid: Pyramid, file: str) -> None:
-    if length == pyramid.length:
+def _check_pyramid(length: int, levels: np.ndarray | None, pyramid: Pyramid, file: str) -> None:
+    """Files tell the length of their pyramid, and most of them the level of every position."""
+    if length == pyramid.length and (levels is None or np.array_equal(np.ravel(levels), pyramid.level_ids)):
         return
-    fitting = [size for size, sides in PUBLISHED_SIDES.items() if Pyramid(sides).length == length]
-    hint = f"import both with --pyramid {fitting[0]}" if fitting else "give its sides by --pyramid"
-    raise InputError(f"{file}: made for {length} positions, pyramid {pyramid} has {pyramid.length}: {hint}")
+    published = {Pyramid(sides): str(size) for size, sides in PUBLISHED_SIDES.items()}
+    told = _told_pyramid(levels) or next((known for known in published if known.length == length), None)
+    hint = f"import both with --pyramid {published.get(told, told)}" if told else "give its sides by --pyramid"
+    if length != pyramid.length:
+        raise InputError(f"{file}: made for {length} positions, pyramid {pyramid} has {pyramid.length}: {hint}")
+    raise InputError(f"{file}: made for another pyramid than {pyramid} by its tensor '{LEVEL_IDS}': {hint}")
+
+
+def _told_pyramid(levels: np.ndarray | None) -> Pyramid | None:
+    """The pyramid that a file's level ids belong to, if they belong to one."""
+    if levels is None:
+        return None
+    _, lengths = np.unique(levels, return_counts=True)
+    try:
+        pyramid = Pyramid(tuple(math.isqrt(int(length)) for length in lengths))
+    except InputError:
+        return None
+    return pyramid if np.array_equal(np.ravel(levels), pyramid.level_ids) else None
 
 
 def import_transformer(
@@ -173,7 +196,7 @@ def import_transformer(
     """
     tensors = select(tensors, LANDMARK, "transformer", file)
     config = infer_config(tensors, tokenizer, num_heads, file)
-    skipped = computed_tensors(config)
+    skipped = _computed_names(config.depth)
     return ImportedTransformer(
         config, to_params(transformer_table(config), tensors, abstract_params(config), skipped, file)
     )
@@ -186,7 +209,12 @@ def export_transformer(config: TransformerConfig, params: Params) -> dict[str, n
 
 def abstract_params(config: TransformerConfig) -> Params:
     """The parameter tree's shapes, nothing computed."""
+    return unflatten(_abstract_leaves(config))
+
+
+@functools.lru_cache(maxsize=8)
+def _abstract_leaves(config: TransformerConfig) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
     pyramid = config.pyramid
-    inputs = jnp.zeros((1, pyramid.length - pyramid.lengths[0], config.code_width), jnp.float32)
-    labels = jnp.zeros((1,), jnp.int32)
-    return jax.eval_shape(Transformer(config).init, jax.random.key(0), labels, inputs)["params"]
+    inputs = jax.ShapeDtypeStruct((1, pyramid.length - pyramid.lengths[0], config.code_width), jnp.float32)
+    labels = jax.ShapeDtypeStruct((1,), jnp.int32)
+    return flatten(jax.eval_shape(Transformer(config).init, jax.random.key(0), labels, inputs)["params"])
