@@ -27,6 +27,14 @@ TOKENIZER_SHARDING = (
     ("(conv_.|conv_in|shortcut|downsample|upsample)/kernel$", (None, None, None, "fsdp")),
 )
 
+# Picture side -> pyramid, and channel multipliers that bring the picture down to its finest side.
+SIZES = {
+    32: ("1,2,3,4,6,8", (1, 2, 4)),
+    64: ("1,2,3,4,6,8", (1, 1, 2, 4)),
+    128: ("1,2,3,4,6,8", (1, 1, 2, 2, 4)),
+    256: ("1,2,3,4,5,6,8,10,13,16", (1, 1, 2, 2, 4)),
+}
+
 
 def common(stage: str) -> ConfigDict:
     """The fields of both stages."""

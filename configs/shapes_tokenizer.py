@@ -1,6 +1,6 @@
 """A small tokenizer for the drawn `shapes`, 32 px: minutes on a laptop.
 
-    var-jax train --config shapes_tokenizer --workdir runs/shapes_tokenizer
+var-jax train --config shapes_tokenizer --workdir runs/shapes_tokenizer
 """
 
 from ml_collections import ConfigDict

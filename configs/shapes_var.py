@@ -1,6 +1,6 @@
 """A small transformer on the tokens of `shapes_tokenizer`.
 
-    var-jax train --config shapes_var --workdir runs/shapes_var --config.tokenizer=runs/shapes_tokenizer
+var-jax train --config shapes_var --workdir runs/shapes_var --config.tokenizer=runs/shapes_tokenizer
 """
 
 from ml_collections import ConfigDict

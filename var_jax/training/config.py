@@ -31,7 +31,12 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
       InputError: naming the unknown config, key or value.
     """
     base, _, argument = name.partition(":")
-    config = _module(base).get_config(argument)
+    try:
+        config = _module(base).get_config(argument)
+    except (KeyError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"config {base}: has no variant '{argument}' (see the text on top of it)") from None
     config.lock()
     for override in overrides:
         _override(config, override)
@@ -133,7 +138,8 @@ def claim_directory(workdir: epath.Path, config: ml_collections.ConfigDict, abou
     file = workdir / RUN_FILE
     if file.exists():
         stored = read_run(workdir)
-        if changed := differences(stored["config"], plain(config)):
+        # The stage says it all where it differs, so it comes first.
+        if changed := sorted(differences(stored["config"], plain(config)), key=lambda line: "stage:" not in line):
             raise InputError(
                 f"{workdir}: holds a run of another config ({'; '.join(changed[:6])}): choose another --workdir"
             )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -52,13 +52,15 @@ def total_steps(config: ml_collections.ConfigDict, examples: int) -> int:
 class Run:
     """One run of one config in one directory."""
 
-    def __init__(self, config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
-        """Builds everything and restores the newest checkpoint, or starts anew."""
+    def __init__(
+        self, config: ml_collections.ConfigDict, workdir: epath.Path, devices: Sequence[jax.Device] | None = None
+    ) -> None:
+        """Builds everything on all devices (or the given ones) and restores the newest checkpoint, or starts anew."""
         self.config, self.workdir = config, workdir
-        self.mesh = make_mesh(**config.mesh)
-        check_batch(self.mesh, config.batch_size // config.accumulate, "batch size (of a micro-batch)")
+        self.mesh = make_mesh(**config.mesh, devices=devices)
         if config.batch_size % config.accumulate:
             raise InputError(f"batch_size {config.batch_size} does not divide by accumulate {config.accumulate}")
+        check_batch(self.mesh, config.batch_size // config.accumulate, "batch size (of a micro-batch)")
         self.sources = build.make_sources(config)
         self.task = build.make_task(config, self.mesh, self.sources[0].class_names)
         claim_directory(workdir, config, self.task.about())

@@ -1,0 +1,236 @@
+"""The loop on tiny configs of both stages: exact resume, meshes, stopping, and refusals that lose nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+from etils import epath
+
+from tests.training import tiny
+from var_jax.errors import InputError
+from var_jax.training import loop
+from var_jax.training.loop import FINISHED, PREEMPTED, Run, train
+from var_jax.training_directory import read_any_model
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Directories of an unbroken run of each stage."""
+    root = tmp_path_factory.mktemp("runs")
+    assert train(tiny.tokenizer(), str(root / "tokenizer")) == FINISHED
+    assert train(tiny.transformer(root / "tokenizer"), str(root / "transformer")) == FINISHED
+    return root
+
+
+def configs(finished):
+    return {"tokenizer": tiny.tokenizer(), "transformer": tiny.transformer(finished / "tokenizer")}
+
+
+def last_state(config, workdir):
+    run = Run(config, epath.Path(workdir))
+    run.checkpoints.close()
+    return jax.device_get(run.state)
+
+
+def equal(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+class StopAt:
+    """Sends SIGTERM to this process when a step's batch is asked for, as a preemption would."""
+
+    def __init__(self, monkeypatch, step: int) -> None:
+        inner = loop.pipeline.train_batches
+
+        def batches(*args, start_step=0, **kwargs):
+            for number, batch in enumerate(inner(*args, start_step=start_step, **kwargs), start=start_step + 1):
+                if number == step:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                yield batch
+
+        monkeypatch.setattr(loop.pipeline, "train_batches", batches)
+
+
+@pytest.mark.parametrize("stage", ["tokenizer", "transformer"])
+def test_stopped_and_resumed_is_the_unbroken_run(finished, tmp_path, monkeypatch, stage):
+    config = configs(finished)[stage]
+    with monkeypatch.context() as patch:
+        StopAt(patch, 4)
+        assert train(config, str(tmp_path / "run")) == PREEMPTED
+    assert train(config, str(tmp_path / "run")) == FINISHED
+    broken, whole = last_state(config, tmp_path / "run"), last_state(config, finished / stage)
+    assert int(whole.step) == 6
+    equal(broken, whole)
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "stopped at step 4 of 6" in log
+    assert "resumed at step 4 of 6" in log
+    assert train(config, str(tmp_path / "run")) == FINISHED  # nothing left to do, nothing changed
+    equal(last_state(config, tmp_path / "run"), whole)
+
+
+def test_what_a_run_leaves(finished):
+    for stage in ("tokenizer", "transformer"):
+        folder = finished / stage
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        training = [line for line in lines if line["kind"] == "train"]
+        assert [line["step"] for line in training] == [2, 4, 6]
+        assert all(math.isfinite(line["loss"]) and line["learning_rate"] > 0 for line in training)
+        assert [line["step"] for line in lines if line["kind"] == "validation"] == [6]
+        assert len(list((folder / "pictures").iterdir())) == 1
+        assert "MiB a device in all" in (folder / "sharding.txt").read_text()
+        assert "finished: 6 steps" in (folder / "log.txt").read_text()
+        assert json.loads((folder / "training.json").read_text())["config"]["steps"] == 6
+    validation = lines[-1]
+    assert len(validation["loss_by_scale"]) == len(validation["accuracy_by_scale"]) == 3
+
+
+def test_trained_directories_read_like_imported_ones(finished):
+    tokenizer, model = read_any_model(finished / "tokenizer"), read_any_model(finished / "transformer")
+    assert tokenizer.transformer_config is None
+    assert model.fingerprints["tokenizer"] == tokenizer.fingerprints["tokenizer"]
+    state = last_state(tiny.tokenizer(), finished / "tokenizer")
+    equal(tokenizer.tokenizer_params, state.ema)
+    assert model.class_names == tuple(
+        json.loads((finished / "transformer" / "training.json").read_text())["class_names"]
+    )
+    assert model.transformer_config.num_classes == len(model.class_names) >= 10
+
+
+@pytest.fixture(scope="module")
+def on_one_device(finished, tmp_path_factory):
+    """Loss, metrics and gradients of the first step on a single device, by stage."""
+    root = tmp_path_factory.mktemp("one")
+    return {
+        stage: _first_gradients(config, root / stage, jax.devices()[:1]) for stage, config in configs(finished).items()
+    }
+
+
+@pytest.mark.parametrize("sizes", [(8, 1, 1), (1, 8, 1), (2, 4, 1), (1, 4, 2)])
+@pytest.mark.parametrize("stage", ["tokenizer", "transformer"])
+def test_meshes_agree_with_one_device(finished, tmp_path, on_one_device, stage, sizes):
+    mesh = dict(zip(("data", "fsdp", "tensor"), sizes, strict=True))
+    config = tiny.tokenizer(mesh=mesh) if stage == "tokenizer" else tiny.transformer(finished / "tokenizer", mesh=mesh)
+    many = _first_gradients(config, tmp_path / "many", None)
+    flat = jax.tree_util.tree_leaves_with_path(on_one_device[stage])
+    for (path, a), b in zip(flat, jax.tree.leaves(many), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5 * max(np.max(np.abs(a)), 1e-3), err_msg=jax.tree_util.keystr(path))
+
+
+def _first_gradients(config, workdir, devices):
+    run = Run(config, epath.Path(workdir), devices)
+    run.checkpoints.close()
+    gradients = jax.jit(jax.value_and_grad(run.task.loss, has_aux=True))
+    with jax.set_mesh(run.mesh):
+        batch = run._put(next(run._batches(0)))
+        return jax.device_get(gradients(run.state.params, run.task.fixed, batch, jax.random.key(7), run.state.step))
+
+
+def _three_steps(config, workdir, devices):
+    run = Run(config, epath.Path(workdir), devices)
+    metrics, batches = [], run._batches(0)
+    with jax.set_mesh(run.mesh):
+        for _ in range(3):
+            run.state, out = run._step(run.state, run.task.fixed, run._put(next(batches)))
+            metrics.append(jax.device_get(out))
+    run.checkpoints.close()
+    return metrics, jax.device_get(run.state.params)
+
+
+def test_resume_into_another_mesh(finished, tmp_path):
+    config = tiny.transformer(finished / "tokenizer", steps=8)
+    shorter = tmp_path / "run"
+    first = Run(config, epath.Path(shorter), jax.devices()[:1])
+    first.checkpoints.save(first.state, 0)
+    first.checkpoints.close()
+    fields = tiny.transformer(finished / "tokenizer", steps=8, mesh={"data": 2, "fsdp": 2, "tensor": 2})
+    second = Run(fields, epath.Path(shorter))
+    second.checkpoints.close()
+    assert second.state.params["blocks"]["mlp_in_kernel"].sharding.spec == jax.P(None, "fsdp", "tensor")
+    equal(jax.device_get(first.state), jax.device_get(second.state))
+
+
+def test_accumulated_gradients_are_the_whole_batch_s(finished, tmp_path):
+    whole = tiny.transformer(finished / "tokenizer", model={"drop_path": 0.0, "class_drop": 1e-9})
+    parts = tiny.transformer(finished / "tokenizer", model={"drop_path": 0.0, "class_drop": 1e-9}, accumulate=4)
+    (metrics_a, params_a), (metrics_b, params_b) = (
+        _three_steps(config, tmp_path / str(config.accumulate), jax.devices()[:1]) for config in (whole, parts)
+    )
+    np.testing.assert_allclose(metrics_a[0]["loss"], metrics_b[0]["loss"], rtol=1e-5)
+    np.testing.assert_allclose(metrics_a[0]["gradient_norm"], metrics_b[0]["gradient_norm"], rtol=1e-4)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4), params_a, params_b)
+
+
+def test_first_loss_is_that_of_a_uniform_guess(finished, tmp_path):
+    config = tiny.transformer(finished / "tokenizer")
+    (first, *_), _ = _three_steps(config, tmp_path / "run", jax.devices()[:1])
+    np.testing.assert_allclose(first["loss"], math.log(16), rtol=0.01)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing(tmp_path):
+    config = tiny.tokenizer(loss={"l2": float("nan")})
+    with pytest.raises(InputError, match=r"not finite at step 1;.*pictures \d+, \d+"):
+        train(config, str(tmp_path / "run"))
+    assert not [item for item in (tmp_path / "run" / "checkpoints").iterdir() if item.name.isdigit()]
+
+
+def test_another_config_in_the_directory_is_refused(finished):
+    before = sorted((finished / "tokenizer").rglob("*"))
+    with pytest.raises(InputError, match=r"another config \(optimizer.clip: 10.0 -> 1.0; seed: 0 -> 3\)"):
+        train(tiny.tokenizer(seed=3, optimizer={"clip": 1.0}), str(finished / "tokenizer"))
+    with pytest.raises(InputError, match="stage"):
+        train(tiny.transformer(finished / "tokenizer"), str(finished / "tokenizer"))
+    assert sorted((finished / "tokenizer").rglob("*")) == before
+
+
+def test_a_foreign_directory_is_refused(tmp_path):
+    (tmp_path / "thesis.txt").write_text("do not touch")
+    with pytest.raises(InputError, match="is not empty and holds no run"):
+        train(tiny.tokenizer(), str(tmp_path))
+    assert [item.name for item in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 6, "mesh": {"data": 4, "fsdp": 2}}, "batch size .* 6 does not divide over 8"),
+        ({"accumulate": 3}, "does not divide by accumulate 3"),
+        ({"dtype": "float16"}, "dtype 'float16'"),
+        ({"epochs": 2}, "set one of steps and epochs"),
+        ({"mesh": {"data": 3}}, "mesh"),
+        ({"sharding": (("codebook", ("fsdp", None, None)),)}, "rule has 3 axes"),
+    ],
+)
+def test_impossible_configs_are_one_line_and_leave_no_run(tmp_path, changes, message):
+    with pytest.raises(InputError, match=message):
+        train(tiny.tokenizer(**changes), str(tmp_path / "run"))
+    assert not list(tmp_path.glob("run/checkpoints/[0-9]*"))
+
+
+def test_fine_tuning_takes_what_fits(finished, tmp_path, capsys):
+    continued = tiny.transformer(finished / "tokenizer", init_from=str(finished / "transformer"))
+    run = Run(continued, epath.Path(tmp_path / "same"))
+    run.checkpoints.close()
+    given = read_any_model(finished / "transformer").transformer_params
+    equal(jax.device_get(run.state.params), given)
+    assert "freshly drawn: nothing" in capsys.readouterr().out
+    wider = tiny.transformer(finished / "tokenizer", init_from=str(finished / "transformer"), model={"width": 32})
+    with pytest.raises(InputError, match="arrays differ in shape"):
+        Run(wider, epath.Path(tmp_path / "wider"))
+    with pytest.raises(InputError, match="has a tokenizer only"):
+        Run(
+            tiny.transformer(finished / "tokenizer", init_from=str(finished / "tokenizer")),
+            epath.Path(tmp_path / "none"),
+        )
+
+
+def test_without_a_tokenizer_or_with_another_one(finished, tmp_path):
+    with pytest.raises(InputError, match="tokenizer is not set"):
+        train(tiny.transformer(""), str(tmp_path / "a"))
+    with pytest.raises(InputError, match="no such model directory"):
+        train(tiny.transformer(tmp_path / "nowhere"), str(tmp_path / "b"))
