@@ -12,10 +12,12 @@ from var_jax import __version__
 from var_jax.errors import InputError
 
 # Subcommand -> (module under var_jax.cli, one line of help). Each module has `add_arguments(parser)`
-# and `run(args) -> int | None`, and is imported only when its command (or its --help) is asked for.
+# and `run(args) -> int | None`, and is imported only when its command (or its --help) is asked for. One
+# with `TAKES_OVERRIDES` finds every `--config.key=value` of the command line in `args.overrides`.
 COMMANDS: dict[str, tuple[str, str]] = {
     "import": ("import_", "turn published checkpoints into a model directory"),
     "export": ("export", "write a model directory back under the reference's names"),
+    "train": ("train", "train a tokenizer or a transformer"),
     "sample": ("sample", "draw pictures of given classes into one grid"),
     "reconstruct": ("reconstruct", "draw a picture's reconstruction scale by scale"),
     "data": ("data", "prepare a data set, or say what one holds"),
@@ -36,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _Parser(prog="var-jax", description="Visual AutoRegressive modeling in JAX.")
     parser.add_argument("--version", action="version", version=f"var_jax {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+    takes_overrides = False
     wanted = next((word for word in argv if not word.startswith("-")), None)
     for name, (module_name, summary) in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
@@ -43,7 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             module = importlib.import_module(f"var_jax.cli.{module_name}")
             module.add_arguments(subparser)
             subparser.set_defaults(run=module.run)
-    args = parser.parse_args(argv)
+            takes_overrides = getattr(module, "TAKES_OVERRIDES", False)
+    args, overrides = parser.parse_known_args(argv)
+    args.overrides = overrides
+    if wrong := [word for word in overrides if not (takes_overrides and word.startswith("--config."))]:
+        parser.error(f"'{wrong[0]}' is not understood")
     try:
         return args.run(args) or 0
     except InputError as error:
