@@ -48,7 +48,7 @@ def test_bad_sides_are_one_clear_error(bad):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["", "abc", "1,2,x", "1;2", "3,2,1", "-1,2"])
+@pytest.mark.parametrize("text", ["", "abc", "1,2,x", "1;2", "3,2,1", "-1,2", "²", "1,9999", "9" * 5000])
 def test_bad_text_is_one_clear_error(text):
     with pytest.raises(InputError, match="pyramid"):
         Pyramid.parse(text)

@@ -22,6 +22,7 @@ PUBLISHED_SIDES: dict[int, tuple[int, ...]] = {
     1024: (1, 2, 3, 4, 5, 7, 9, 12, 16, 21, 27, 36, 48, 64),
 }
 
+_LARGEST_SIDE = 1024  # a million tokens a scale: beyond is a slip of the keyboard, and would fill the memory
 _CUBIC_A = -0.75  # sharpness of the cubic kernel the published tokenizer was trained with
 
 
@@ -45,6 +46,8 @@ class Pyramid:
             raise InputError(f"pyramid {self.sides!r}: sides must be a list of integers like 1,2,3,4") from None
         if not sides or any(side < 1 for side in sides) or any(a != b for a, b in zip(sides, given, strict=True)):
             raise InputError(f"pyramid {given}: needs at least one side, and every side a positive integer")
+        if max(sides) > _LARGEST_SIDE:
+            raise InputError(f"pyramid {sides}: a side of {max(sides)} is beyond the largest, {_LARGEST_SIDE}")
         if any(b < a for a, b in zip(sides, sides[1:], strict=False)):
             raise InputError(f"pyramid {sides}: sides must go from coarse to fine and never shrink")
         object.__setattr__(self, "sides", sides)
@@ -56,9 +59,10 @@ class Pyramid:
             return text
         if isinstance(text, (str, int)):
             parts = [part for part in str(text).replace(",", " ").split() if part]
-            if len(parts) == 1 and parts[0].isdigit() and int(parts[0]) in PUBLISHED_SIDES:
+            numbers = bool(parts) and all(part.isascii() and part.isdecimal() and len(part) < 10 for part in parts)
+            if len(parts) == 1 and numbers and int(parts[0]) in PUBLISHED_SIDES:
                 return cls(PUBLISHED_SIDES[int(parts[0])])
-            if not parts or not all(part.isdigit() for part in parts):
+            if not numbers:
                 published = ", ".join(map(str, PUBLISHED_SIDES))
                 raise InputError(f"pyramid '{text}': expected {published} or a list of sides like 1,2,3,4")
             return cls(tuple(int(part) for part in parts))
