@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("train", "train a tokenizer or a transformer"),
     "sample": ("sample", "draw pictures of given classes into one grid"),
     "reconstruct": ("reconstruct", "draw a picture's reconstruction scale by scale"),
+    "measure": ("measure", "judge a trained model by a classifier of its own data's pictures"),
     "data": ("data", "prepare a data set, or say what one holds"),
     "parity": ("parity", "run the PyTorch reference beside this package and print the differences"),
 }

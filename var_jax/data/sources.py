@@ -36,6 +36,22 @@ class Source(Protocol):
         ...
 
 
+class Spread:
+    """At most `count` pictures of a source, evenly spread over it, so that every class is among them."""
+
+    def __init__(self, source: Source, count: int) -> None:
+        """A view of `source`."""
+        self._source = source
+        self._places = np.linspace(0, len(source) - 1, min(count, len(source))).round().astype(int)
+        self.class_names = source.class_names
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        return self._source[int(self._places[index])]
+
+
 def make_source(kind: str, split: str, **options: Any) -> Source:
     """Opens one split of a data set.
 

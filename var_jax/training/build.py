@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 from etils import epath
 
-from var_jax.data.sources import Source, make_source
+from var_jax.data.sources import Source, Spread, make_source
 from var_jax.errors import InputError
 from var_jax.interop.names import flatten, unflatten
 from var_jax.model_directory import Model, save_model
@@ -31,22 +31,6 @@ def make_sources(config: ml_collections.ConfigDict) -> tuple[Source, Source]:
     options = dict(config.data.options)
     training, validation = (make_source(config.data.kind, split, **options) for split in ("train", "validation"))
     return training, Spread(validation, config.evaluate_pictures)
-
-
-class Spread:
-    """At most `count` pictures of a source, evenly spread over it, so that every class is among them."""
-
-    def __init__(self, source: Source, count: int) -> None:
-        """A view of `source`."""
-        self._source = source
-        self._places = np.linspace(0, len(source) - 1, min(count, len(source))).round().astype(int)
-        self.class_names = source.class_names
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        return self._source[int(self._places[index])]
 
 
 def make_task(

@@ -1,0 +1,29 @@
+"""`var-jax measure`: judges a trained model by a classifier of its own data's real pictures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from var_jax.evaluation.small_data import measure
+from var_jax.formats.atomic import atomic_file
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, metavar="DIR", help="a transformer's training directory")
+    parser.add_argument("--samples", type=int, default=500, help="pictures to draw, over all classes (default 500)")
+    parser.add_argument("--guidance", type=float, default=1.5, help="0 is none (default 1.5)")
+    parser.add_argument("--top-k", type=int, default=900, help="0 is off (default 900)")
+    parser.add_argument("--top-p", type=float, default=0.96, help="0 is off (default 0.96)")
+    parser.add_argument("--real", type=int, default=6000, help="real training pictures to look at (default 6000)")
+    parser.add_argument("--json", metavar="FILE", help="write the figures here")
+
+
+def run(args: argparse.Namespace) -> None:
+    figures = measure(args.model, args.samples, args.guidance, args.top_k, args.top_p, args.real)
+    for name, value in figures.items():
+        print(f"{name:32} {value:.4f}")
+    if args.json:
+        with atomic_file(Path(args.json)) as temporary:
+            temporary.write_text(json.dumps(figures, indent=2) + "\n")
