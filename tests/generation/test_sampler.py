@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -220,3 +221,18 @@ def test_a_few_really_run(sides, classes, codes):
     np.testing.assert_array_equal(
         out.tokens, pictures(made, [0, classes], jax.random.key(0), guidance=2.0, top_k=5, top_p=0.9).tokens
     )
+
+
+def test_the_cache_is_written_in_place():
+    """No loop over the layers copies the whole cache: in the compiled program only its first filling may."""
+    pyramid = Pyramid((1, 2, 3, 4))
+    tokenizer_config = TokenizerConfig(pyramid, 16, 4, 8, (1,), 1, 1, norm_groups=4)
+    config = TransformerConfig(pyramid, 16, 4, 3, 5, 32, 2)
+    params = tokenizer_interop.abstract_params(tokenizer_config), transformer_interop.abstract_params(config)
+    labels, settings = jax.ShapeDtypeStruct((2,), jnp.int32), sampler.controls(pyramid, 1.5, 9, 0.9)
+    modules = Tokenizer(tokenizer_config), Transformer(config)
+    run = lambda a, b, y: sampler.sample(*modules, a, b, y, jax.random.key(0), settings, True, False).f_hat_BxhxwxC
+    text = jax.jit(run).lower(*params, labels).compile().as_text()
+    shape = r"f32\[5,4,14,2,16\]"  # depth, pictures twice, positions but the finest scale's, heads, head width
+    assert len(re.findall(rf"= {shape}\S* dynamic-update-slice\(", text)) == 6  # k and v of three scales
+    assert len(re.findall(rf"= {shape}\S* copy\(", text)) <= 2

@@ -241,8 +241,8 @@ class Transformer(nn.Module):
         x = self.constrain(jnp.concatenate([first, rest], axis=1).astype(self.dtype), "sequence")
         mask = c.pyramid.block_causal_mask
 
-        def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-            return self.attention_fn(q, k, v, mask)
+        def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, None]:
+            return self.attention_fn(q, k, v, mask), None
 
         def layer(x: jax.Array, scanned: Params) -> tuple[jax.Array, None]:
             x, _ = self._block(x, scanned["params"], scanned["adaln"], attend, scanned.get("drop"))
@@ -285,8 +285,8 @@ class Transformer(nn.Module):
     ) -> tuple[jax.Array, Cache]:
         """Logits [B, l_k, V] float32 of scale k from its embedded inputs, and the cache with its keys.
 
-        The cache is carried through the layers and written in place at a fixed offset; the finest
-        scale only reads it.
+        The cache is carried through the layers and written in place at a fixed offset before it is
+        read (reading first would make XLA copy all of it in every layer); the finest scale only reads.
         """
         pyramid = self.config.pyramid
         start, end, last = pyramid.offsets[k], pyramid.slice(k).stop, k == len(pyramid) - 1
@@ -295,21 +295,22 @@ class Transformer(nn.Module):
             x, cache = carry
             index = scanned["index"]
 
-            def attend(q: jax.Array, new_k: jax.Array, new_v: jax.Array) -> jax.Array:
-                seen = [
-                    jnp.concatenate([jax.lax.dynamic_index_in_dim(old, index, keepdims=False)[:, :start], new], axis=1)
-                    for old, new in ((cache.k, new_k), (cache.v, new_v))
-                ]
-                return self.attention_fn(q, *seen, None)
-
-            x, (new_k, new_v) = self._block(x, scanned["params"], scanned["adaln"], attend)
-            if not last:
+            def attend(q: jax.Array, new_k: jax.Array, new_v: jax.Array) -> tuple[jax.Array, Cache]:
+                if last:
+                    seen = [
+                        jnp.concatenate([_layer_of(old, index, start), new], axis=1)
+                        for old, new in ((cache.k, new_k), (cache.v, new_v))
+                    ]
+                    return self.attention_fn(q, *seen, None), cache
                 at = (index, 0, start, 0, 0)
-                cache = Cache(
-                    jax.lax.dynamic_update_slice(cache.k, new_k[None].astype(cache.k.dtype), at),
-                    jax.lax.dynamic_update_slice(cache.v, new_v[None].astype(cache.v.dtype), at),
+                grown = Cache(
+                    jax.lax.dynamic_update_slice(cache.k, new_k[None], at),
+                    jax.lax.dynamic_update_slice(cache.v, new_v[None], at),
                 )
-            return (x, cache), None
+                seen = [_layer_of(part, index, end) for part in grown]
+                return self.attention_fn(q, *seen, None), grown
+
+            return self._block(x, scanned["params"], scanned["adaln"], attend), None
 
         scanned = {
             "params": self._block_params(),
@@ -317,7 +318,6 @@ class Transformer(nn.Module):
             "index": jnp.arange(self.config.depth),
         }
         x = self.constrain(x_BxlxW.astype(self.dtype), "sequence")
-        assert x.shape[1] == end - start
         (x, cache), _ = jax.lax.scan(layer, (x, cache), scanned)
         return self.logits(x, conditioning), cache
 
@@ -333,10 +333,10 @@ class Transformer(nn.Module):
         x_BxLxW: jax.Array,
         params: Params,
         adaln_Bx6xW: jax.Array,
-        attend: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+        attend: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]],
         drop: tuple[jax.Array, jax.Array] | None = None,
-    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        """One block, and the keys and values it made. `drop` is (rate, key) of drop path."""
+    ) -> tuple[jax.Array, Any]:
+        """One block, and what `attend(q, k, v)` returns beside its result. `drop` is (rate, key) of drop path."""
         dtype, precision = self.dtype, precision_for(self.dtype)
         vector = lambda index: adaln_Bx6xW[:, index]
 
@@ -351,7 +351,7 @@ class Transformer(nn.Module):
         else:
             q = q * (_PLAIN_SCALE * self.config.head_width**-0.5)
         q, k, v = (self.constrain(part, "heads") for part in (q, k, v))
-        h = attend(q, k, v)
+        h, kept = attend(q, k, v)
         h = jnp.einsum("blhk,hkw->blw", h, params["out_kernel"].astype(dtype), precision=precision)
         h = h + params["out_bias"].astype(dtype)
         x = x_BxLxW + _branch(h, vector(GATE_ATTENTION), drop, 0)
@@ -362,7 +362,7 @@ class Transformer(nn.Module):
         h = jnp.einsum("blm,mw->blw", h, params["mlp_out_kernel"].astype(dtype), precision=precision)
         h = h + params["mlp_out_bias"].astype(dtype)
         x = self.constrain(x + _branch(h, vector(GATE_MLP), drop, 1), "sequence")
-        return x, (k, v)
+        return x, kept
 
     def _block_params(self) -> Params:
         """The stacked parameters that the scan slices; AdaLN's are used before it."""
@@ -379,6 +379,13 @@ class Transformer(nn.Module):
         kernel = kernel.astype(self.dtype)
         precision = precision_for(self.dtype)
         return jnp.einsum(equation, x, kernel, precision=precision, preferred_element_type=jnp.float32)
+
+
+def _layer_of(cache_DxBxMxHxK: jax.Array, index: jax.Array, length: int) -> jax.Array:
+    """One layer's first `length` positions: [B, length, H, K]."""
+    _, batch, _, heads, width = cache_DxBxMxHxK.shape
+    part = jax.lax.dynamic_slice(cache_DxBxMxHxK, (index, 0, 0, 0, 0), (1, batch, length, heads, width))
+    return part[0]
 
 
 def _modulate(x_BxLxW: jax.Array, scale_BxW: jax.Array, shift_BxW: jax.Array) -> jax.Array:
