@@ -33,7 +33,7 @@ setup(
         "etils[epath]>=1.12.2",
         "flax>=0.12.7",
         "grain>=0.2.15",
-        "importlib_resources>=6.0",  # tensorflow-datasets needs it to prepare data, and does not say so
+        "importlib-resources>=6.0",  # tensorflow-datasets needs it to prepare data, and does not say so
         "jax>=0.10.0",
         "ml-collections>=1.1.0",
         "numpy>=2.1.0",
