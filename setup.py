@@ -41,7 +41,7 @@ setup(
         "orbax-checkpoint>=0.12.0",
         "pillow>=11.0.0",
         "safetensors>=0.8.0",
-        "tensorflow-datasets>=4.9.9",
+        "tensorflow-datasets>=4.9.10",
     ],
     extras_require={
         # jax's own extras choose the device runtime that belongs to its version: never install one beside it.
