@@ -8,6 +8,9 @@ from pathlib import Path
 
 # Before JAX is imported, and for the processes that tests start. The second run finds everything compiled.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Tests compile far more than they compute: machine code without optimisation halves their time (the programs that
+# XLA makes of ours are optimised as always).
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "xla"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
