@@ -46,7 +46,7 @@ def total_steps(config: ml_collections.ConfigDict, examples: int) -> int:
     """Steps of the whole training: `steps`, or `epochs` of ceil(examples / batch)."""
     if (config.steps is None) == (config.epochs is None):
         raise InputError("config: set one of steps and epochs, and the other to None")
-    return config.steps or math.ceil(examples / config.batch_size) * config.epochs
+    return config.steps or pipeline.steps_per_epoch(examples, config.batch_size) * config.epochs
 
 
 class Run:
