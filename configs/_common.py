@@ -41,7 +41,7 @@ def common(stage: str) -> ConfigDict:
     c = ConfigDict()
     c.stage = stage  # "tokenizer" or "transformer"
     c.seed = 0  # of initialisation, data order and every random draw
-    c.dtype = "bfloat16"  # compute type; parameters stay float32
+    c.dtype = "bfloat16"  # compute type; parameters stay float32 (under float64 they are that too: to compare runs)
     c.batch_size = 768  # pictures a step, over all devices
     c.accumulate = 1  # micro-batches a step
     c.steps = None  # of the whole training ...

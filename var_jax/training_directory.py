@@ -101,7 +101,7 @@ def _read_trained(workdir: epath.Path) -> Model:
 def _restore(workdir: epath.Path, step: int, abstract: Any) -> Any:
     """The checkpoint's weights as float32 numpy arrays, checked against the shapes the run states."""
     folder = workdir / CHECKPOINTS / str(step) / WEIGHTS
-    restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), abstract)
+    restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray, dtype=np.float32), abstract)
     try:
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
             params = checkpointer.restore(folder, args=ocp.args.PyTreeRestore(abstract, restore_args))

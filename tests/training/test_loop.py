@@ -102,35 +102,6 @@ def test_trained_directories_read_like_imported_ones(finished):
     assert model.transformer_config.num_classes == len(model.class_names) >= 10
 
 
-@pytest.fixture(scope="module")
-def on_one_device(finished, tmp_path_factory):
-    """Loss, metrics and gradients of the first step on a single device, by stage."""
-    root = tmp_path_factory.mktemp("one")
-    return {
-        stage: _first_gradients(config, root / stage, jax.devices()[:1]) for stage, config in configs(finished).items()
-    }
-
-
-@pytest.mark.parametrize("sizes", [(8, 1, 1), (1, 8, 1), (2, 4, 1), (1, 4, 2)])
-@pytest.mark.parametrize("stage", ["tokenizer", "transformer"])
-def test_meshes_agree_with_one_device(finished, tmp_path, on_one_device, stage, sizes):
-    mesh = dict(zip(("data", "fsdp", "tensor"), sizes, strict=True))
-    config = tiny.tokenizer(mesh=mesh) if stage == "tokenizer" else tiny.transformer(finished / "tokenizer", mesh=mesh)
-    many = _first_gradients(config, tmp_path / "many", None)
-    flat = jax.tree_util.tree_leaves_with_path(on_one_device[stage])
-    for (path, a), b in zip(flat, jax.tree.leaves(many), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-5 * max(np.max(np.abs(a)), 1e-3), err_msg=jax.tree_util.keystr(path))
-
-
-def _first_gradients(config, workdir, devices):
-    run = Run(config, epath.Path(workdir), devices)
-    run.checkpoints.close()
-    gradients = jax.jit(jax.value_and_grad(run.task.loss, has_aux=True))
-    with jax.set_mesh(run.mesh):
-        batch = run._put(next(run._batches(0)))
-        return jax.device_get(gradients(run.state.params, run.task.fixed, batch, jax.random.key(7), run.state.step))
-
-
 def _three_steps(config, workdir, devices):
     run = Run(config, epath.Path(workdir), devices)
     metrics, batches = [], run._batches(0)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from var_jax.models.autoencoder import precision_for
+from var_jax.models.precision import at_least_float32
 
 
 class AttentionFn(Protocol):
@@ -33,7 +34,7 @@ def xla_attention(
     dtype = q_BxLxHxK.dtype
     precision = precision_for(dtype)
     scores = jnp.einsum(
-        "blhk,bmhk->bhlm", q_BxLxHxK, k_BxMxHxK, precision=precision, preferred_element_type=jnp.float32
+        "blhk,bmhk->bhlm", q_BxLxHxK, k_BxMxHxK, precision=precision, preferred_element_type=at_least_float32(dtype)
     )
     if mask_LxM is not None:
         scores = jnp.where(mask_LxM[None, None], scores, -jnp.inf)

@@ -13,12 +13,12 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-Dtype = jnp.dtype | type
+from var_jax.models.precision import Dtype, at_least_float32
 
 
 def precision_for(dtype: Dtype) -> jax.lax.Precision | None:
-    """Full float32 products for float32 compute, the platform's own for anything narrower."""
-    return jax.lax.Precision.HIGHEST if jnp.dtype(dtype) == jnp.float32 else None
+    """Full float32 products for float32 compute (or wider), the platform's own for anything narrower."""
+    return jax.lax.Precision.HIGHEST if at_least_float32(dtype) == dtype else None
 
 
 class ResidualBlock(nn.Module):
@@ -55,7 +55,8 @@ class SpatialAttention(nn.Module):
         h_BxNxC = h.reshape(batch, height * width, channels)
         qkv = nn.DenseGeneral((3, channels), dtype=self.dtype, precision=precision, name="qkv")(h_BxNxC)
         q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
-        scores = jnp.einsum("bqc,bkc->bqk", q, k, precision=precision, preferred_element_type=jnp.float32)
+        wide = at_least_float32(self.dtype)
+        scores = jnp.einsum("bqc,bkc->bqk", q, k, precision=precision, preferred_element_type=wide)
         weights = nn.softmax(scores * channels**-0.5, axis=-1).astype(self.dtype)
         h = jnp.einsum("bqk,bkc->bqc", weights, v, precision=precision)
         h = nn.Dense(channels, dtype=self.dtype, precision=precision, name="out")(h)

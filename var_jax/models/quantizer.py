@@ -17,6 +17,7 @@ import numpy as np
 from flax import linen as nn
 
 from var_jax.errors import InputError
+from var_jax.models.precision import widened
 from var_jax.pyramid import Pyramid, area_matrix, bicubic_matrix
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -177,7 +178,7 @@ class Quantizer(nn.Module):
     def contribution(self, codes_BxlxC: jax.Array, k: int) -> jax.Array:
         """What the code vectors [B, l_k, C] of scale k add to f_hat: [B, h, w, C]."""
         side = self.pyramid.sides[k]
-        codes = codes_BxlxC.astype(jnp.float32).reshape(-1, side, side, self.code_width)
+        codes = widened(codes_BxlxC).reshape(-1, side, side, self.code_width)
         return self.phi(bicubic_upsample(codes, self.pyramid.final_side), k)
 
     def embed(self, tokens: jax.Array) -> jax.Array:
@@ -249,7 +250,7 @@ class Quantizer(nn.Module):
         expected = (self.pyramid.final_side, self.pyramid.final_side, self.code_width)
         if features_BxhxwxC.shape[1:] != expected:
             raise InputError(f"features of shape {features_BxhxwxC.shape[1:]}: pyramid {self.pyramid} needs {expected}")
-        return features_BxhxwxC.astype(jnp.float32)
+        return widened(features_BxhxwxC)
 
 
 def _uniform(bound: float) -> nn.initializers.Initializer:

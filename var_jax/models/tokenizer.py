@@ -12,6 +12,7 @@ from flax import linen as nn
 from var_jax.errors import InputError
 from var_jax.models.autoencoder import Decoder, Dtype, Encoder, conv
 from var_jax.models.config import config_from_dict, require_count
+from var_jax.models.precision import at_least_float32, widened
 from var_jax.models.quantizer import Quantizer
 from var_jax.pyramid import PUBLISHED_SIDES, Pyramid
 
@@ -117,13 +118,14 @@ class Tokenizer(nn.Module):
 
     def setup(self) -> None:
         c = self.config
+        wide = at_least_float32(self.dtype)
         shared = (c.base_channels, c.channel_multipliers)
-        self.encoder = Encoder(*shared, c.encoder_blocks, c.code_width, c.norm_groups, c.dropout)
+        self.encoder = Encoder(*shared, c.encoder_blocks, c.code_width, c.norm_groups, c.dropout, wide)
         self.decoder = Decoder(*shared, c.decoder_blocks, c.norm_groups, c.dropout, self.dtype)
         self.quantizer = Quantizer(
             c.pyramid, c.codebook_size, c.code_width, c.num_phis, c.phi_ratio, c.lookup, c.commitment_weight
         )
-        self.pre_quantizer = conv(c.code_width, jnp.float32, "pre_quantizer")
+        self.pre_quantizer = conv(c.code_width, wide, "pre_quantizer")
         self.post_quantizer = conv(c.code_width, self.dtype, "post_quantizer")
 
     def features(self, image_BxHxWx3: jax.Array, deterministic: bool = True) -> jax.Array:
@@ -137,7 +139,7 @@ class Tokenizer(nn.Module):
     def decode_features(self, f_hat_BxhxwxC: jax.Array, deterministic: bool = True) -> jax.Array:
         """f_hat -> picture, float32, not clipped."""
         features = self.post_quantizer(f_hat_BxhxwxC.astype(self.dtype))
-        return self.decoder(features, deterministic).astype(jnp.float32)
+        return widened(self.decoder(features, deterministic))
 
     def decode(self, tokens_BxL: jax.Array, scales: int | jax.Array | None = None) -> jax.Array:
         """Tokens of all scales, or the first `scales` -> picture float32 in [-1, 1]."""

@@ -26,6 +26,7 @@ from var_jax.errors import InputError
 from var_jax.models.attention import AttentionFn, xla_attention
 from var_jax.models.autoencoder import Dtype, precision_for
 from var_jax.models.config import config_from_dict, require_count
+from var_jax.models.precision import at_least_float32, widened
 from var_jax.models.quantizer import unit_norm
 from var_jax.pyramid import Pyramid
 
@@ -276,8 +277,8 @@ class Transformer(nn.Module):
 
     def embed_codes(self, codes_BxNxC: jax.Array, positions: slice) -> jax.Array:
         """[B, N, W] float32: code vectors projected and told where they stand."""
-        codes = codes_BxNxC.astype(jnp.float32)
-        words = jnp.einsum("bnc,cw->bnw", codes, self.word_kernel, precision=precision_for(jnp.float32))
+        codes = widened(codes_BxNxC)
+        words = jnp.einsum("bnc,cw->bnw", codes, self.word_kernel, precision=precision_for(codes.dtype))
         return words + self.word_bias + self._places(positions)
 
     def sample_step(
@@ -346,8 +347,8 @@ class Transformer(nn.Module):
         k, v = qkv[1], qkv[2] + params["v_bias"].astype(dtype)
         if self.config.qk_norm:
             scale_H = jnp.exp(jnp.minimum(params["qk_log_scale"], math.log(_LARGEST_QK_SCALE)))
-            q = (unit_norm(q.astype(jnp.float32)) * scale_H[:, None]).astype(dtype)
-            k = unit_norm(k.astype(jnp.float32)).astype(dtype)
+            q = (unit_norm(widened(q)) * scale_H[:, None]).astype(dtype)
+            k = unit_norm(widened(k)).astype(dtype)
         else:
             q = q * (_PLAIN_SCALE * self.config.head_width**-0.5)
         q, k, v = (self.constrain(part, "heads") for part in (q, k, v))
@@ -377,8 +378,8 @@ class Transformer(nn.Module):
         """SiLU (unless told otherwise), then a product in the compute type with a float32 result."""
         x = (nn.silu(x) if activate else x).astype(self.dtype)
         kernel = kernel.astype(self.dtype)
-        precision = precision_for(self.dtype)
-        return jnp.einsum(equation, x, kernel, precision=precision, preferred_element_type=jnp.float32)
+        precision, wide = precision_for(self.dtype), at_least_float32(self.dtype)
+        return jnp.einsum(equation, x, kernel, precision=precision, preferred_element_type=wide)
 
 
 def _layer_of(cache_DxBxMxHxK: jax.Array, index: jax.Array, length: int) -> jax.Array:
@@ -390,7 +391,7 @@ def _layer_of(cache_DxBxMxHxK: jax.Array, index: jax.Array, length: int) -> jax.
 
 def _modulate(x_BxLxW: jax.Array, scale_BxW: jax.Array, shift_BxW: jax.Array) -> jax.Array:
     """Layer norm without own parameters, then the class's scale and shift; float32."""
-    x = x_BxLxW.astype(jnp.float32)
+    x = widened(x_BxLxW)
     centred = x - jnp.mean(x, axis=-1, keepdims=True)
     variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
     normed = centred * jax.lax.rsqrt(variance + _NORM_EPSILON)
@@ -401,7 +402,7 @@ def _branch(
     h_BxLxW: jax.Array, gate_BxW: jax.Array, drop: tuple[jax.Array, jax.Array] | None, branch: int
 ) -> jax.Array:
     """The gated branch; with drop path, gone for some samples and raised for the others."""
-    gate_BxW = gate_BxW.astype(jnp.float32)
+    gate_BxW = widened(gate_BxW)
     if drop is not None:
         rate, key = drop
         kept_B = jax.random.bernoulli(jax.random.fold_in(key, branch), 1.0 - rate, (h_BxLxW.shape[0],))

@@ -23,7 +23,7 @@ from var_jax.training.tokenizer import TokenizerTask
 from var_jax.training.transformer import TransformerTask
 from var_jax.training_directory import TOKENIZER, read_any_model
 
-_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float64": jnp.float64}
 
 
 def make_sources(config: ml_collections.ConfigDict) -> tuple[Source, Source]:
@@ -42,7 +42,9 @@ def make_task(
       InputError: for an unknown stage or type, or a tokenizer that is missing.
     """
     if config.dtype not in _DTYPES:
-        raise InputError(f"config dtype '{config.dtype}': expected float32 or bfloat16")
+        raise InputError(f"config dtype '{config.dtype}': expected bfloat16, float32 or float64")
+    if config.dtype == "float64" and not jax.config.jax_enable_x64:
+        raise InputError("config dtype 'float64': JAX has it switched off, start with JAX_ENABLE_X64=1")
     dtype = _DTYPES[config.dtype]
     if config.stage == "tokenizer":
         return TokenizerTask(TokenizerConfig(**config.model), config.loss, dtype)

@@ -12,7 +12,7 @@ import numpy as np
 
 from var_jax.evaluation.reconstruction import psnr, ssim
 from var_jax.generation.pictures import grid, to_uint8
-from var_jax.models.autoencoder import Dtype
+from var_jax.models.precision import Dtype, parameters_for
 from var_jax.models.quantizer import code_counts, codebook_perplexity, codebook_usage
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
 
@@ -48,7 +48,8 @@ class TokenizerTask:
     def init(self, key: jax.Array) -> Params:
         """Fresh parameters."""
         size = self.image_size
-        return self.module.init(key, jnp.zeros((1, size, size, 3), jnp.float32))["params"]
+        params = self.module.init(key, jnp.zeros((1, size, size, 3), jnp.float32))["params"]
+        return parameters_for(self.module.dtype, params)
 
     def new_counts(self) -> jax.Array:
         """Moving counts of code use."""

@@ -12,6 +12,7 @@ import numpy as np
 from var_jax.generation import sampler
 from var_jax.generation.many import class_keys
 from var_jax.generation.pictures import grid
+from var_jax.models.precision import parameters_for
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
 from var_jax.models.transformer import Transformer
 from var_jax.training.tokenizer import to_signed
@@ -44,7 +45,7 @@ class TransformerTask:
         """`grid_*` and `guidance` are of the sample grid at evaluations."""
         self.module, self.tokenizer = transformer, Tokenizer(tokenizer, transformer.dtype)
         self.config, self.image_size = transformer.config, tokenizer.image_size
-        self.fixed = tokenizer_params
+        self.fixed = parameters_for(transformer.dtype, tokenizer_params)
         self.class_names, self.label_smoothing = tuple(class_names), label_smoothing
         self._grid = (min(grid_classes, self.config.num_classes), grid_columns, guidance)
 
@@ -61,7 +62,8 @@ class TransformerTask:
         """Fresh parameters."""
         pyramid = self.config.pyramid
         inputs = jnp.zeros((1, pyramid.length - pyramid.lengths[0], self.config.code_width), jnp.float32)
-        return self.module.init(key, jnp.zeros((1,), jnp.int32), inputs)["params"]
+        params = self.module.init(key, jnp.zeros((1,), jnp.int32), inputs)["params"]
+        return parameters_for(self.module.dtype, params)
 
     def new_counts(self) -> None:
         """Nothing is counted."""
