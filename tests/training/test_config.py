@@ -31,6 +31,9 @@ def test_overrides():
     config = load_config("shapes_tokenizer", ["--config.model.channel_multipliers=(1,1,2)", "--config.steps=None"])
     assert config.model.channel_multipliers == (1, 1, 2)
     assert config.steps is None
+    config = load_config("shapes_tokenizer", ["--config.model.pyramid=1,2,4,8", "--config.dtype='bfloat16'"])
+    assert (config.model.pyramid, config.dtype) == ("1,2,4,8", "bfloat16")
+    assert load_config("shapes_tokenizer", ["--config.model.pyramid=512"]).model.pyramid == "512"
 
 
 @pytest.mark.parametrize(

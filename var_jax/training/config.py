@@ -84,6 +84,8 @@ def _override(config: ml_collections.ConfigDict, text: str) -> None:
         new = ast.literal_eval(value)
     except (ValueError, SyntaxError):
         new = {"true": True, "false": False, "none": None}.get(value.lower(), value)
+    if isinstance(old, str) and new is not None:  # "1,2,4" and "256" are text where text is expected
+        new = new if isinstance(new, str) else value
     if isinstance(old, tuple) and isinstance(new, (int, float)):
         new = (new,)
     if isinstance(old, float) and isinstance(new, int) and not isinstance(new, bool):
