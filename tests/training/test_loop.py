@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -49,10 +50,11 @@ class StopAt:
         inner = loop.pipeline.train_batches
 
         def batches(*args, start_step=0, **kwargs):
-            for number, batch in enumerate(inner(*args, start_step=start_step, **kwargs), start=start_step + 1):
-                if number == step:
-                    os.kill(os.getpid(), signal.SIGTERM)
-                yield batch
+            with contextlib.closing(inner(*args, start_step=start_step, **kwargs)) as examples:
+                for number, batch in enumerate(examples, start=start_step + 1):
+                    if number == step:
+                        os.kill(os.getpid(), signal.SIGTERM)
+                    yield batch
 
         monkeypatch.setattr(loop.pipeline, "train_batches", batches)
 

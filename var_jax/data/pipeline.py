@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import operator
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -121,8 +122,13 @@ def _iterate(batches: grain.MapDataset, workers: int, prefetch: int) -> Iterator
             # Grain's workers look up absl flags, which nobody parses in a program without absl's own main.
             flags.FLAGS.mark_as_parsed()
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=max(prefetch, 1))
-        dataset = dataset.mp_prefetch(options)
+        dataset = dataset.mp_prefetch(options, worker_init_fn=_outlive_sigterm)
     return iter(dataset)
+
+
+def _outlive_sigterm(index: int, count: int) -> None:
+    """Leaves SIGTERM to the process that trains, which saves and ends its workers, even if the whole group got it."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 # What Grain calls for an example; classes and not closures, so that they can be sent to a worker.

@@ -7,6 +7,7 @@ the pictures of its batch).
 
 from __future__ import annotations
 
+import contextlib
 import math
 import signal
 import time
@@ -21,6 +22,7 @@ from etils import epath
 
 from var_jax.data import pipeline
 from var_jax.errors import InputError
+from var_jax.formats.bucket import open_folder
 from var_jax.parallel.mesh import batch_sharding, check_batch, make_mesh
 from var_jax.parallel.rules import shardings, table
 from var_jax.training import build
@@ -39,7 +41,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> int:
     Raises:
       InputError: for a config, data or directory that cannot be.
     """
-    return Run(config, epath.Path(workdir)).go()
+    return Run(config, open_folder(workdir)).go()
 
 
 def total_steps(config: ml_collections.ConfigDict, examples: int) -> int:
@@ -105,8 +107,8 @@ class Run:
         """The loop."""
         before = signal.signal(signal.SIGTERM, self._stop)
         try:
-            with jax.set_mesh(self.mesh):
-                return self._loop()
+            with jax.set_mesh(self.mesh), contextlib.closing(self._batches(int(self.state.step))) as batches:
+                return self._loop(batches)
         finally:
             signal.signal(signal.SIGTERM, before)
             self.checkpoints.close()
@@ -115,9 +117,9 @@ class Run:
     def _stop(self, *_: Any) -> None:
         self._stopping = True
 
-    def _loop(self) -> int:
+    def _loop(self, batches: Iterator[dict[str, np.ndarray]]) -> int:
         config, step = self.config, int(self.state.step)
-        batches, clock = self._batches(step), Clock(step, self.total)
+        clock = Clock(step, self.total)
         while step < self.total:
             waited = time.monotonic()
             batch = self._put(next(batches))
