@@ -48,6 +48,7 @@ setup(
         "tpu": ["jax[tpu]>=0.10.0"],
         "cuda12": ["jax[cuda12]>=0.10.0"],
         "cuda13": ["jax[cuda13]>=0.10.0"],
+        "gcs": ["gcsfs>=2026.10.1"],  # gs:// work and model directories
         "hub": ["huggingface_hub>=0.34.0"],
         "test": ["import-linter>=2.5", "pytest>=8.4", "pytest-xdist>=3.6", "ruff>=0.14", "setuptools>=77", "wheel"],
     },

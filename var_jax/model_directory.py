@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from var_jax.errors import InputError
-from var_jax.formats.atomic import atomic_directory
+from var_jax.formats.bucket import local_files, new_directory
 from var_jax.formats.safetensors_file import read_safetensors, write_safetensors
 from var_jax.interop import tokenizer as tokenizer_interop
 from var_jax.interop import transformer as transformer_interop
@@ -95,7 +95,7 @@ def fingerprint(config: Mapping[str, Any], params: Params) -> str:
 
 
 def save_model(path: str | os.PathLike[str], model: Model) -> None:
-    """Writes a model directory, whole or not at all.
+    """Writes a model directory, local or in a bucket, whole or not at all.
 
     Raises:
       InputError: if `path` is taken or cannot be written.
@@ -111,18 +111,22 @@ def save_model(path: str | os.PathLike[str], model: Model) -> None:
     tensors = {_CODE_COUNTS: model.code_counts_SxV}
     for part, (_, params) in model.parts.items():
         tensors |= {"/".join((part, *name)): leaf for name, leaf in flatten(params).items()}
-    with atomic_directory(path) as folder:
+    with new_directory(path, last=CONFIG_FILE) as folder:
         write_safetensors(folder / WEIGHTS_FILE, tensors, {"format": FORMAT})
         (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
 
 
 def read_model(path: str | os.PathLike[str]) -> Model:
-    """Reads and checks a model directory.
+    """Reads and checks a model directory, local or in a bucket.
 
     Raises:
       InputError: naming what is missing, unknown, mis-shaped or not as its fingerprint says.
     """
-    path = Path(path)
+    with local_files(path, (CONFIG_FILE, WEIGHTS_FILE)) as folder:
+        return _read(folder)
+
+
+def _read(path: Path) -> Model:
     config = _read_config(path)
     recorded, source = _section(config, "fingerprints", path), _section(config, "source", path)
     tokenizer_config = _part_config(TokenizerConfig, config, "tokenizer", path)

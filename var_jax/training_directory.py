@@ -18,6 +18,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from var_jax.errors import InputError
+from var_jax.formats.bucket import open_folder
 from var_jax.interop import tokenizer as tokenizer_interop
 from var_jax.interop import transformer as transformer_interop
 from var_jax.model_directory import CONFIG_FILE, Model, read_model
@@ -36,19 +37,19 @@ def read_any_model(path: str | os.PathLike[str]) -> Model:
     Raises:
       InputError: if the path holds neither whole.
     """
-    folder = epath.Path(path)
+    folder = open_folder(path)
     if (folder / RUN_FILE).exists() and not (folder / CONFIG_FILE).exists():
         return _read_trained(folder)
     return read_model(path)
 
 
-def read_run(workdir: epath.Path) -> dict[str, Any]:
+def read_run(workdir: str | os.PathLike[str]) -> dict[str, Any]:
     """What a training directory says of itself.
 
     Raises:
       InputError: if it is none.
     """
-    file = epath.Path(workdir) / RUN_FILE
+    file = open_folder(workdir) / RUN_FILE
     if not file.exists():
         raise InputError(f"{workdir}: not a training directory, it has no {RUN_FILE}")
     try:

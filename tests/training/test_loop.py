@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import os
-import signal
 
 import jax
 import numpy as np
@@ -14,8 +11,8 @@ import pytest
 from etils import epath
 
 from tests.training import tiny
+from tests.training.runs import StopAt, equal, last_state
 from var_jax.errors import InputError
-from var_jax.training import loop
 from var_jax.training.loop import FINISHED, PREEMPTED, Run, train
 from var_jax.training_directory import read_any_model
 
@@ -31,32 +28,6 @@ def finished(tmp_path_factory):
 
 def configs(finished):
     return {"tokenizer": tiny.tokenizer(), "transformer": tiny.transformer(finished / "tokenizer")}
-
-
-def last_state(config, workdir):
-    run = Run(config, epath.Path(workdir))
-    run.checkpoints.close()
-    return jax.device_get(run.state)
-
-
-def equal(a, b):
-    jax.tree.map(np.testing.assert_array_equal, a, b)
-
-
-class StopAt:
-    """Sends SIGTERM to this process when a step's batch is asked for, as a preemption would."""
-
-    def __init__(self, monkeypatch, step: int) -> None:
-        inner = loop.pipeline.train_batches
-
-        def batches(*args, start_step=0, **kwargs):
-            with contextlib.closing(inner(*args, start_step=start_step, **kwargs)) as examples:
-                for number, batch in enumerate(examples, start=start_step + 1):
-                    if number == step:
-                        os.kill(os.getpid(), signal.SIGTERM)
-                    yield batch
-
-        monkeypatch.setattr(loop.pipeline, "train_batches", batches)
 
 
 @pytest.mark.parametrize("stage", ["tokenizer", "transformer"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 import numpy as np
-from etils import epath
 
 from var_jax.bundle import check_settings, load
 from var_jax.data.pipeline import epoch_batches
@@ -49,7 +48,7 @@ def measure(
       InputError: if the directory is no transformer's run, or its data is gone.
     """
     check_settings(guidance, top_k, top_p, 1.0)
-    run = read_run(epath.Path(directory))
+    run = read_run(directory)
     if run["stage"] != "transformer":
         raise InputError(f"{directory}: is a tokenizer's run; measure the transformer's that was trained on it")
     bundle, data = load(directory), run["config"]["data"]

@@ -23,6 +23,17 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _WRITING = _FULL | {errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO}
 
 
+def local_target(path: str | os.PathLike[str]) -> Path:
+    """Where writing to `path` ends up, links followed.
+
+    Raises:
+      InputError: for an address like gs://..., which would otherwise become a folder named "gs:".
+    """
+    if "://" in os.fspath(path):
+        raise InputError(f"{path}: this is written to local paths only; give one, and copy the result to the bucket")
+    return Path(os.path.realpath(path))
+
+
 @contextlib.contextmanager
 def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary path to write; it becomes `path` when the body ends well, replacing an old file.
@@ -32,7 +43,7 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
       InputError: if `path` is something else than a file, or the disk or the permissions forbid it.
     """
-    target = Path(os.path.realpath(path))  # a link stays a link, and what it points to is replaced
+    target = local_target(path)  # a link stays a link, and what it points to is replaced
     made: list[Path] = []
     mode = 0
 
@@ -65,7 +76,7 @@ def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
       InputError: if `path` is a file or a folder with content, or the disk or the permissions forbid it.
     """
-    target = Path(os.path.realpath(path))
+    target = local_target(path)
     made: list[Path] = []
 
     def prepare(temporary: Path) -> None:

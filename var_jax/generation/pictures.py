@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from var_jax.errors import InputError
-from var_jax.formats.atomic import atomic_file
+from var_jax.formats.atomic import atomic_file, local_target
 
 _GAP = 2  # white pixels between pictures
 _CAPTION = 14  # height of the line above a column, in pixels
@@ -65,7 +65,7 @@ def check_picture_path(path: str | os.PathLike[str]) -> None:
       InputError: for a suffix that is no picture format, or a place that cannot be written.
     """
     _encoded(path, Image.new("RGB", (1, 1)))
-    target = os.path.realpath(path)
+    target = local_target(path)
     if os.path.exists(target) and not os.path.isfile(target):
         raise InputError(f"{path}: cannot be written because a folder or a device stands there; choose another path")
     folder = os.path.dirname(target)

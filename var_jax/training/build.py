@@ -13,11 +13,13 @@ from etils import epath
 from var_jax.data.sources import Source, Spread, make_source
 from var_jax.errors import InputError
 from var_jax.interop.names import flatten, unflatten
-from var_jax.model_directory import Model, save_model
+from var_jax.model_directory import CONFIG_FILE, Model, save_model
 from var_jax.models.presets import transformer_preset
 from var_jax.models.tokenizer import TokenizerConfig
 from var_jax.models.transformer import Transformer, TransformerConfig
 from var_jax.parallel.rules import Constrain
+from var_jax.pyramid import Pyramid
+from var_jax.training.progressive import Progressive, Stage
 from var_jax.training.state import TrainState
 from var_jax.training.tokenizer import TokenizerTask
 from var_jax.training.transformer import TransformerTask
@@ -67,6 +69,19 @@ def make_task(
     )
 
 
+def make_stages(
+    config: ml_collections.ConfigDict, pyramid: Pyramid, total: int, warmup: int
+) -> Callable[[int], Stage | None]:
+    """The stage of progressive training that a step belongs to; None means that all scales take part.
+
+    Raises:
+      InputError: for a schedule that cannot be.
+    """
+    if config.stage != "transformer" or config.progressive.until == 0:
+        return lambda step: None
+    return Progressive(pyramid, total, warmup, **config.progressive).stage
+
+
 def _tokenizer(config: ml_collections.ConfigDict) -> Model:
     if not config.tokenizer:
         raise InputError("config tokenizer is not set: give --config.tokenizer=DIR (a trained or imported tokenizer)")
@@ -89,7 +104,7 @@ def keep_tokenizer(config: ml_collections.ConfigDict, workdir: epath.Path) -> No
     if config.stage != "transformer":
         return
     model = _tokenizer(config)
-    if (workdir / TOKENIZER).exists():
+    if (workdir / TOKENIZER / CONFIG_FILE).exists():
         kept = read_any_model(workdir / TOKENIZER)
         if kept.fingerprints["tokenizer"] != model.fingerprints["tokenizer"]:
             raise InputError(
