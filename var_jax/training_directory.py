@@ -64,14 +64,23 @@ def read_run(workdir: str | os.PathLike[str]) -> dict[str, Any]:
     return content
 
 
+def has_checkpoint(workdir: epath.Path) -> bool:
+    """Whether there is a finished checkpoint to go on from."""
+    return bool(_steps(workdir))
+
+
+def _steps(workdir: epath.Path) -> list[int]:
+    folder = workdir / CHECKPOINTS
+    return ocp.utils.checkpoint_steps(folder) if folder.exists() else []
+
+
 def newest_step(workdir: epath.Path) -> int:
     """The step of the newest finished checkpoint.
 
     Raises:
       InputError: if there is none.
     """
-    folder = workdir / CHECKPOINTS
-    steps = ocp.utils.checkpoint_steps(folder) if folder.exists() else []
+    steps = _steps(workdir)
     if not steps:
         raise InputError(f"{workdir}: this run has no checkpoint yet")
     return max(steps)

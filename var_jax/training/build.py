@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +12,12 @@ from etils import epath
 
 from var_jax.data.sources import Source, Spread, make_source
 from var_jax.errors import InputError
-from var_jax.interop.names import flatten, unflatten
+from var_jax.interop.names import Params, flatten, unflatten
 from var_jax.model_directory import CONFIG_FILE, Model, save_model
 from var_jax.models.presets import transformer_preset
 from var_jax.models.tokenizer import TokenizerConfig
 from var_jax.models.transformer import Transformer, TransformerConfig
 from var_jax.parallel.rules import Constrain
-from var_jax.pyramid import Pyramid
-from var_jax.training.progressive import Progressive, Stage
 from var_jax.training.state import TrainState
 from var_jax.training.tokenizer import TokenizerTask
 from var_jax.training.transformer import TransformerTask
@@ -69,19 +67,6 @@ def make_task(
     )
 
 
-def make_stages(
-    config: ml_collections.ConfigDict, pyramid: Pyramid, total: int, warmup: int
-) -> Callable[[int], Stage | None]:
-    """The stage of progressive training that a step belongs to; None means that all scales take part.
-
-    Raises:
-      InputError: for a schedule that cannot be.
-    """
-    if config.stage != "transformer" or config.progressive.until == 0:
-        return lambda step: None
-    return Progressive(pyramid, total, warmup, **config.progressive).stage
-
-
 def _tokenizer(config: ml_collections.ConfigDict) -> Model:
     if not config.tokenizer:
         raise InputError("config tokenizer is not set: give --config.tokenizer=DIR (a trained or imported tokenizer)")
@@ -117,31 +102,41 @@ def keep_tokenizer(config: ml_collections.ConfigDict, workdir: epath.Path) -> No
         save_model(workdir / TOKENIZER, alone)
 
 
-def initialise_from(config: ml_collections.ConfigDict, state: TrainState, say: Callable[[str], None]) -> TrainState:
-    """Starts from the weights of `config.init_from` where it is set: arrays of equal shape are taken over.
+def starting_weights(config: ml_collections.ConfigDict, params: Params) -> Params:
+    """The weights of `config.init_from` that a fresh run takes over: arrays of a name and shape that it has too.
 
-    What has another shape (the class table of another class count, say) stays freshly drawn, and is
-    said.
+    What has another shape (the class table of another class count, say) is left out.
+
+    Args:
+      config: of the run; without `init_from` nothing is taken over.
+      params: the run's parameters, or their shapes and types.
+
+    Returns:
+      numpy arrays by path.
 
     Raises:
-      InputError: if nothing fits.
+      InputError: if there is no such model, or most of it does not fit.
     """
     if not config.init_from:
-        return state
+        return {}
     model = read_any_model(config.init_from)
     given = model.tokenizer_params if config.stage == "tokenizer" else model.transformer_params
     if given is None:
         raise InputError(f"init_from {config.init_from}: has a tokenizer only, no transformer to start from")
-    given, own, taken = flatten(given), flatten(state.params), {}
-    for path, leaf in own.items():
-        if path in given and given[path].shape == leaf.shape:
-            taken[path] = jax.device_put(np.asarray(given[path]), leaf.sharding)
-    fresh = ["/".join(path) for path in own if path not in taken]
-    if not taken or len(fresh) > len(taken):
+    given, own = flatten(given), flatten(params)
+    taken = {path: leaf for path, leaf in own.items() if path in given and given[path].shape == leaf.shape}
+    missing = len(own) - len(taken)
+    if not taken or missing > len(taken):
         raise InputError(
-            f"init_from {config.init_from}: {len(fresh)} of {len(own)} arrays differ in shape, not this model"
+            f"init_from {config.init_from}: {missing} of {len(own)} arrays differ in shape, not this model"
         )
-    say(f"started from {config.init_from}; freshly drawn: {', '.join(fresh) or 'nothing'}")
-    params = unflatten({path: taken.get(path, leaf) for path, leaf in own.items()})
+    return {path: np.asarray(given[path], leaf.dtype) for path, leaf in taken.items()}
+
+
+def start_from(taken: Params, state: TrainState) -> TrainState:
+    """The state with the weights that `starting_weights` took over, also as the first moving average."""
+    own = flatten(state.params)
+    placed = {path: jax.device_put(taken[path], leaf.sharding) for path, leaf in own.items() if path in taken}
+    params = unflatten(own | placed)
     ema = None if state.ema is None else jax.tree.map(jnp.copy, params)
     return state._replace(params=params, ema=ema)

@@ -8,10 +8,11 @@ the pictures of its batch).
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -23,6 +24,7 @@ from etils import epath
 from var_jax.data import pipeline
 from var_jax.errors import InputError
 from var_jax.formats.bucket import open_folder
+from var_jax.interop.names import Params, flatten
 from var_jax.parallel.mesh import batch_sharding, check_batch, make_mesh
 from var_jax.parallel.rules import shardings, table
 from var_jax.training import build
@@ -31,6 +33,7 @@ from var_jax.training.config import claim_directory
 from var_jax.training.optimizer import learning_rate_schedule, make_optimizer, weight_decay_schedule
 from var_jax.training.reporting import Clock, Reporter, duration
 from var_jax.training.state import TrainState, make_step, new_state
+from var_jax.training_directory import has_checkpoint
 
 FINISHED, PREEMPTED = 0, 75
 
@@ -65,29 +68,32 @@ class Run:
         check_batch(self.mesh, config.batch_size // config.accumulate, "batch size (of a micro-batch)")
         self.sources = build.make_sources(config)
         self.task = build.make_task(config, self.mesh, self.sources[0].class_names)
-        claim_directory(workdir, config, self.task.about())
-        build.keep_tokenizer(config, workdir)
-        self.reporter = Reporter(workdir, active=jax.process_index() == 0)
         self.total = total_steps(config, len(self.sources[0]))
         self.schedule, optimizer = _optimizer(config, self.total, self.task.decayed)
+        fresh = functools.partial(self._fresh, optimizer)
+        shapes = jax.eval_shape(fresh)
+        places = shardings(self.mesh, config.sharding, shapes)
+        given = {} if has_checkpoint(workdir) else build.starting_weights(config, shapes.params)
+        claim_directory(workdir, config, self.task.about())  # all that a config can have wrong has been looked at
+        build.keep_tokenizer(config, workdir)
+        self.reporter = Reporter(workdir, active=jax.process_index() == 0)
         self.checkpoints = Checkpoints(workdir, config.keep_checkpoints)
-        self.state = self._first_state(optimizer)
+        self.state = self._first_state(fresh, shapes, places, given)
         step = make_step(self.task.loss, optimizer, config.seed, config.accumulate, config.ema_decay)
         place = jax.tree.map(lambda x: x.sharding, self.state)
         self._step = jax.jit(step, donate_argnums=0, out_shardings=(place, None))
         self._evaluate = jax.jit(self.task.evaluate)
         self._stopping = False
 
-    def _first_state(self, optimizer: optax.GradientTransformation) -> TrainState:
+    def _fresh(self, optimizer: optax.GradientTransformation) -> TrainState:
+        params = self.task.init(jax.random.key(self.config.seed))
+        return new_state(params, optimizer, self.config.ema_decay > 0, self.task.new_counts())
+
+    def _first_state(
+        self, fresh: Callable[[], TrainState], shapes: TrainState, places: TrainState, given: Params
+    ) -> TrainState:
         """The newest checkpoint's state, or a fresh one, each array where the rules put it."""
         config = self.config
-
-        def fresh() -> TrainState:
-            params = self.task.init(jax.random.key(config.seed))
-            return new_state(params, optimizer, config.ema_decay > 0, self.task.new_counts())
-
-        shapes = jax.eval_shape(fresh)
-        places = shardings(self.mesh, config.sharding, shapes)
         self.task.fixed = jax.device_put(self.task.fixed, jax.sharding.NamedSharding(self.mesh, jax.P()))
         if self.checkpoints.latest is not None:
             state = self.checkpoints.restore(abstract_state(shapes, places))
@@ -101,7 +107,11 @@ class Run:
         (self.workdir / "sharding.txt").write_text(table(places, shapes) + "\n")
         with jax.set_mesh(self.mesh):
             state = jax.jit(fresh, out_shardings=places)()
-        return build.initialise_from(config, state, self.reporter.say)
+        if given:
+            kept = ["/".join(path) for path in flatten(shapes.params) if path not in given]
+            self.reporter.say(f"started from {config.init_from}; freshly drawn: {', '.join(kept) or 'nothing'}")
+            state = build.start_from(given, state)
+        return state
 
     def go(self) -> int:
         """The loop."""
