@@ -113,6 +113,10 @@ def transformer(preset: str) -> ConfigDict:
         c.model[name] = None
     c.model.drop_path = c.model.class_drop = c.model.gate_init = None
     c.label_smoothing = 0.0
+    c.progressive = ConfigDict()  # train on the coarsest scales first
+    c.progressive.until = 0.0  # share of all steps after which every scale takes part; 0: all from the start
+    c.progressive.first_scales = 5  # scales until the warm-up is over
+    c.progressive.ramp = 1 / 300  # share of all steps over which a new scale's loss weight rises to the full one
     c.remat = None  # or a policy of jax.checkpoint_policies, like "nothing_saveable"
     c.sample_guidance = 1.5  # of the sample grid; 0 is none
     return c

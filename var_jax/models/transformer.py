@@ -226,7 +226,8 @@ class Transformer(nn.Module):
 
         Args:
           labels_B: class ids; num_classes for "no class".
-          inputs_BxNxC: the tokenizer's `transformer_input`, N = L - l_1.
+          inputs_BxNxC: the tokenizer's `transformer_input`, N = L - l_1; or what the coarsest scales have of
+            it, which gives their logits alone.
           key: turns class drop and drop path on (training); None is deterministic.
         """
         c = self.config
@@ -238,9 +239,12 @@ class Transformer(nn.Module):
             block_keys = jax.random.split(path_key, c.depth)
         conditioning = self.condition(labels_B)
         first = self.first_inputs(conditioning)
-        rest = self.embed_codes(inputs_BxNxC, slice(c.pyramid.lengths[0], c.pyramid.length))
+        length = c.pyramid.lengths[0] + inputs_BxNxC.shape[1]
+        if length not in (*c.pyramid.offsets[1:], c.pyramid.length):
+            raise InputError(f"inputs for {length} positions: pyramid {c.pyramid} has no scale that ends there")
+        rest = self.embed_codes(inputs_BxNxC, slice(c.pyramid.lengths[0], length))
         x = self.constrain(jnp.concatenate([first, rest], axis=1).astype(self.dtype), "sequence")
-        mask = c.pyramid.block_causal_mask
+        mask = c.pyramid.block_causal_mask[:length, :length]
 
         def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, None]:
             return self.attention_fn(q, k, v, mask), None

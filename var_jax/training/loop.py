@@ -31,6 +31,7 @@ from var_jax.training import build
 from var_jax.training.checkpoints import Checkpoints, abstract_state
 from var_jax.training.config import claim_directory
 from var_jax.training.optimizer import learning_rate_schedule, make_optimizer, weight_decay_schedule
+from var_jax.training.progressive import Stage
 from var_jax.training.reporting import Clock, Reporter, duration
 from var_jax.training.state import TrainState, make_step, new_state
 from var_jax.training_directory import has_checkpoint
@@ -69,7 +70,9 @@ class Run:
         self.sources = build.make_sources(config)
         self.task = build.make_task(config, self.mesh, self.sources[0].class_names)
         self.total = total_steps(config, len(self.sources[0]))
-        self.schedule, optimizer = _optimizer(config, self.total, self.task.decayed)
+        warmup = round(config.optimizer.warmup * self.total)
+        self._stage_at = build.make_stages(config, self.task.config.pyramid, self.total, warmup)
+        self.schedule, optimizer = _optimizer(config, self.total, warmup, self.task.decayed)
         fresh = functools.partial(self._fresh, optimizer)
         shapes = jax.eval_shape(fresh)
         places = shardings(self.mesh, config.sharding, shapes)
@@ -81,7 +84,7 @@ class Run:
         self.state = self._first_state(fresh, shapes, places, given)
         step = make_step(self.task.loss, optimizer, config.seed, config.accumulate, config.ema_decay)
         place = jax.tree.map(lambda x: x.sharding, self.state)
-        self._step = jax.jit(step, donate_argnums=0, out_shardings=(place, None))
+        self._step = jax.jit(step, donate_argnums=0, static_argnums=3, out_shardings=(place, None))
         self._evaluate = jax.jit(self.task.evaluate)
         self._stopping = False
 
@@ -129,12 +132,13 @@ class Run:
 
     def _loop(self, batches: Iterator[dict[str, np.ndarray]]) -> int:
         config, step = self.config, int(self.state.step)
-        clock = Clock(step, self.total)
+        clock, stage = Clock(step, self.total), None
         while step < self.total:
             waited = time.monotonic()
             batch = self._put(next(batches))
             clock.waiting += time.monotonic() - waited
-            self.state, metrics = self._step(self.state, self.task.fixed, batch)
+            stage = self._next_stage(step, stage)
+            self.state, metrics = self._step(self.state, self.task.fixed, batch, stage)
             step += 1
             last = step == self.total
             if step % config.report_every == 0 or last:
@@ -154,6 +158,13 @@ class Run:
         self.checkpoints.wait()
         self.reporter.say(f"finished: {self.total} steps, in {self.workdir}")
         return FINISHED
+
+    def _next_stage(self, step: int, before: Stage | None) -> Stage | None:
+        stage = self._stage_at(step)
+        if stage != before:
+            scales = self.task.config.pyramid if stage is None else stage.prefix
+            self.reporter.say(f"from step {step + 1} on: {len(scales)} scale{'s'[: len(scales) > 1]} ({scales})")
+        return stage
 
     def _batches(self, start: int) -> Iterator[dict[str, np.ndarray]]:
         data = self.config.data
@@ -218,9 +229,11 @@ class Run:
         return figures
 
 
-def _optimizer(config: ml_collections.ConfigDict, total: int, decayed: Any) -> tuple[Any, optax.GradientTransformation]:
+def _optimizer(
+    config: ml_collections.ConfigDict, total: int, warmup: int, decayed: Any
+) -> tuple[Any, optax.GradientTransformation]:
     o = config.optimizer
     peak = o.learning_rate_per_256 * config.batch_size / 256
-    rate = learning_rate_schedule(o.schedule, peak, total, round(o.warmup * total), o.final, o.turn)
+    rate = learning_rate_schedule(o.schedule, peak, total, warmup, o.final, o.turn)
     decay = weight_decay_schedule(o.weight_decay, o.weight_decay_end, total)
     return rate, make_optimizer(rate, decay, tuple(o.betas), o.clip, decayed)

@@ -7,6 +7,7 @@ finite changes nothing but `bad_step`, which stays at the first such step until 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -60,10 +61,10 @@ def make_step(
     ema_decay: float = 0.0,
     count_decay: float = 0.99,
 ) -> Callable[[TrainState, Any, Batch], tuple[TrainState, Metrics]]:
-    """The step function, to be jitted with the state donated.
+    """The step function, to be jitted with the state donated and its fourth argument, `stage`, static.
 
     Args:
-      loss_fn: see `LossFn`.
+      loss_fn: see `LossFn`; a stage that is not None is handed on to it by that name.
       optimizer: gives updates from gradients.
       seed: of the run's keys.
       accumulate: micro-batches a step; the gradient is their mean.
@@ -71,9 +72,10 @@ def make_step(
       count_decay: of the moving counts.
     """
 
-    def step_fn(state: TrainState, fixed: Any, batch: Batch) -> tuple[TrainState, Metrics]:
+    def step_fn(state: TrainState, fixed: Any, batch: Batch, stage: Any = None) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        loss, metrics, counts, grads = _gradients(loss_fn, state, fixed, batch, key, accumulate)
+        loss_of_stage = loss_fn if stage is None else functools.partial(loss_fn, stage=stage)
+        loss, metrics, counts, grads = _gradients(loss_of_stage, state, fixed, batch, key, accumulate)
         norm = optax.tree.norm(grads)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm) & (state.bad_step < 0)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)

@@ -15,6 +15,7 @@ from var_jax.generation.pictures import grid
 from var_jax.models.precision import parameters_for
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
 from var_jax.models.transformer import Transformer
+from var_jax.training.progressive import Stage
 from var_jax.training.tokenizer import to_signed
 
 Params = dict[str, Any]
@@ -76,14 +77,27 @@ class TransformerTask:
         return jax.lax.stop_gradient((tokens, bound.transformer_input(tokens)))
 
     def loss(
-        self, params: Params, fixed: Params, batch: dict[str, jax.Array], key: jax.Array, step: jax.Array
+        self,
+        params: Params,
+        fixed: Params,
+        batch: dict[str, jax.Array],
+        key: jax.Array,
+        step: jax.Array,
+        stage: Stage | None = None,
     ) -> tuple[jax.Array, tuple[dict[str, jax.Array], None]]:
-        """Cross entropy, mean over all positions; class drop and drop path are on."""
+        """Cross entropy, mean over all positions, or as `stage` weighs those of its scales.
+
+        Class drop and drop path are on. Metrics are means over the scales that take part, the last
+        being the newest.
+        """
         tokens, inputs = self.tokens(fixed, batch)
+        pyramid = self.config.pyramid if stage is None else stage.prefix
+        tokens, inputs = tokens[:, : pyramid.length], inputs[:, : pyramid.length - pyramid.lengths[0]]
         logits = self.module.apply({"params": params}, batch["labels"], inputs, key)
         nll_BxL, hit_BxL, smooth_BxL = _token_losses(logits, tokens)
-        loss = jnp.mean((1 - self.label_smoothing) * nll_BxL + self.label_smoothing * smooth_BxL)
-        last = self.config.pyramid.slice(len(self.config.pyramid) - 1)
+        loss_BxL = (1 - self.label_smoothing) * nll_BxL + self.label_smoothing * smooth_BxL
+        loss = jnp.mean(loss_BxL if stage is None else jnp.sum(loss_BxL * stage.weights(step), axis=-1))
+        last = pyramid.slice(len(pyramid) - 1)
         metrics = {
             "loss_mean": jnp.mean(nll_BxL),
             "loss_last": jnp.mean(nll_BxL[:, last]),
