@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,8 @@ from var_jax.models.presets import transformer_preset
 from var_jax.models.tokenizer import TokenizerConfig
 from var_jax.models.transformer import Transformer, TransformerConfig
 from var_jax.parallel.rules import Constrain
+from var_jax.pyramid import Pyramid
+from var_jax.training.progressive import Progressive, Stage
 from var_jax.training.state import TrainState
 from var_jax.training.tokenizer import TokenizerTask
 from var_jax.training.transformer import TransformerTask
@@ -65,6 +67,19 @@ def make_task(
         config.label_smoothing,
         guidance=config.sample_guidance,
     )
+
+
+def make_stages(
+    config: ml_collections.ConfigDict, pyramid: Pyramid, total: int, warmup: int
+) -> Callable[[int], Stage | None]:
+    """The stage of progressive training that a step belongs to; None means that all scales take part.
+
+    Raises:
+      InputError: for a schedule that cannot be.
+    """
+    if config.stage != "transformer" or config.progressive.until == 0:
+        return lambda step: None
+    return Progressive(pyramid, total, warmup, **config.progressive).stage
 
 
 def _tokenizer(config: ml_collections.ConfigDict) -> Model:
