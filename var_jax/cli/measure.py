@@ -17,11 +17,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top-k", type=int, default=900, help="0 is off (default 900)")
     parser.add_argument("--top-p", type=float, default=0.96, help="0 is off (default 0.96)")
     parser.add_argument("--real", type=int, default=6000, help="real training pictures to look at (default 6000)")
+    parser.add_argument(
+        "--counted", type=int, default=20_000, help="training pictures that the unigram model counts (default 20000)"
+    )
     parser.add_argument("--json", metavar="FILE", help="write the figures here")
 
 
 def run(args: argparse.Namespace) -> None:
-    figures = measure(args.model, args.samples, args.guidance, args.top_k, args.top_p, args.real)
+    figures = measure(args.model, args.samples, args.guidance, args.top_k, args.top_p, args.real, counted=args.counted)
     for name, value in figures.items():
         print(f"{name:32} {value:.4f}")
     if args.json:

@@ -1,4 +1,4 @@
-"""Figures for small data, where FID means nothing: class accuracy, spread, distance to the training set, PSNR."""
+"""Figures for small data, where FID means nothing: class accuracy, spread, nearest training picture, PSNR, losses."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import numpy as np
 
 from var_jax.bundle import check_settings, load
 from var_jax.data.pipeline import epoch_batches
-from var_jax.data.sources import Source, Spread, make_source
+from var_jax.data.sources import SPLITS, Source, Spread, make_source
 from var_jax.errors import InputError
 from var_jax.evaluation.classifier import nearest_distances, spread_within_classes, train_classifier
 from var_jax.evaluation.reconstruction import psnr
+from var_jax.evaluation.structure import structure
 from var_jax.generation.many import batches, class_keys
 from var_jax.generation.pictures import to_uint8
 from var_jax.training_directory import read_run
@@ -27,6 +28,7 @@ def measure(
     top_p: float = 0.96,
     real: int = 6000,
     seed: int = 0,
+    counted: int = 20_000,
 ) -> dict[str, float]:
     """Judges a transformer's training directory beside the pictures it was trained on.
 
@@ -35,14 +37,16 @@ def measure(
       samples: drawn evenly over the classes.
       guidance, top_k, top_p: of the samples.
       real: real training pictures for the classifier and for distances, at most.
-      seed: of samples and classifier.
+      seed: of samples, classifier and shuffling.
+      counted: real training pictures whose tokens the unigram model counts, at most.
 
     Returns:
       classifier_accuracy: on held-out real pictures;
       class_accuracy: samples that the classifier takes for the class asked for;
       spread: of samples within a class, over that of held-out real pictures, in the classifier's features;
       nearest: median distance of a sample to its nearest training picture, over that of held-out real ones;
-      psnr: of reconstructions of held-out real pictures, dB; psnr_of_mean_fill: of their mean colours.
+      psnr: of reconstructions of held-out real pictures, dB; psnr_of_mean_fill: of their mean colours;
+      held_out_loss, unigram_loss, shuffled_input_loss: see `structure`.
 
     Raises:
       InputError: if the directory is no transformer's run, or its data is gone.
@@ -53,18 +57,19 @@ def measure(
         raise InputError(f"{directory}: is a tokenizer's run; measure the transformer's that was trained on it")
     bundle, data = load(directory), run["config"]["data"]
     size, classes = bundle.tokenizer.config.image_size, bundle.transformer.config.num_classes
+    source, validation = (make_source(data["kind"], split, **data["options"]) for split in SPLITS)
     training, held_out = (
-        _pictures(make_source(data["kind"], split, **data["options"]), size, data["enlarge"], count)
-        for split, count in (("train", real), ("validation", 1000))
+        _pictures(pictures, size, data["enlarge"], count) for pictures, count in ((source, real), (validation, 1000))
     )
-    classifier = train_classifier(*training, classes, seed=seed, progress=lambda text: print(text, flush=True))
+    losses = structure(bundle, source, *held_out, counted, data["enlarge"], seed, _say)
+    classifier = train_classifier(*training, classes, seed=seed, progress=_say)
     labels = np.arange(samples) % classes
     keys = class_keys(seed, labels, np.arange(samples) // classes)
     drawn = []
     for rows, new in batches(samples, _BATCH):
         images = bundle.generate(labels[rows], keys[rows], guidance=guidance, top_k=top_k, top_p=top_p)
         drawn.append(to_uint8(images)[:new])
-        print(f"samples: {sum(map(len, drawn))}/{samples}", flush=True)
+        _say(f"samples: {sum(map(len, drawn))}/{samples}")
     drawn = np.concatenate(drawn)
     reconstructed, mean_fill = _psnr(bundle, held_out[0][: 4 * _BATCH])
     features = classifier(drawn)[1], classifier(held_out[0])[1]
@@ -77,7 +82,11 @@ def measure(
         ),
         "psnr": reconstructed,
         "psnr_of_mean_fill": mean_fill,
-    }
+    } | losses
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
 
 
 def _pictures(source: Source, size: int, enlarge: float, count: int) -> tuple[np.ndarray, np.ndarray]:
