@@ -137,6 +137,12 @@ def test_impossible_schedules_are_one_line(fields, message):
     assert "\n" not in str(raised.value)
 
 
+def test_a_config_s_schedule_is_refused_before_there_is_a_run(tokenizer, tmp_path):
+    with pytest.raises(InputError, match="progressive.first_scales is 5: expected 1 to 2"):
+        Run(config_for(tokenizer, first_scales=5), epath.Path(tmp_path / "run"))
+    assert not list(tmp_path.iterdir())
+
+
 def test_one_scale_cannot_grow():
     with pytest.raises(InputError, match="set it to 0, pyramid 8 has one scale"):
         Progressive(Pyramid.parse("8"), 8, 0, until=0.9, first_scales=1, ramp=0.2)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import numpy as np
 
-from var_jax.bundle import check_settings, load
+from var_jax.bundle import Bundle, check_settings, load
 from var_jax.data.pipeline import epoch_batches
 from var_jax.data.sources import SPLITS, Source, Spread, make_source
 from var_jax.errors import InputError
@@ -64,13 +65,7 @@ def measure(
     losses = structure(bundle, source, *held_out, counted, data["enlarge"], seed, _say)
     classifier = train_classifier(*training, classes, seed=seed, progress=_say)
     labels = np.arange(samples) % classes
-    keys = class_keys(seed, labels, np.arange(samples) // classes)
-    drawn = []
-    for rows, new in batches(samples, _BATCH):
-        images = bundle.generate(labels[rows], keys[rows], guidance=guidance, top_k=top_k, top_p=top_p)
-        drawn.append(to_uint8(images)[:new])
-        _say(f"samples: {sum(map(len, drawn))}/{samples}")
-    drawn = np.concatenate(drawn)
+    drawn = _samples(bundle, labels, seed, guidance=guidance, top_k=top_k, top_p=top_p)
     reconstructed, mean_fill = _psnr(bundle, held_out[0][: 4 * _BATCH])
     features = classifier(drawn)[1], classifier(held_out[0])[1]
     return {
@@ -83,6 +78,16 @@ def measure(
         "psnr": reconstructed,
         "psnr_of_mean_fill": mean_fill,
     } | losses
+
+
+def _samples(bundle: Bundle, labels: np.ndarray, seed: int, **settings: Any) -> np.ndarray:
+    """uint8 pictures of the labels, which take turns by class."""
+    keys = class_keys(seed, labels, np.arange(len(labels)) // bundle.transformer.config.num_classes)
+    drawn = []
+    for rows, new in batches(len(labels), _BATCH):
+        drawn.append(to_uint8(bundle.generate(labels[rows], keys[rows], **settings))[:new])
+        _say(f"samples: {sum(map(len, drawn))}/{len(labels)}")
+    return np.concatenate(drawn)
 
 
 def _say(text: str) -> None:
@@ -99,7 +104,7 @@ def _pictures(source: Source, size: int, enlarge: float, count: int) -> tuple[np
     return np.concatenate(images), np.concatenate(labels)
 
 
-def _psnr(bundle: object, images: np.ndarray) -> tuple[float, float]:
+def _psnr(bundle: Bundle, images: np.ndarray) -> tuple[float, float]:
     """Mean PSNR of reconstructions, and of each picture's mean colour in its place."""
     values = []
     for rows, new in batches(len(images), _BATCH):
