@@ -51,7 +51,7 @@ def test_metadata(installed):
     assert metadata["Version"] == __version__
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "Apache-2.0"
-    assert {"cuda12", "cuda13", "gcs", "hub", "test", "tpu"} == set(metadata.get_all("Provides-Extra"))
+    assert {"cuda12", "cuda13", "gcs", "hub", "tensorboard", "test", "tpu"} == set(metadata.get_all("Provides-Extra"))
 
 
 @pytest.mark.parametrize("command", [["bin/var-jax"], ["-m", "var_jax.cli.main"]], ids=["command", "module"])

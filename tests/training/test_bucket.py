@@ -69,6 +69,12 @@ def test_everything_is_in_the_bucket(runs):
     assert not [name for name in names if "tmp" in name]
 
 
+def test_curves_are_in_the_bucket(runs):
+    pytest.importorskip("tensorboardX")
+    prefix = "runs/var/tensorboard/events."
+    assert [len(stored.content) > 500 for (_, name), stored in runs.items() if name.startswith(prefix)] == [True]
+
+
 def test_commands_read_a_bucket(runs, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     options = ["--classes=0,1", "--per-class=1", "--batch=2"]

@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import json
 import sys
+import tempfile
 import time
 from typing import Any
 
 import numpy as np
 from etils import epath
 from PIL import Image
+
+from var_jax.formats.bucket import in_bucket
 
 LOG_FILE, METRICS_FILE, PICTURES, TENSORBOARD = "log.txt", "metrics.jsonl", "pictures", "tensorboard"
 
@@ -22,12 +25,13 @@ class Reporter:
     appended to: there each write is the whole file again, which is why lines are kept short and few.
     """
 
-    def __init__(self, workdir: epath.Path, active: bool = True, tensorboard: bool = True) -> None:
+    def __init__(self, workdir: epath.Path, active: bool = True) -> None:
         """Opens (or goes on with) the files in `workdir`; not `active` writes nothing."""
         self._workdir, self._active = workdir, active
         self._terminal = active and sys.stdout.isatty()
         self._line_open = False
-        self._board = _tensorboard(workdir) if active and tensorboard else None
+        self._curves: tempfile.TemporaryDirectory[str] | None = None
+        self._board = self._open_board() if active else None
 
     def say(self, text: str) -> None:
         """A line for people: terminal and log."""
@@ -57,7 +61,7 @@ class Reporter:
                 for index, item in enumerate(value) if isinstance(value, list) else [(None, value)]:
                     tag = f"{kind}/{name}" if index is None else f"{kind}/{name}/{index}"
                     self._board.add_scalar(tag, item, step)
-            self._board.flush()
+            self._flush_board()
 
     def picture(self, step: int, name: str, image_HxWx3: np.ndarray) -> None:
         """A picture under pictures/NAME_STEP.png."""
@@ -75,7 +79,32 @@ class Reporter:
         """Ends an open progress line and the TensorBoard file."""
         self._close_line()
         if self._board:
+            self._flush_board()
             self._board.close()
+        if self._curves:
+            self._curves.cleanup()
+
+    def _open_board(self) -> Any:
+        """A TensorBoard writer where tensorboardX is installed (extra: tensorboard)."""
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError:
+            return None
+        folder = self._workdir / TENSORBOARD
+        if in_bucket(self._workdir):  # its own client for buckets may die in a thread and be waited for ever after
+            self._curves = tempfile.TemporaryDirectory()
+            folder = self._curves.name
+        try:
+            return SummaryWriter(str(folder))
+        except OSError as error:  # no reason to stop
+            self.say(f"no curves for TensorBoard ({type(error).__name__}: {error}); {METRICS_FILE} has the numbers")
+            return None
+
+    def _flush_board(self) -> None:
+        self._board.flush()
+        if self._curves:
+            for file in epath.Path(self._curves.name).iterdir():
+                file.copy(self._workdir / TENSORBOARD / file.name, overwrite=True)
 
     def _close_line(self) -> None:
         if self._line_open:
@@ -84,7 +113,7 @@ class Reporter:
 
 
 def _append(path: epath.Path, text: str) -> None:
-    if isinstance(path, epath.Path) and "://" in str(path):
+    if in_bucket(path):
         path.write_text((path.read_text() if path.exists() else "") + text)
     else:
         with open(path, "a", encoding="utf-8") as file:
@@ -95,15 +124,6 @@ def _number(value: Any) -> Any:
     array = np.asarray(value)
     rounded = [float(f"{item:.6g}") for item in array.ravel().astype(np.float64)]
     return rounded if array.ndim else rounded[0]
-
-
-def _tensorboard(workdir: epath.Path) -> Any:
-    """A TensorBoard writer where tensorboardX is installed (extra: tensorboard)."""
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(workdir / TENSORBOARD))
 
 
 class Clock:
