@@ -15,6 +15,9 @@ from flax import linen as nn
 
 from var_jax.models.precision import Dtype, at_least_float32
 
+# The last kernel of every residual branch starts at zero, so that a fresh network passes its input on.
+_ZEROS = nn.initializers.zeros_init()
+
 
 def precision_for(dtype: Dtype) -> jax.lax.Precision | None:
     """Full float32 products for float32 compute (or wider), the platform's own for anything narrower."""
@@ -35,7 +38,7 @@ class ResidualBlock(nn.Module):
         h = conv(self.channels, self.dtype, "conv_1")(h)
         h = nn.silu(group_norm(self.norm_groups, self.dtype, "norm_2")(h))
         h = nn.Dropout(self.dropout)(h, deterministic=deterministic)
-        h = conv(self.channels, self.dtype, "conv_2")(h)
+        h = conv(self.channels, self.dtype, "conv_2", kernel_init=_ZEROS)(h)
         if x_BxHxWxC.shape[-1] != self.channels:
             x_BxHxWxC = conv(self.channels, self.dtype, "shortcut", kernel=1)(x_BxHxWxC)
         return x_BxHxWxC + h
@@ -59,7 +62,7 @@ class SpatialAttention(nn.Module):
         scores = jnp.einsum("bqc,bkc->bqk", q, k, precision=precision, preferred_element_type=wide)
         weights = nn.softmax(scores * channels**-0.5, axis=-1).astype(self.dtype)
         h = jnp.einsum("bqk,bkc->bqc", weights, v, precision=precision)
-        h = nn.Dense(channels, dtype=self.dtype, precision=precision, name="out")(h)
+        h = nn.Dense(channels, dtype=self.dtype, precision=precision, kernel_init=_ZEROS, name="out")(h)
         return x_BxHxWxC + h.reshape(x_BxHxWxC.shape)
 
 
@@ -148,6 +151,7 @@ def conv(
     kernel: int = 3,
     stride: int = 1,
     padding: tuple[tuple[int, int], tuple[int, int]] | None = None,
+    kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal(),
 ) -> nn.Conv:
     """A convolution over NHWC with a bias; zero padding of kernel // 2 unless `padding` says otherwise."""
     half = kernel // 2
@@ -158,6 +162,7 @@ def conv(
         padding=padding or ((half, half), (half, half)),
         dtype=dtype,
         precision=precision_for(dtype),
+        kernel_init=kernel_init,
         name=name,
     )
 
