@@ -51,7 +51,8 @@ def test_metadata(installed):
     assert metadata["Version"] == __version__
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "Apache-2.0"
-    assert {"cuda12", "cuda13", "gcs", "hub", "tensorboard", "test", "tpu"} == set(metadata.get_all("Provides-Extra"))
+    extras = {"cuda12", "cuda13", "examples", "gcs", "hub", "tensorboard", "test", "tpu"}
+    assert set(metadata.get_all("Provides-Extra")) == extras
 
 
 @pytest.mark.parametrize("command", [["bin/var-jax"], ["-m", "var_jax.cli.main"]], ids=["command", "module"])
