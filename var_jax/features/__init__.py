@@ -1,0 +1,1 @@
+"""Fixed networks that teach or judge, and the readers of their files."""
