@@ -26,6 +26,7 @@ from var_jax.interop.names import (
     to_reference,
     unflatten,
 )
+from var_jax.models.quantizer import unit_norm
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
 from var_jax.pyramid import Pyramid
 
@@ -211,6 +212,9 @@ def export_tokenizer(
         )
     if code_counts_SxV is None:
         code_counts_SxV = np.zeros((len(config.pyramid), config.codebook_size), np.float32)
+    if config.unit_codes:  # the reference adds codes as they are stored
+        codes = np.asarray(unit_norm(jnp.asarray(params["quantizer"]["codebook"])))
+        params = params | {"quantizer": params["quantizer"] | {"codebook": codes}}
     return to_reference(tokenizer_table(config), params) | {CODE_COUNTS: np.asarray(code_counts_SxV, np.float32)}
 
 

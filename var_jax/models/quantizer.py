@@ -140,6 +140,7 @@ class Quantizer(nn.Module):
       phi_ratio: r in phi(x) = (1 - r) x + r conv(x); 0 makes phi the identity.
       lookup: "l2" or "cosine"; either way the raw code is what is added.
       commitment_weight: weight of the loss's part that pulls f towards its codes.
+      unit_codes: codes are brought to length 1 before they are looked up or added.
     """
 
     pyramid: Pyramid
@@ -149,11 +150,13 @@ class Quantizer(nn.Module):
     phi_ratio: float = 0.5
     lookup: str = "l2"
     commitment_weight: float = 0.25
+    unit_codes: bool = False
 
     def setup(self) -> None:
         width, phis = self.code_width, self.num_phis or len(self.pyramid)
         bound = 1.0 / self.codebook_size
-        self.codebook = self.param("codebook", _uniform(bound), (self.codebook_size, width))
+        codebook = self.param("codebook", _uniform(bound), (self.codebook_size, width))
+        self.codebook = unit_norm(codebook) if self.unit_codes else codebook
         if self.phi_ratio:
             fan_in = 9 * width
             self.phi_kernel = self.param("phi_kernel", _uniform(fan_in**-0.5), (phis, 3, 3, width, width))
@@ -203,6 +206,15 @@ class Quantizer(nn.Module):
             rest = rest - told
         return jnp.concatenate(tokens, axis=1)
 
+    def asked(self, features_BxhxwxC: jax.Array) -> jax.Array:
+        """What is looked up on the way of `encode`: [B, L, C], scales coarse to fine."""
+        rest = self._checked(features_BxhxwxC)
+        asked = []
+        for k in range(len(self.pyramid)):
+            asked.append(self.next_scale_input(rest, k))
+            rest = rest - self._tell_scale(rest, k)[1]
+        return jnp.concatenate(asked, axis=1)
+
     def decode(self, tokens_BxL: jax.Array, scales: int | jax.Array | None = None) -> jax.Array:
         """Algorithm 2: tokens of all scales, or of the first `scales` (may be traced) -> f_hat [B, h, w, C]."""
         f_hat = 0.0
@@ -212,7 +224,7 @@ class Quantizer(nn.Module):
         return f_hat
 
     def next_scale_input(self, f_hat_BxhxwxC: jax.Array, k: int) -> jax.Array:
-        """What the transformer is given to predict scale k: the sum so far at that scale, [B, l_k, C]."""
+        """A full map at scale k, [B, l_k, C]; of the sum so far it is what the transformer predicts scale k from."""
         side = self.pyramid.sides[k]
         shape = (f_hat_BxhxwxC.shape[0], side * side, self.code_width)
         return area_downsample(f_hat_BxhxwxC, side).reshape(shape)
@@ -227,11 +239,14 @@ class Quantizer(nn.Module):
             return jnp.zeros((tokens_BxL.shape[0], 0, self.code_width), jnp.float32)
         return jnp.concatenate(inputs, axis=1)
 
-    def __call__(self, features_BxhxwxC: jax.Array) -> Quantized:
+    def __call__(self, features_BxhxwxC: jax.Array, kept_B: jax.Array | None = None) -> Quantized:
         """Training forward.
 
         The loss is the mean over scales of `commitment_weight` mse(sg(f_hat_k), f) + mse(f_hat_k, sg(f))
         with the running sum f_hat_k, so every code and phi collects from all later sums.
+
+        With `kept_B` (quantizer dropout) f_hat of a picture ends after its first `kept_B` scales, and so do
+        its terms of the loss; tokens are told of all scales whatever is kept.
         """
         features = self._checked(features_BxhxwxC)
         target = jax.lax.stop_gradient(features)
@@ -239,10 +254,11 @@ class Quantizer(nn.Module):
         for k in range(len(self.pyramid)):
             tokens_Bxl, told = self._tell_scale(rest, k)
             tokens.append(tokens_Bxl)
-            f_hat = f_hat + told
             rest = rest - jax.lax.stop_gradient(told)
-            commitment = jnp.mean(jnp.square(jax.lax.stop_gradient(f_hat) - features))
-            loss = loss + self.commitment_weight * commitment + jnp.mean(jnp.square(f_hat - target))
+            kept = 1.0 if kept_B is None else (k < kept_B)[:, None, None, None]
+            f_hat = f_hat + kept * told
+            commitment = jnp.mean(kept * jnp.square(jax.lax.stop_gradient(f_hat) - features))
+            loss = loss + self.commitment_weight * commitment + jnp.mean(kept * jnp.square(f_hat - target))
         decoder_input = features + jax.lax.stop_gradient(f_hat - features)
         return Quantized(decoder_input, loss / len(self.pyramid), jnp.concatenate(tokens, axis=1), f_hat)
 

@@ -36,6 +36,7 @@ class TokenizerConfig:
       lookup: "l2" or "cosine" nearest-code search.
       commitment_weight: weight of the commitment part of the quantizer loss.
       dropout: in residual blocks, training only.
+      unit_codes: codes are brought to length 1 before they are looked up or added.
 
     Raises:
       InputError: naming the field that cannot be.
@@ -54,6 +55,7 @@ class TokenizerConfig:
     lookup: str = "l2"
     commitment_weight: float = 0.25
     dropout: float = 0.0
+    unit_codes: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "pyramid", Pyramid.parse(self.pyramid))
@@ -88,14 +90,16 @@ class TokenizerConfig:
         return self.downsampling * self.pyramid.final_side
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values only, ready for JSON."""
+        """Plain values only, ready for JSON; without `unit_codes` where it is off, as models written before it."""
         values = dataclasses.asdict(self)
+        if not self.unit_codes:
+            del values["unit_codes"]
         return values | {"pyramid": list(self.pyramid.sides), "channel_multipliers": list(self.channel_multipliers)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TokenizerConfig:
         """Inverse of `to_dict`; an unknown or missing field is an error that names it."""
-        return config_from_dict(cls, values, "tokenizer")
+        return config_from_dict(cls, {"unit_codes": False, **values}, "tokenizer")
 
 
 class TokenizerOutput(NamedTuple):
@@ -123,7 +127,14 @@ class Tokenizer(nn.Module):
         self.encoder = Encoder(*shared, c.encoder_blocks, c.code_width, c.norm_groups, c.dropout, wide)
         self.decoder = Decoder(*shared, c.decoder_blocks, c.norm_groups, c.dropout, self.dtype)
         self.quantizer = Quantizer(
-            c.pyramid, c.codebook_size, c.code_width, c.num_phis, c.phi_ratio, c.lookup, c.commitment_weight
+            c.pyramid,
+            c.codebook_size,
+            c.code_width,
+            c.num_phis,
+            c.phi_ratio,
+            c.lookup,
+            c.commitment_weight,
+            c.unit_codes,
         )
         self.pre_quantizer = conv(c.code_width, wide, "pre_quantizer")
         self.post_quantizer = conv(c.code_width, self.dtype, "post_quantizer")
@@ -149,8 +160,17 @@ class Tokenizer(nn.Module):
         """Teacher-forced inputs [B, L - l_1, C] of all scales but the first."""
         return self.quantizer.transformer_input(tokens_BxL)
 
-    def __call__(self, image_BxHxWx3: jax.Array, deterministic: bool = True) -> TokenizerOutput:
-        """Training forward; needs a `dropout` key where the config has dropout and not deterministic."""
-        quantized = self.quantizer(self.features(image_BxHxWx3, deterministic))
+    def asked(self, image_BxHxWx3: jax.Array) -> jax.Array:
+        """Picture in [-1, 1] -> what is looked up in the codebook to encode it, [B, L, C]."""
+        return self.quantizer.asked(self.features(image_BxHxWx3))
+
+    def __call__(
+        self, image_BxHxWx3: jax.Array, deterministic: bool = True, kept_scales_B: jax.Array | None = None
+    ) -> TokenizerOutput:
+        """Training forward; needs a `dropout` key where the config has dropout and not deterministic.
+
+        `kept_scales_B`: see `Quantizer`; None keeps all.
+        """
+        quantized = self.quantizer(self.features(image_BxHxWx3, deterministic), kept_scales_B)
         reconstruction = self.decode_features(quantized.decoder_input, deterministic)
         return TokenizerOutput(reconstruction, quantized.loss, quantized.tokens)
