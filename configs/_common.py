@@ -52,8 +52,10 @@ def common(stage: str) -> ConfigDict:
     c.data = ConfigDict()
     c.data.kind = "tfds"  # shapes, folder, tfds
     c.data.options = ConfigDict()  # of the kind; see var-jax data check --help
+    c.data.store = None  # stage 2: tokens of those pictures, made by var-jax tokenize; then the pictures are not read
     c.data.enlarge = 1.125  # shorter side before the crop, over the model's picture size
     c.data.flip = False  # random left-right flip
+    c.data.bad_share = 0.05  # of pictures that may be damaged; they are left out
     c.data.workers = 8  # processes that decode pictures; 0: in this one
 
     c.optimizer = ConfigDict()  # AdamW

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,7 +19,8 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from var_jax.errors import InputError
-from var_jax.formats.bucket import open_folder
+from var_jax.formats.bucket import in_bucket, open_folder
+from var_jax.formats.checksums import damage
 from var_jax.interop import tokenizer as tokenizer_interop
 from var_jax.interop import transformer as transformer_interop
 from var_jax.model_directory import CONFIG_FILE, Model, read_model
@@ -111,6 +113,11 @@ def _read_trained(workdir: epath.Path) -> Model:
 def _restore(workdir: epath.Path, step: int, abstract: Any) -> Any:
     """The checkpoint's weights as float32 numpy arrays, checked against the shapes the run states."""
     folder = workdir / CHECKPOINTS / str(step) / WEIGHTS
+    if not in_bucket(workdir) and (found := damage(Path(folder.parent), WEIGHTS)):
+        raise InputError(
+            f"{folder}: the checkpoint is damaged ({found}); resume the run, which puts it aside and goes on from the "
+            "one before"
+        )
     restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray, dtype=np.float32), abstract)
     try:
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:

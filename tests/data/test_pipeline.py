@@ -47,7 +47,9 @@ def test_what_a_batch_holds(unbroken):
         "images": ((BATCH, SIZE, SIZE, 3), np.uint8),
         "labels": ((BATCH,), np.int32),
         "indices": ((BATCH,), np.int64),
+        "skipped": ((BATCH,), np.int64),
     }
+    assert (batch["skipped"] == -1).all()
     np.testing.assert_array_equal(batch["labels"], SOURCE.labels()[batch["indices"]])
     untouched = take(2, size=20, enlarge=1.0, flip=False)
     for image, index in zip(untouched[1]["images"], untouched[1]["indices"], strict=True):
@@ -108,16 +110,23 @@ def test_workers_change_nothing(unbroken):
     assert_same(take(9, workers=2, start_step=3), unbroken[3:])
 
 
-def test_a_worker_names_the_damaged_picture(tmp_path):
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_next_picture_stands_in_for_a_damaged_one(tmp_path, workers):
     (tmp_path / "a").mkdir()
-    for i in range(6):
+    for i in range(30):
         Image.new("RGB", (20, 20)).save(tmp_path / "a" / f"{i}.png")
     source = Folder("train", tmp_path, 0.2)
-    damaged = source.file(0)
-    damaged.write_bytes(b"rubbish")
-    for workers in (0, 1):
-        with pytest.raises(InputError, match=damaged.name):
-            take(3, source=source, batch_size=2, workers=workers)
+    for place in (0, 3, 4):
+        source.file(place).write_bytes(b"rubbish")
+    (batch,) = take(1, source=source, batch_size=len(source), workers=workers)
+    stands_in = {int(s): int(i) for s, i in zip(batch["skipped"], batch["indices"], strict=True) if s >= 0}
+    assert stands_in == {0: 1, 3: 5, 4: 5}
+    batches = list(epoch_batches(source, SIZE, len(source), workers=workers))
+    assert sorted(batches[0]["skipped"][batches[0]["mask"] == 0]) == [0, 3, 4]
+    for place in range(len(source)):
+        source.file(place).write_bytes(b"rubbish")
+    with pytest.raises(InputError, match="cannot be read as a picture"):
+        take(1, source=source, batch_size=2, workers=workers)
 
 
 def test_validation_shows_every_picture_once():

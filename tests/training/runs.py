@@ -16,8 +16,7 @@ from var_jax.training.loop import Run
 
 def last_state(config, workdir):
     run = Run(config, epath.Path(workdir))
-    run.checkpoints.close()
-    run.reporter.close()
+    run.close()
     return jax.device_get(run.state)
 
 

@@ -82,7 +82,7 @@ def _three_steps(config, workdir, devices):
         for _ in range(3):
             run.state, out = run._step(run.state, run.task.fixed, run._put(next(batches)))
             metrics.append(jax.device_get(out))
-    run.checkpoints.close()
+    run.close()
     return metrics, jax.device_get(run.state.params)
 
 
@@ -91,10 +91,10 @@ def test_resume_into_another_mesh(finished, tmp_path):
     shorter = tmp_path / "run"
     first = Run(config, epath.Path(shorter), jax.devices()[:1])
     first.checkpoints.save(first.state, 0)
-    first.checkpoints.close()
+    first.close()
     fields = tiny.transformer(finished / "tokenizer", steps=8, mesh={"data": 2, "fsdp": 2, "tensor": 2})
     second = Run(fields, epath.Path(shorter))
-    second.checkpoints.close()
+    second.close()
     assert second.state.params["blocks"]["mlp_in_kernel"].sharding.spec == jax.P(None, "fsdp", "tensor")
     equal(jax.device_get(first.state), jax.device_get(second.state))
 
@@ -161,7 +161,7 @@ def test_impossible_configs_are_one_line_and_leave_no_run(tmp_path, changes, mes
 def test_fine_tuning_takes_what_fits(finished, tmp_path, capsys):
     continued = tiny.transformer(finished / "tokenizer", init_from=str(finished / "transformer"))
     run = Run(continued, epath.Path(tmp_path / "same"))
-    run.checkpoints.close()
+    run.close()
     given = read_any_model(finished / "transformer").transformer_params
     equal(jax.device_get(run.state.params), given)
     assert "freshly drawn: nothing" in capsys.readouterr().out

@@ -23,7 +23,7 @@ def tokenizer(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokenizer")
     run = Run(tiny.tokenizer(), epath.Path(folder), jax.devices()[:1])
     run.checkpoints.save(run.state, 0)
-    run.checkpoints.close()
+    run.close()
     return folder
 
 
@@ -40,7 +40,7 @@ def five_steps(config, workdir, devices=None):
     with jax.set_mesh(run.mesh):
         for _ in range(5):
             run.state, _ = run._step(run.state, run.task.fixed, run._put(next(batches)))
-    run.checkpoints.close()
+    run.close()
     assert int(run.state.bad_step) == -1
     return first, jax.device_get(run.state.params)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from var_jax.cli.data_options import add_data_options, data_options
 from var_jax.data.examples import KINDS, write_examples
 from var_jax.data.report import report
 from var_jax.data.tfds import prepare
@@ -30,16 +31,8 @@ def _add_example(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_check(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--kind", required=True, help="shapes, folder or tfds")
+    add_data_options(parser, "shapes, folder, tfds or tokens")
     parser.add_argument("--read", action="store_true", help="read every picture, to find damaged ones")
-    options = parser.add_argument_group("options of the kind, as in a config")
-    options.add_argument("--path", metavar="DIR", help="folder: where its class folders are")
-    options.add_argument("--name", help="tfds: its name")
-    options.add_argument("--data-dir", metavar="DIR", help="tfds: where it was prepared")
-    options.add_argument("--validation-share", type=float, help="folder, tfds: share of pictures to validate with")
-    options.add_argument("--seed", type=int, help="shapes, folder")
-    options.add_argument("--size", type=int, help="shapes: side of the pictures")
-    options.add_argument("--count", type=int, help="shapes: number of pictures")
     parser.set_defaults(act=_check)
 
 
@@ -59,7 +52,5 @@ def _example(args: argparse.Namespace) -> None:
 
 
 def _check(args: argparse.Namespace) -> None:
-    names = ("path", "name", "data_dir", "validation_share", "seed", "size", "count")
-    options = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    for line in report(args.kind, args.read, **options):
+    for line in report(args.kind, args.read, **data_options(args)):
         print(line, flush=True)

@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "reconstruct": ("reconstruct", "draw a picture's reconstruction scale by scale"),
     "measure": ("measure", "judge a trained model by a classifier of its own data's pictures"),
     "data": ("data", "prepare a data set, or say what one holds"),
+    "tokenize": ("tokenize", "encode a data set once, into a store of tokens to train from"),
     "parity": ("parity", "run the PyTorch reference beside this package and print the differences"),
 }
 

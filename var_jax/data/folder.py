@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from var_jax.data.images import read_image
-from var_jax.data.sources import check_share
+from var_jax.data.sources import IMAGES, check_share
 from var_jax.errors import InputError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -35,6 +35,8 @@ class Folder:
       InputError: on a missing folder, one without class folders, a class without pictures, a class with one picture
         that would have to be split, and if not one of the pictures can be read.
     """
+
+    holds = IMAGES
 
     def __init__(self, split: str, path: str | os.PathLike[str], validation_share: float = 0.05, seed: int = 0) -> None:
         check_share(validation_share)

@@ -2,8 +2,12 @@
 
 Training sees an endless sequence of examples: the source's pictures, shuffled anew for each epoch. Step s takes
 examples s B .. (s+1) B - 1 of it, B being the batch over all processes, and process p of P takes the p-th part of
-those. What is random about an example depends on the seed and its number in the sequence. So a run that starts at
-step s needs no state and no replay, and the number of processes, workers or threads changes nothing.
+those. What is random about an example depends on the seed, its picture and the epoch. So a run that starts at step s
+needs no state and no replay, and the number of processes, workers or threads changes nothing.
+
+A store of tokens is read like a source of pictures: each epoch takes another of its crops, in turn.
+
+A picture that cannot be read is left out: training takes the next one in the source in its place, validation none.
 
 Worker processes are spawned: a script that asks for them keeps its own doings under `if __name__ == "__main__"`.
 """
@@ -21,11 +25,13 @@ import grain
 import numpy as np
 from absl import flags
 
-from var_jax.data.sources import Source
+from var_jax.data.reading import TrainingCrops, seeds
+from var_jax.data.sources import IMAGES, TOKENS, Source
 from var_jax.data.transforms import Crop
 from var_jax.errors import InputError
 
 Batch = dict[str, np.ndarray]
+NO_LABEL = -1  # of what stands where no picture is
 
 
 def train_batches(
@@ -45,7 +51,7 @@ def train_batches(
     """Batches for training from `start_step` on, without end; `close()` of the iterator stops its workers.
 
     Args:
-      source: where pictures come from.
+      source: where pictures, or stored tokens, come from.
       size: side of the pictures in a batch, in pixels.
       batch_size: examples of a step over all processes, B.
       seed: fixes order and crops, 0 or more.
@@ -58,19 +64,21 @@ def train_batches(
       prefetch: batches kept ready, by each worker or by this process; with 0 (and no workers) none is read ahead.
 
     Returns:
-      An iterator over {"images": uint8 [b, size, size, 3], "labels": int32 [b], "indices": int64 [b]} with b = B / P;
-      the indices are the pictures' places in `source`.
+      An iterator over {"images": uint8 [b, size, size, 3], "labels": int32 [b], "indices": int64 [b], "skipped":
+      int64 [b]} with b = B / P; indices are the pictures' places in `source`, `skipped` the place of a damaged
+      picture that this one stands in for, or -1. From a store "tokens", int32 [b, L], come in place of the images.
 
     Raises:
-      InputError: if a number is out of range. The iterator raises what the source does on a damaged picture.
+      InputError: if a number is out of range. The iterator raises what the source does if a hundred pictures in a
+        row are damaged, or anything is in a store.
     """
     _check(batch_size, process_index, process_count, workers, prefetch)
-    if seed < 0 or start_step < 0:
-        raise InputError(f"seed {seed} and start_step {start_step} must be 0 or more")
-    order_seed, crop_seed = (int(word) for word in np.random.SeedSequence(seed).generate_state(2, np.uint32))
-    crop = Crop(size, enlarge, flip)
-    examples = grain.MapDataset.source(_Numbered(source)).shuffle(seed=order_seed).repeat()
-    examples = examples.random_map(_TrainingCrop(crop), seed=crop_seed)
+    if start_step < 0:
+        raise InputError(f"start_step {start_step} must be 0 or more")
+    order_seed, crop_seed = seeds(seed)
+    crops = TrainingCrops(source, Crop(size, enlarge, flip), crop_seed)
+    examples = grain.MapDataset.range(len(source)).shuffle(seed=order_seed).repeat()
+    examples = examples.map_with_index(_Training(crops))
     parts = examples.batch(batch_size // process_count, drop_remainder=True)
     return _iterate(parts[start_step * process_count + process_index :: process_count], workers, prefetch)
 
@@ -89,14 +97,48 @@ def epoch_batches(
     """Batches for validation: every picture once, in the source's order, cut from the middle.
 
     The arguments are those of `train_batches`. A batch has the same keys and "mask", float32 [b]: 1 for a picture and
-    0 for the filling of the last batch, which is black, of class 0 and has the index -1. Every process gets the same
-    number of batches.
+    0 for the filling of the last batch and in the place of a damaged picture, which is black, of class 0 and has the
+    index -1. Every process gets the same number of batches.
     """
     _check(batch_size, process_index, process_count, workers, prefetch)
     padded = steps_per_epoch(len(source), batch_size) * batch_size
     examples = grain.MapDataset.range(padded).map(_Validation(source, Crop(size, enlarge)))
     parts = examples.batch(batch_size // process_count, drop_remainder=True)
     return _iterate(parts[process_index::process_count], workers, prefetch)
+
+
+def cut_batches(
+    source: Source,
+    split: str,
+    crops: int,
+    size: int,
+    batch_size: int,
+    seed: int,
+    start: int,
+    stop: int,
+    *,
+    enlarge: float = 1.125,
+    flip: bool = False,
+    workers: int = 0,
+    prefetch: int = 2,
+) -> Iterator[Batch]:
+    """Pictures `start` to `stop` - 1 in the source's order, with the crops that training or validation sees of them.
+
+    Args:
+      split: "train" for crops 0 .. `crops` - 1 of `train_batches`, "validation" for that of `epoch_batches`.
+      crops: crops a picture; 1 for validation.
+      batch_size: pictures of a batch.
+      The others are those of `train_batches`.
+
+    Returns:
+      An iterator over batches as of `train_batches` with "images" [b, crops, size, size, 3]. The filling of the last
+      batch, and of a damaged picture in validation, is black and has the label and the index -1.
+    """
+    _check(batch_size, 0, 1, workers, prefetch)
+    cuts = _Cuts(TrainingCrops(source, Crop(size, enlarge, flip), seeds(seed)[1]), split, crops, stop)
+    padded = steps_per_epoch(stop - start, batch_size) * batch_size
+    examples = grain.MapDataset.range(start, start + padded).map(cuts)
+    return _iterate(examples.batch(batch_size, drop_remainder=True), workers, prefetch)
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:
@@ -135,38 +177,73 @@ def _outlive_sigterm(index: int, count: int) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Numbered:
-    """The source with each picture's index beside it."""
+class _Training(grain.transforms.MapWithIndex):
+    """From an example's number in the endless sequence, and its picture's index, to the example."""
 
-    source: Source
+    crops: TrainingCrops
 
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        index = operator.index(index)
-        image, label = self.source[index]
-        return {"images": image, "labels": np.int32(label), "indices": np.int64(index)}
-
-
-@dataclasses.dataclass(frozen=True)
-class _TrainingCrop(grain.transforms.RandomMap):
-    crop: Crop
-
-    def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        return element | {"images": self.crop.training(element["images"], rng)}
+    def map_with_index(self, number: int, index: int) -> dict[str, Any]:
+        source = self.crops.source
+        index, epoch = operator.index(index), operator.index(number) // len(source)
+        if source.holds == TOKENS:
+            tokens, label = source.crop(index, epoch)
+            return _example(TOKENS, tokens, label, index)
+        picture = self.crops.read(index)
+        return _example(IMAGES, self.crops.cut(picture, epoch), picture.label, picture.index, picture.skipped)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Validation(grain.transforms.Map):
-    """From an example's number to the picture, or to the filling after the last one."""
+    """From an example's number to the middle of a picture, or to the filling after the last one."""
 
     source: Source
     crop: Crop
 
     def map(self, element: int) -> dict[str, Any]:
-        if element >= len(self.source):
-            black = np.zeros((self.crop.size, self.crop.size, 3), np.uint8)
-            return {"images": black, "labels": np.int32(0), "indices": np.int64(-1), "mask": np.float32(0)}
-        example = _Numbered(self.source)[element]
-        return example | {"images": self.crop.validation(example["images"]), "mask": np.float32(1)}
+        index, skipped = operator.index(element), -1
+        if index < len(self.source):
+            try:
+                held, label = self.source[index]
+            except InputError:
+                if self.source.holds == TOKENS:
+                    raise
+                skipped = index
+            else:
+                if label >= 0:
+                    held = held if self.source.holds == TOKENS else self.crop.validation(held)
+                    return _example(self.source.holds, held, label, index) | {"mask": np.float32(1)}
+        return _example(self.source.holds, self._filling(), 0, -1, skipped) | {"mask": np.float32(0)}
+
+    def _filling(self) -> np.ndarray:
+        if self.source.holds == TOKENS:
+            return np.zeros_like(self.source[0][0])
+        return np.zeros((self.crop.size, self.crop.size, 3), np.uint8)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Cuts(grain.transforms.Map):
+    """From a picture's index to `count` crops of it: training's, or the one of validation."""
+
+    crops: TrainingCrops
+    split: str
+    count: int
+    stop: int
+
+    def map(self, element: int) -> dict[str, Any]:
+        index, size = operator.index(element), self.crops.crop.size
+        black = np.zeros((self.count, size, size, 3), np.uint8)
+        if index >= self.stop:
+            return _example(IMAGES, black, NO_LABEL, -1)
+        if self.split == "train":
+            picture = self.crops.read(index)
+            cut = np.stack([self.crops.cut(picture, number) for number in range(self.count)])
+            return _example(IMAGES, cut, picture.label, picture.index, picture.skipped)
+        try:
+            image, label = self.crops.source[index]
+        except InputError:
+            return _example(IMAGES, black, NO_LABEL, -1, index)
+        return _example(IMAGES, self.crops.crop.validation(image)[None], label, index)
+
+
+def _example(holds: str, held: np.ndarray, label: int, index: int, skipped: int = -1) -> dict[str, Any]:
+    return {holds: held, "labels": np.int32(label), "indices": np.int64(index), "skipped": np.int64(skipped)}

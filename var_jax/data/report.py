@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from var_jax.data.sources import SPLITS, Source, make_source
+from var_jax.data.damage import BAD_SHARE
+from var_jax.data.sources import SPLITS, TOKENS, Source, make_source
 from var_jax.errors import InputError
 
 _CLASSES_IN_FULL = 40  # a data set of more classes is summed up
@@ -22,7 +23,7 @@ def report(kind: str, read: bool, **options: Any) -> Iterator[str]:
       **options: see `make_source`.
 
     Raises:
-      InputError: if the data set cannot be used, or `read` found a picture that cannot be read.
+      InputError: if the data set cannot be used, or `read` found more damaged pictures than training would bear.
     """
     for split in SPLITS:
         source = make_source(kind, split, **options)
@@ -30,11 +31,7 @@ def report(kind: str, read: bool, **options: Any) -> Iterator[str]:
         if kind != "tfds" or read:
             yield from _class_lines(source)
         if read:
-            damaged = list(_damaged(source))
-            if damaged:
-                more = f" (and {len(damaged) - 1} more)" if len(damaged) > 1 else ""
-                raise InputError(f"{damaged[0]}{more}; repair or remove what is damaged")
-            yield f"{split}: every picture can be read"
+            yield from _damage_lines(source, split)
     if kind == "tfds" and not read:
         yield "how many pictures a class has: only by reading everything, add --read"
 
@@ -50,9 +47,19 @@ def _class_lines(source: Source) -> Iterator[str]:
     yield f"  {np.median(counts):.0f} pictures a class in the middle; fewest: {few}, most: {many}"
 
 
-def _damaged(source: Source) -> Iterator[InputError]:
+def _damage_lines(source: Source, split: str) -> Iterator[str]:
+    """Every damaged picture; too many of them, or one in a store of tokens, are an error."""
+    damaged = []
     for index in range(len(source)):
         try:
             source[index]
         except InputError as error:
-            yield error
+            if source.holds == TOKENS:
+                raise
+            damaged.append(error)
+            yield f"{split} picture {index}: {error}"
+    if len(damaged) > BAD_SHARE * len(source):
+        more = f" (and {len(damaged) - 1} more)" if len(damaged) > 1 else ""
+        raise InputError(f"{damaged[0]}{more}; repair or remove what is damaged")
+    left = f"{len(damaged)} of {len(source)} pictures cannot be read and will be left out"
+    yield f"{split}: {left if damaged else 'every picture can be read'}"

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from var_jax.data.sources import IMAGES
 from var_jax.errors import InputError
 
 CLASS_NAMES = (
@@ -51,6 +52,7 @@ class Shapes:
     count: int | None = None
     seed: int = 0
 
+    holds = IMAGES
     class_names = CLASS_NAMES
 
     def __post_init__(self) -> None:

@@ -17,12 +17,22 @@ _KINDS = {
     "shapes": ("var_jax.data.shapes", "Shapes"),
     "folder": ("var_jax.data.folder", "Folder"),
     "tfds": ("var_jax.data.tfds", "Tfds"),
+    "tokens": ("var_jax.data.token_store", "TokenStore"),
 }
+
+# Under which name a batch carries what a source holds: pictures, or tokens made of them before.
+IMAGES, TOKENS = "images", "tokens"
 
 
 class Source(Protocol):
-    """The pictures of one split, in any order and from any thread; it can be pickled for worker processes."""
+    """The pictures of one split, in any order and from any thread; it can be pickled for worker processes.
 
+    Attributes:
+      holds: IMAGES as a rule; a source that holds TOKENS is a `TokenStore`, or a view of one.
+      class_names: by class id.
+    """
+
+    holds: str
     class_names: tuple[str, ...]
 
     def __len__(self) -> int: ...
@@ -43,7 +53,7 @@ class Spread:
         """A view of `source`."""
         self._source = source
         self._places = np.linspace(0, len(source) - 1, min(count, len(source))).round().astype(int)
-        self.class_names = source.class_names
+        self.class_names, self.holds = source.class_names, source.holds
 
     def __len__(self) -> int:
         return len(self._places)
@@ -56,9 +66,9 @@ def make_source(kind: str, split: str, **options: Any) -> Source:
     """Opens one split of a data set.
 
     Args:
-      kind: "shapes", "folder" or "tfds".
+      kind: "shapes", "folder", "tfds", or "tokens" for a store that `var-jax tokenize` made.
       split: "train" or "validation".
-      **options: what `Shapes`, `Folder` or `Tfds` takes.
+      **options: what `Shapes`, `Folder`, `Tfds` or `TokenStore` takes.
 
     Raises:
       InputError: if kind, split or an option is unknown or missing, or the data set cannot be used.

@@ -16,7 +16,7 @@ from etils import epath
 from PIL import Image, ImageOps
 
 from var_jax.data.images import to_rgb
-from var_jax.data.sources import check_share
+from var_jax.data.sources import IMAGES, check_share
 from var_jax.errors import InputError
 
 # What a data set cannot be downloaded without: files that their owner hands out after registration.
@@ -43,6 +43,8 @@ class Tfds:
     Raises:
       InputError: if the data set is unknown, not prepared, not in ArrayRecord files, or has no picture or label.
     """
+
+    holds = IMAGES
 
     def __init__(
         self, split: str, name: str, data_dir: str | os.PathLike[str] | None = None, validation_share: float = 0.05

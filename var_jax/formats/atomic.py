@@ -35,10 +35,15 @@ def local_target(path: str | os.PathLike[str]) -> Path:
 
 
 @contextlib.contextmanager
-def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_file(path: str | os.PathLike[str], temporary_name: str | None = None) -> Iterator[Path]:
     """Yields a temporary path to write; it becomes `path` when the body ends well, replacing an old file.
 
     Missing parent folders are made. The temporary exists, empty, when the body starts.
+
+    Args:
+      path: what is written.
+      temporary_name: by default another one each time. What a killed process left under a fixed name is written
+        over by the next attempt; two processes must not use the same at once.
 
     Raises:
       InputError: if `path` is something else than a file, or the disk or the permissions forbid it.
@@ -54,7 +59,7 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
             kind = "a folder" if stat.S_ISDIR(found) else "not a regular file"
             raise InputError(f"{path}: cannot be written because it is {kind}; choose another path")
         _make_parents(target.parent, made)
-        with open(temporary, "xb") as file:
+        with open(temporary, "wb" if temporary_name else "xb") as file:
             mode = os.fstat(file.fileno()).st_mode
 
     def finish(temporary: Path) -> None:
@@ -63,7 +68,7 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         _flush(temporary)
         os.replace(temporary, target)
 
-    with _staged(path, target, made, prepare, finish) as temporary:
+    with _staged(path, target, made, prepare, finish, temporary_name) as temporary:
         yield temporary
 
 
@@ -108,10 +113,11 @@ def _staged(
     made: list[Path],
     prepare: Callable[[Path], None],
     finish: Callable[[Path], None],
+    temporary_name: str | None = None,
 ) -> Iterator[Path]:
     """prepare, body, finish; on any failure removes the temporary and the folders in `made`."""
     # The name is short and hidden: a long target name must not overflow, and a glob must not find it.
-    temporary = target.parent / f".{uuid.uuid4().hex}.tmp"
+    temporary = target.parent / (temporary_name or f".{uuid.uuid4().hex}.tmp")
     try:
         prepare(temporary)
         yield temporary
@@ -121,19 +127,19 @@ def _staged(
         for folder in reversed(made):
             with contextlib.suppress(OSError):  # somebody else has put something there meanwhile
                 os.rmdir(folder)
-        if isinstance(error, OSError) and _is_about(error, target, temporary):
-            raise _unwritable(path, error) from error
+        if isinstance(error, OSError) and is_about(error, target, temporary):
+            raise unwritable(path, error) from error
         raise
     _flush_folder(target.parent)
 
 
-def _unwritable(path: str | os.PathLike[str], error: OSError) -> InputError:
+def unwritable(path: str | os.PathLike[str], error: OSError) -> InputError:
     """The sentence for a file or folder that the system did not let us write."""
     remedy = "free some space or choose another place" if error.errno in _FULL else "choose a place you may write to"
     return InputError(f"{path}: cannot be written ({error.strerror or error}); {remedy}")
 
 
-def _is_about(error: OSError, target: Path, temporary: Path) -> bool:
+def is_about(error: OSError, target: Path, temporary: Path) -> bool:
     """Whether the error came from our writing, and not from another file that the body was reading."""
     if error.filename is None:
         return error.errno in _WRITING

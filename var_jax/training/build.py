@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 from etils import epath
 
-from var_jax.data.sources import Source, Spread, make_source
+from var_jax.data.sources import SPLITS, TOKENS, Source, Spread, make_source
 from var_jax.errors import InputError
 from var_jax.interop.names import Params, flatten, unflatten
 from var_jax.model_directory import CONFIG_FILE, Model, save_model
@@ -29,19 +29,23 @@ _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float64": jnp.floa
 
 
 def make_sources(config: ml_collections.ConfigDict) -> tuple[Source, Source]:
-    """Training pictures, and those of the validation set that evaluations look at."""
-    options = dict(config.data.options)
-    training, validation = (make_source(config.data.kind, split, **options) for split in ("train", "validation"))
+    """Training pictures or stored tokens, and those of the validation set that evaluations look at."""
+    kind, options = config.data.kind, dict(config.data.options)
+    if config.data.store:
+        kind, options = TOKENS, {"path": config.data.store}
+    if kind == TOKENS and config.stage == "tokenizer":
+        raise InputError("config data.store: a tokenizer learns from pictures, leave it None")
+    training, validation = (make_source(kind, split, **options) for split in SPLITS)
     return training, Spread(validation, config.evaluate_pictures)
 
 
 def make_task(
-    config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh, class_names: Sequence[str]
+    config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh, source: Source
 ) -> TokenizerTask | TransformerTask:
-    """The stage that the config names.
+    """The stage that the config names, for what `source` holds.
 
     Raises:
-      InputError: for an unknown stage or type, or a tokenizer that is missing.
+      InputError: for an unknown stage or type, or a tokenizer that is missing or did not make the stored tokens.
     """
     if config.dtype not in _DTYPES:
         raise InputError(f"config dtype '{config.dtype}': expected bfloat16, float32 or float64")
@@ -52,7 +56,9 @@ def make_task(
         return TokenizerTask(TokenizerConfig(**config.model), config.loss, dtype)
     if config.stage != "transformer":
         raise InputError(f"config stage '{config.stage}': expected tokenizer or transformer")
-    tokenizer = _tokenizer(config)
+    tokenizer, class_names = _tokenizer(config), source.class_names
+    if source.holds == TOKENS:
+        source.require(tokenizer.fingerprints["tokenizer"], config.tokenizer)
     module = Transformer(
         _transformer_config(config, tokenizer.tokenizer_config, len(class_names)),
         dtype,

@@ -12,8 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import ml_collections
+import numpy as np
 from etils import epath
+from jax.experimental import multihost_utils
 
 from var_jax.errors import InputError
 from var_jax.training_directory import FORMAT, FORMAT_VERSION, RUN_FILE, read_run
@@ -109,7 +112,16 @@ def plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 # What may change between runs in one directory: where and how often, never what is learned.
-_FREE = ("report_every", "evaluate_every", "checkpoint_every", "keep_checkpoints", "mesh", "sharding", "data.workers")
+_FREE = (
+    "report_every",
+    "evaluate_every",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "mesh",
+    "sharding",
+    "data.bad_share",
+    "data.workers",
+)
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
@@ -127,7 +139,7 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
 
 
 def claim_directory(workdir: epath.Path, config: ml_collections.ConfigDict, about: dict[str, Any]) -> None:
-    """Makes `workdir` this config's, or checks that it already is.
+    """Makes `workdir` this config's, or checks that it already is; of several processes the first one does it for all.
 
     Args:
       workdir: local or a bucket.
@@ -137,6 +149,21 @@ def claim_directory(workdir: epath.Path, config: ml_collections.ConfigDict, abou
     Raises:
       InputError: if the directory holds something else, or a run of another config.
     """
+    refusal = None
+    if jax.process_index() == 0:
+        try:
+            _claim(workdir, config, about)
+        except (InputError, OSError) as error:
+            refusal = error
+    if jax.process_count() > 1:
+        refused = multihost_utils.broadcast_one_to_all(np.int32(refusal is not None))
+        if refused and refusal is None:
+            refusal = InputError(f"{workdir}: the first process was refused it, see there")
+    if refusal is not None:
+        raise refusal
+
+
+def _claim(workdir: epath.Path, config: ml_collections.ConfigDict, about: dict[str, Any]) -> None:
     file = workdir / RUN_FILE
     if file.exists():
         stored = read_run(workdir)
@@ -146,10 +173,10 @@ def claim_directory(workdir: epath.Path, config: ml_collections.ConfigDict, abou
                 f"{workdir}: holds a run of another config ({'; '.join(changed[:6])}): choose another --workdir"
             )
         return
-    if workdir.exists() and any(workdir.iterdir()):
+    temporary = workdir / f"{RUN_FILE}.tmp"  # a process killed here may have left it
+    if workdir.exists() and any(item.name != temporary.name for item in workdir.iterdir()):
         raise InputError(f"{workdir}: is not empty and holds no run of var_jax: choose another --workdir")
     workdir.mkdir(parents=True, exist_ok=True)
     content = {"format": FORMAT, "format_version": FORMAT_VERSION, **about, "config": plain(config)}
-    temporary = workdir / f"{RUN_FILE}.tmp"
     temporary.write_text(json.dumps(content, indent=2) + "\n")
     temporary.replace(file)

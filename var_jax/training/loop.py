@@ -22,14 +22,18 @@ import optax
 from etils import epath
 
 from var_jax.data import pipeline
+from var_jax.data.damage import BAD_PICTURES_FILE, BadPictures
+from var_jax.data.sources import SPLITS
 from var_jax.errors import InputError
-from var_jax.formats.bucket import open_folder
+from var_jax.formats.atomic import is_about, local_target, unwritable
+from var_jax.formats.bucket import in_bucket, open_folder
 from var_jax.interop.names import Params, flatten
 from var_jax.parallel.mesh import batch_sharding, check_batch, make_mesh
 from var_jax.parallel.rules import shardings, table
 from var_jax.training import build
 from var_jax.training.checkpoints import Checkpoints, abstract_state
 from var_jax.training.config import claim_directory
+from var_jax.training.lock import held
 from var_jax.training.optimizer import learning_rate_schedule, make_optimizer, weight_decay_schedule
 from var_jax.training.progressive import Stage
 from var_jax.training.reporting import Clock, Reporter, duration
@@ -43,9 +47,14 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> int:
     """Trains until the last step of `config`, from where `workdir` stands; returns the exit code.
 
     Raises:
-      InputError: for a config, data or directory that cannot be.
+      InputError: for a config, data or directory that cannot be, or that can no longer be written.
     """
-    return Run(config, open_folder(workdir)).go()
+    try:
+        return Run(config, open_folder(workdir)).go()
+    except OSError as error:
+        if in_bucket(workdir) or not is_about(error, local_target(workdir), local_target(workdir)):
+            raise
+        raise InputError(f"{unwritable(workdir, error)}; the same command goes on from the last checkpoint") from error
 
 
 def total_steps(config: ml_collections.ConfigDict, examples: int) -> int:
@@ -68,7 +77,11 @@ class Run:
             raise InputError(f"batch_size {config.batch_size} does not divide by accumulate {config.accumulate}")
         check_batch(self.mesh, config.batch_size // config.accumulate, "batch size (of a micro-batch)")
         self.sources = build.make_sources(config)
-        self.task = build.make_task(config, self.mesh, self.sources[0].class_names)
+        self.task = build.make_task(config, self.mesh, self.sources[0])
+        self._bad = {
+            split: BadPictures(source, split, config.data.bad_share)
+            for split, source in zip(SPLITS, self.sources, strict=True)
+        }
         self.total = total_steps(config, len(self.sources[0]))
         warmup = round(config.optimizer.warmup * self.total)
         self._stage_at = build.make_stages(config, self.task.config.pyramid, self.total, warmup)
@@ -78,15 +91,27 @@ class Run:
         places = shardings(self.mesh, config.sharding, shapes)
         given = {} if has_checkpoint(workdir) else build.starting_weights(config, shapes.params)
         claim_directory(workdir, config, self.task.about())  # all that a config can have wrong has been looked at
-        build.keep_tokenizer(config, workdir)
-        self.reporter = Reporter(workdir, active=jax.process_index() == 0)
-        self.checkpoints = Checkpoints(workdir, config.keep_checkpoints)
-        self.state = self._first_state(fresh, shapes, places, given)
+        with contextlib.ExitStack() as opened:
+            self._open(opened)
+            self.state = self._first_state(fresh, shapes, places, given)
+            self._opened = opened.pop_all()
         step = make_step(self.task.loss, optimizer, config.seed, config.accumulate, config.ema_decay)
         place = jax.tree.map(lambda x: x.sharding, self.state)
         self._step = jax.jit(step, donate_argnums=0, static_argnums=3, out_shardings=(place, None))
         self._evaluate = jax.jit(self.task.evaluate)
         self._stopping = False
+
+    def _open(self, opened: contextlib.ExitStack) -> None:
+        """The directory's lock, log and checkpoints, to be closed with `opened`."""
+        leads = jax.process_index() == 0
+        killed = opened.enter_context(held(self.workdir)) if leads else None
+        build.keep_tokenizer(self.config, self.workdir)
+        self.reporter = Reporter(self.workdir, active=leads)
+        opened.callback(self.reporter.close)
+        if killed:
+            self.reporter.say(f"the run before ({killed}) was killed")
+        self.checkpoints = Checkpoints(self.workdir, self.config.keep_checkpoints, self.reporter.say)
+        opened.callback(self.checkpoints.close)
 
     def _fresh(self, optimizer: optax.GradientTransformation) -> TrainState:
         params = self.task.init(jax.random.key(self.config.seed))
@@ -124,8 +149,11 @@ class Run:
                 return self._loop(batches)
         finally:
             signal.signal(signal.SIGTERM, before)
-            self.checkpoints.close()
-            self.reporter.close()
+            self.close()
+
+    def close(self) -> None:
+        """Waits for what is being written, and lets go of the directory; the end of a run that `go` does not end."""
+        self._opened.close()
 
     def _stop(self, *_: Any) -> None:
         self._stopping = True
@@ -135,7 +163,7 @@ class Run:
         clock, stage = Clock(step, self.total), None
         while step < self.total:
             waited = time.monotonic()
-            batch = self._put(next(batches))
+            batch = self._checked(next(batches), "train")
             clock.waiting += time.monotonic() - waited
             stage = self._next_stage(step, stage)
             self.state, metrics = self._step(self.state, self.task.fixed, batch, stage)
@@ -181,10 +209,16 @@ class Run:
             workers=data.workers,
         )
 
+    def _checked(self, batch: dict[str, np.ndarray], split: str) -> dict[str, jax.Array]:
+        """The batch on the devices; damaged pictures that it had to do without are noted."""
+        for line in self._bad[split].add(batch["skipped"]):
+            self.reporter.note(BAD_PICTURES_FILE, line)
+        return self._put(batch)
+
     def _put(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
         """This process's rows as part of a global batch spread over the mesh."""
         sharding = batch_sharding(self.mesh)
-        wanted = {name: value for name, value in batch.items() if name != "indices"}
+        wanted = {name: value for name, value in batch.items() if name not in ("indices", "skipped")}
         return {name: jax.make_array_from_process_local_data(sharding, x) for name, x in wanted.items()}
 
     def _report(self, step: int, metrics: dict[str, jax.Array], clock: Clock) -> None:
@@ -218,12 +252,12 @@ class Run:
         )
         for batch in batches:
             first = first or batch
-            sums = jax.device_get(self._evaluate(params, self.task.fixed, self._put(batch)))
+            sums = jax.device_get(self._evaluate(params, self.task.fixed, self._checked(batch, "validation")))
             totals = sums if totals is None else jax.tree.map(np.add, totals, sums)
         figures = self.task.summarise(totals)
         self.reporter.metrics(step, "validation", figures)
         self.reporter.say(f"step {step}, validation: {self.task.headline(figures)}")
-        shown = self.task.pictures(params, self.task.fixed, first["images"], first["labels"])
+        shown = self.task.pictures(params, self.task.fixed, first)
         for name, picture in shown.items():
             self.reporter.picture(step, name, picture)
         return figures

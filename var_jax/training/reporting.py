@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 import tempfile
 import time
@@ -31,6 +32,8 @@ class Reporter:
         self._terminal = active and sys.stdout.isatty()
         self._line_open = False
         self._curves: tempfile.TemporaryDirectory[str] | None = None
+        if active and not in_bucket(workdir):
+            _drop_half_line(workdir / METRICS_FILE)
         self._board = self._open_board() if active else None
 
     def say(self, text: str) -> None:
@@ -41,6 +44,13 @@ class Reporter:
         print(text, flush=True)
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
         _append(self._workdir / LOG_FILE, "".join(f"{stamp} {line}\n" for line in text.splitlines()))
+
+    def note(self, name: str, line: str) -> None:
+        """A line for people that is also kept, once, in a file of its own."""
+        path = self._workdir / name
+        if self._active and line not in (path.read_text().splitlines() if path.exists() else ()):
+            self.say(f"left out: {line} (see {name})")
+            _append(path, f"{line}\n")
 
     def progress(self, text: str) -> None:
         """Where the run stands: on a terminal one line that is written over, else a plain line."""
@@ -112,6 +122,12 @@ class Reporter:
             self._line_open = False
 
 
+def _drop_half_line(path: epath.Path) -> None:
+    """Takes away what a killed process wrote of a last line."""
+    if path.exists() and not (text := path.read_bytes()).endswith(b"\n"):
+        os.truncate(path, text.rfind(b"\n") + 1)
+
+
 def _append(path: epath.Path, text: str) -> None:
     if in_bucket(path):
         path.write_text((path.read_text() if path.exists() else "") + text)
@@ -139,12 +155,14 @@ class Clock:
         self._since, self._from, self.waiting = time.monotonic(), done, 0.0
 
     def read(self, done: int, pictures_a_step: int) -> dict[str, float]:
-        """Pictures a second, share of time waiting for data, seconds left; then begins a new stretch."""
-        spent = max(time.monotonic() - self._since, 1e-9)
-        steps = done - self._from
+        """Pictures a second, share of time waiting for data, seconds left; then begins a new stretch.
+
+        A clock that stood still or went back says nothing: all are 0 then.
+        """
+        spent, steps = max(time.monotonic() - self._since, 0.0), done - self._from
         values = {
-            "pictures_per_second": steps * pictures_a_step / spent,
-            "data_wait": self.waiting / spent,
+            "pictures_per_second": steps * pictures_a_step / spent if spent else 0.0,
+            "data_wait": min(max(self.waiting / spent, 0.0), 1.0) if spent else 0.0,
             "seconds_left": (self._total - done) * spent / max(steps, 1),
         }
         self.restart(done)

@@ -120,9 +120,9 @@ class TokenizerTask:
         used = ", ".join(f"{int(number)}" for number in figures["codes_used"])
         return f"PSNR {figures['psnr']:.2f} dB, SSIM {figures['ssim']:.3f}, codes in use by scale {used}"
 
-    def pictures(self, params: Params, fixed: Any, images: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+    def pictures(self, params: Params, fixed: Any, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Strips: a picture and its reconstruction from 1 .. S scales, eight rows."""
-        images = images[:8]
+        images = batch["images"][:8]
         tokens = _encode(self.module, params, images)
         total = len(self.config.pyramid)
         shown = [to_uint8(_decode(self.module, params, tokens, n)) for n in range(1, total + 1)]

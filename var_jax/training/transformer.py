@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from var_jax.data.sources import IMAGES, TOKENS
 from var_jax.generation import sampler
 from var_jax.generation.many import class_keys
 from var_jax.generation.pictures import grid
@@ -71,9 +72,9 @@ class TransformerTask:
         return
 
     def tokens(self, fixed: Params, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        """Tokens [B, L] of a batch of pictures, and the transformer's inputs made of them."""
+        """Tokens [B, L] of a batch of pictures or stored tokens, and the transformer's inputs made of them."""
         bound = self.tokenizer.bind({"params": fixed})
-        tokens = bound.encode(to_signed(batch["images"]))
+        tokens = batch[TOKENS] if TOKENS in batch else bound.encode(to_signed(batch[IMAGES]))
         return jax.lax.stop_gradient((tokens, bound.transformer_input(tokens)))
 
     def loss(
@@ -138,7 +139,7 @@ class TransformerTask:
             f"accuracy {figures['accuracy']:.2%} (last scale {figures['accuracy_last']:.2%})"
         )
 
-    def pictures(self, params: Params, fixed: Params, images: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+    def pictures(self, params: Params, fixed: Params, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Samples: a row a class, always from the same keys, so that grids of a run can be compared."""
         classes, columns, guidance = self._grid
         rows = np.repeat(np.arange(classes), columns)

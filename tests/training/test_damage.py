@@ -1,0 +1,325 @@
+"""What breaks around a run: pictures, disk, directory, checkpoints, clock. Nothing learned is lost, and one line says
+what to do."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from etils import epath
+from PIL import Image
+
+from tests.training import tiny
+from tests.training.runs import equal, last_state
+from var_jax.cli.main import main
+from var_jax.data.damage import BadPictures
+from var_jax.data.folder import Folder
+from var_jax.errors import InputError
+from var_jax.formats.checksums import damage, seal
+from var_jax.training import reporting
+from var_jax.training.checkpoints import Checkpoints
+from var_jax.training.lock import held
+from var_jax.training.loop import FINISHED, train
+from var_jax.training.reporting import Clock, Reporter
+from var_jax.training.state import TrainState
+from var_jax.training_directory import read_any_model
+
+
+def picture(path, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (12, 12, 3), np.uint8)).save(path)
+
+
+def bomb() -> bytes:
+    """The head of a PNG of 60000 x 60000 pixels."""
+    head = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head))
+
+
+def damaged_folder(root: Path) -> dict[str, str]:
+    """Eighty pictures, five of them damaged; the damaged ones' names and what is said of them."""
+    for i in range(80):
+        picture(root / f"class{i % 2}" / f"{i:02}.jpg", i)
+    whole = (root / "class0" / "00.jpg").read_bytes()
+    kinds = {
+        "zero": (b"", "no format that Pillow knows"),
+        "text": (b"not a picture at all", "no format that Pillow knows"),
+        "short": (whole[: len(whole) * 2 // 3], "truncated"),
+        "rubbish": (os.urandom(400), "no format that Pillow knows"),
+        "bomb": (bomb(), "too many pixels"),
+    }
+    for name, (content, _) in kinds.items():
+        (root / "class1" / f"{name}.jpg").write_bytes(content)
+    return {name: said for name, (_, said) in kinds.items()}
+
+
+def folder_run(root, **changes):
+    data = {"kind": "folder", "options": {"path": str(root), "validation_share": 0.2}, "bad_share": 0.3}
+    config = tiny.tokenizer()
+    with config.unlocked():
+        config.data.options = data.pop("options")
+        config.update({"data": data, "batch_size": 32, "steps": 4, "evaluate_pictures": 99} | changes)
+    return config
+
+
+def test_damaged_pictures_are_left_out_and_named(tmp_path, capsys):
+    kinds = damaged_folder(tmp_path / "pictures")
+    config = folder_run(tmp_path / "pictures")
+    assert train(config, str(tmp_path / "run")) == FINISHED
+    lines = (tmp_path / "run" / "bad_pictures.txt").read_text().splitlines()
+    assert len(lines) == len(kinds)
+    for name, said in kinds.items():
+        (line,) = (line for line in lines if f"{name}.jpg" in line)
+        assert line.startswith(("train picture ", "validation picture "))
+        assert said in line
+    printed = capsys.readouterr().out
+    assert printed.count("left out: ") == len(kinds)
+    with config.unlocked():
+        config.data.bad_share = 0.01
+    shutil.rmtree(tmp_path / "run")
+    with pytest.raises(InputError, match=r"cannot be read so far, more than the share of 0.01 .*repair or remove"):
+        train(config, str(tmp_path / "run"))
+
+
+def test_data_check_lists_the_damage(tmp_path, capsys):
+    for i in range(60):
+        picture(tmp_path / "a" / f"{i:02}.png", i)
+    split = [source.file(0) for source in (Folder("train", tmp_path, 0.1), Folder("validation", tmp_path, 0.1))]
+    split[0].write_bytes(b"")
+    arguments = ["data", "check", "--kind", "folder", "--path", str(tmp_path), "--validation-share", "0.1", "--read"]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert f"train picture 0: {split[0]}: cannot be read" in printed
+    assert "1 of " in printed
+    assert "will be left out" in printed
+
+
+def test_a_picture_is_counted_once(tmp_path):
+    damaged_folder(tmp_path)
+    source = Folder("train", tmp_path, 0.01)
+    bad = [i for i in range(len(source)) if not source.file(i).stem.isdigit()]
+    notes = BadPictures(source, "train", 0.5)
+    assert len(notes.add(np.array([-1, bad[0], bad[1], bad[0]]))) == 2
+    assert notes.add(np.array([bad[1], -1])) == []
+    assert len(notes.lines()) == 2
+    with pytest.raises(InputError, match="2 of "):
+        BadPictures(source, "train", 1.5 / len(source)).add(np.array(bad[:2]))
+
+
+# Checkpoints.
+
+
+def state(number: int) -> TrainState:
+    noise = np.random.default_rng(number).standard_normal(5000, np.float32)
+    shapes = {"ema": None, "opt_state": (jnp.ones(3),), "counts": None}
+    rest = {name: None for name in TrainState._fields if name not in ("step", "bad_step", "params", *shapes)}
+    return TrainState(
+        step=jnp.int32(number), bad_step=jnp.int32(-1), params={"a": jnp.asarray(noise)}, **shapes, **rest
+    )
+
+
+def abstract() -> TrainState:
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), state(0))
+
+
+def saved(folder, figures=(None, None), keep=2) -> epath.Path:
+    """Checkpoints of steps 1, 2, ... with these losses."""
+    checkpoints = Checkpoints(epath.Path(folder), keep)
+    for step, loss in enumerate(figures, start=1):
+        checkpoints.save(state(step), step, None if loss is None else {"loss": loss})
+    checkpoints.close()
+    return epath.Path(folder)
+
+
+def largest(folder: Path) -> Path:
+    return max((file for file in folder.rglob("*") if file.is_file()), key=lambda file: file.stat().st_size)
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+DAMAGE = {
+    "flipped": (flip, "does not match its checksum"),
+    "short": (lambda file: os.truncate(file, file.stat().st_size // 2), "bytes of"),
+    "gone": (Path.unlink, "is missing"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_checkpoint_makes_place_for_the_one_before(tmp_path, kind):
+    do, said = DAMAGE[kind]
+    workdir, lines = saved(tmp_path), []
+    do(largest(tmp_path / "checkpoints" / "2"))
+    checkpoints = Checkpoints(workdir, 2, lines.append)
+    restored = checkpoints.restore(abstract())
+    equal(restored.params, state(1).params)
+    assert len(lines) == 1
+    assert lines[0].startswith("WARNING: the checkpoint of step 2 is damaged")
+    assert said in lines[0]
+    checkpoints.save(state(2), 2)
+    checkpoints.close()
+    equal(Checkpoints(workdir, 2).restore(abstract()).params, state(2).params)
+    assert [item.name.split("_")[0] for item in (tmp_path / "damaged_checkpoints").iterdir()] == ["2"]
+
+
+def test_damage_that_only_reading_finds(tmp_path):
+    """A run that was killed between saving and writing the checksums."""
+    workdir, lines = saved(tmp_path), []
+    newest = tmp_path / "checkpoints" / "2"
+    (newest / "checksums.json").unlink()
+    for file in (newest / "weights").rglob("*"):
+        if file.is_file():
+            os.truncate(file, 0)
+    checkpoints = Checkpoints(workdir, 2, lines.append)
+    equal(checkpoints.restore(abstract()).params, state(1).params)
+    assert "step 2 is damaged" in lines[0]
+    assert checkpoints.latest == 1
+    checkpoints.close()
+
+
+def test_no_whole_checkpoint_is_an_error(tmp_path):
+    workdir = saved(tmp_path)
+    for step in "12":
+        flip(largest(tmp_path / "checkpoints" / step))
+    with pytest.raises(InputError, match=r"not one checkpoint can be read \(step 2: .*; step 1: .*bring one back"):
+        Checkpoints(workdir, 2)
+    assert sorted(item.name for item in (tmp_path / "checkpoints").iterdir()) == ["1", "2"]
+
+
+def test_the_best_checkpoint_is_remembered_by_the_next_run(tmp_path):
+    workdir = saved(tmp_path, (3.0, 1.0, 2.0))
+    checkpoints = Checkpoints(workdir, 1)
+    for step in (4, 5):
+        checkpoints.save(state(step), step)
+    checkpoints.close()
+    assert sorted(item.name for item in (tmp_path / "checkpoints").iterdir()) == ["2", "5"]
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
+    workdir = saved(tmp_path, (None,))
+    checkpoints = Checkpoints(workdir, 2)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(InputError, match="a checkpoint could not be written .*free some space") as refused:
+            checkpoints.save(state(2), 2)
+            checkpoints.wait()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "\n" not in str(refused.value)
+    again = Checkpoints(workdir, 2)
+    equal(again.restore(abstract()).params, state(1).params)
+    again.save(state(2), 2)
+    again.close()
+
+
+def test_seal(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "file").write_bytes(b"content")
+    assert damage(tmp_path) is None
+    seal(tmp_path)
+    assert damage(tmp_path) is None
+    (tmp_path / "in" / "file").write_bytes(b"kontent")
+    assert damage(tmp_path) == "in/file does not match its checksum"
+    assert damage(tmp_path, "other") is None
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    assert train(tiny.tokenizer(), str(folder)) == FINISHED
+    return folder
+
+
+def test_a_run_goes_on_from_the_checkpoint_before(finished, tmp_path, capsys):
+    shutil.copytree(finished, tmp_path / "run")
+    flip(largest(tmp_path / "run" / "checkpoints" / "6" / "weights"))
+    with pytest.raises(InputError, match="the checkpoint is damaged .*resume the run"):
+        read_any_model(tmp_path / "run")
+    assert train(tiny.tokenizer(), str(tmp_path / "run")) == FINISHED
+    assert "resumed at step 3 of 6" in capsys.readouterr().out
+    assert "WARNING: the checkpoint of step 6 is damaged" in (tmp_path / "run" / "log.txt").read_text()
+    equal(last_state(tiny.tokenizer(), tmp_path / "run"), last_state(tiny.tokenizer(), finished))
+
+
+# Directory and disk.
+
+
+def test_a_directory_in_use_is_refused_and_a_killed_run_s_is_not(finished, tmp_path, capsys):
+    shutil.copytree(finished, tmp_path / "run")
+    holding = "import sys, time, etils.epath as e\nfrom var_jax.training.lock import held\n"
+    holding += "with held(e.Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(600)\n"
+    command = [sys.executable, "-c", holding, tmp_path / "run"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        try:
+            assert other.stdout.readline() == "held\n"
+            before = sorted((tmp_path / "run").rglob("*"))
+            with pytest.raises(InputError, match=f"in use by a living run .process {other.pid} on .*choose another"):
+                train(tiny.tokenizer(), str(tmp_path / "run"))
+            assert sorted((tmp_path / "run").rglob("*")) == before
+        finally:
+            other.send_signal(signal.SIGKILL)
+    assert train(tiny.tokenizer(), str(tmp_path / "run")) == FINISHED
+    assert f"process {other.pid} on " in capsys.readouterr().out
+    with held(epath.Path(tmp_path / "run")) as killed:
+        assert killed is None
+
+
+def test_a_directory_that_cannot_be_made(tmp_path):
+    with pytest.raises(InputError, match="/proc/var_jax/run: cannot be written .*choose a place you may write to"):
+        train(tiny.tokenizer(), "/proc/var_jax/run")
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.ENOSPC])
+def test_a_log_that_cannot_be_written(finished, tmp_path, monkeypatch, code):
+    shutil.copytree(finished, tmp_path / "run")
+
+    def refuse(path, text):
+        raise OSError(code, os.strerror(code), os.fspath(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reporting, "_append", refuse)
+        with pytest.raises(InputError, match=f"{os.strerror(code)}.*the same command goes on from the last checkpoint"):
+            train(tiny.tokenizer(), str(tmp_path / "run"))
+    assert train(tiny.tokenizer(), str(tmp_path / "run")) == FINISHED
+
+
+def test_what_a_kill_leaves_of_the_first_file_is_no_foreign_content(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "training.json.tmp").write_text('{"half')
+    assert train(tiny.tokenizer(steps=1), str(tmp_path / "run")) == FINISHED
+
+
+def test_half_a_line_of_metrics_is_taken_away(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2, "lo')
+    reporter = Reporter(epath.Path(tmp_path))
+    reporter.metrics(2, "train", {"loss": 1.0})
+    reporter.close()
+    assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [1, 2]
+
+
+def test_a_clock_that_goes_backwards(monkeypatch):
+    times = iter([100.0, 90.0, 90.0, 90.0, 95.0, 97.0, 97.0])
+    monkeypatch.setattr(reporting.time, "monotonic", lambda: next(times))
+    clock = Clock(0, 10)
+    clock.waiting = -3.0
+    assert clock.read(2, 8) == {"pictures_per_second": 0.0, "data_wait": 0.0, "seconds_left": 0.0}
+    assert clock.read(4, 8) == {"pictures_per_second": 0.0, "data_wait": 0.0, "seconds_left": 0.0}
+    assert clock.read(6, 8) == {"pictures_per_second": 8.0, "data_wait": 0.0, "seconds_left": 4.0}

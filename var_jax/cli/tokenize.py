@@ -1,0 +1,39 @@
+"""`var-jax tokenize`: the tokens of a data set's crops as a store that stage 2 trains from."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+
+from var_jax.cli.data_options import add_data_options, data_options
+from var_jax.training.tokenize import Cuts, tokenize
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, metavar="DIR", help="tokenizer: a model or training directory")
+    parser.add_argument("--out", required=True, metavar="DIR", help="the store; the same command again goes on")
+    add_data_options(parser, "shapes, folder or tfds")
+    parser.add_argument("--crops", type=int, default=1, help="crops a training picture (default 1)")
+    parser.add_argument("--flips", action="store_true", help="mirror crops at random, as data.flip does")
+    parser.add_argument("--enlarge", type=float, default=1.125, help="as data.enlarge (default 1.125)")
+    parser.add_argument("--crop-seed", type=int, default=0, help="seed of the run whose crops these are (default 0)")
+    parser.add_argument("--pictures-per-file", type=int, default=4096, help="(default 4096)")
+    parser.add_argument("--batch", type=int, default=32, help="pictures encoded at once (default 32)")
+    parser.add_argument("--workers", type=int, default=0, help="processes that decode pictures (default 0: this one)")
+    parser.add_argument("--bad-share", type=float, default=0.05, help="of damaged pictures, at most (default 0.05)")
+    parser.add_argument("--process-index", type=int, default=0, help="of several hosts that share the work, this one")
+    parser.add_argument("--process-count", type=int, default=1, help="how many hosts share the work (default 1)")
+
+
+def run(args: argparse.Namespace) -> None:
+    cuts = Cuts(args.crops, args.enlarge, args.flips, args.crop_seed)
+    tokenize(
+        *(args.model, args.kind, data_options(args), cuts, args.out),
+        pictures_a_file=args.pictures_per_file,
+        batch_size=args.batch,
+        workers=args.workers,
+        bad_share=args.bad_share,
+        process_index=args.process_index,
+        process_count=args.process_count,
+        say=functools.partial(print, flush=True),
+    )

@@ -1,0 +1,176 @@
+"""A store of tokens: what a tokenizer made of a data set's crops, in ArrayRecord files, read at random.
+
+`index.json` says which tokenizer made it (fingerprint, pyramid, codebook size), from which pictures and crops, and
+the size and checksum of every file; without it a store is not whole. A record is a crop: class id (int32), place of
+the picture in its data set (int64, -1 where a validation picture could not be read), tokens of the smallest unsigned
+type that holds them; all little-endian. The K crops of a picture follow each other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+import grain
+import numpy as np
+
+from var_jax.data.sources import TOKENS
+from var_jax.errors import InputError
+
+INDEX_FILE, SETTINGS_FILE = "index.json", "settings.json"
+FORMAT = "var_jax token store"
+FORMAT_VERSION = 1
+WRITER_OPTIONS = "group_size:1,zstd"  # a crop is read without its neighbours
+
+_HEAD = struct.Struct("<iq")
+_REMEDY = "run the same 'var-jax tokenize' command again, it makes anew what is missing or damaged"
+
+
+class TokenStore:
+    """One split of a store that `var-jax tokenize` made.
+
+    Args:
+      split: "train" or "validation".
+      path: the store's folder.
+
+    Attributes:
+      holds: TOKENS.
+      class_names: by class id.
+      crops: how many a picture; epoch e of training sees crop e modulo that.
+      about: the store's index.
+
+    Raises:
+      InputError: if there is no whole store, or a file is missing or of another size than the index says.
+    """
+
+    holds = TOKENS
+
+    def __init__(self, split: str, path: str | os.PathLike[str]) -> None:
+        self.about = read_index(path)
+        part = self.about["splits"][split]
+        self._path, self._pictures, self.crops = Path(path), part["pictures"], part["crops"]
+        self.class_names = tuple(self.about["class_names"])
+        self._length, self._dtype = sum(side**2 for side in self.about["tokenizer"]["pyramid"]), self.about["dtype"]
+        self._files, self._first, records = [], [], 0
+        for shard in part["shards"]:
+            check_size(self._path / shard["file"], shard["bytes"])
+            self._first.append(records)
+            self._files.append(_Whole(str(self._path / shard["file"]), 0, shard["records"], shard["records"]))
+            records += shard["records"]
+        self._records = grain.sources.ArrayRecordDataSource(self._files)
+
+    def __len__(self) -> int:
+        return self._pictures
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        """int32 [L] tokens of the first crop of picture `index`, and its class id; -1 where it could not be read."""
+        return self.crop(index, 0)
+
+    def crop(self, index: int, number: int) -> tuple[np.ndarray, int]:
+        """int32 [L] tokens of crop `number` (modulo their number) of picture `index`, and its class id.
+
+        Raises:
+          InputError: if the record is damaged, naming its file.
+        """
+        place = index * self.crops + number % self.crops
+        try:
+            record = self._records[place]
+            tokens, label, _ = decode(record, self._length, self._dtype)
+        except (RuntimeError, ValueError) as error:  # how checksums of ArrayRecord fail
+            file = self._files[int(np.searchsorted(self._first, place, side="right")) - 1].filename
+            raise damaged(file, error) from None
+        return tokens, label
+
+    def labels(self) -> np.ndarray:
+        """[N] int32: the class id of every picture; reads every first crop."""
+        return np.array([self.crop(index, 0)[1] for index in range(len(self))], np.int32)
+
+    def require(self, fingerprint: str, tokenizer: str) -> None:
+        """Refuses a model on another tokenizer than made this store.
+
+        Args:
+          fingerprint: of the model's tokenizer.
+          tokenizer: where it lies, for the error.
+        """
+        made_by = self.about["tokenizer"]
+        if made_by["fingerprint"] != fingerprint:
+            raise InputError(
+                f"{self._path}: another tokenizer made these tokens (fingerprint {made_by['fingerprint'][:12]}, "
+                f"that of {tokenizer} is {fingerprint[:12]}): give the tokenizer they were made with, or tokenize anew"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Whole:
+    """What ArrayRecord's reader asks of a file, so that it need not open all of them to count."""
+
+    filename: str
+    skip: int
+    take: int
+    examples_in_shard: int
+
+
+def read_index(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a store says of itself.
+
+    Raises:
+      InputError: if there is none, or tokenizing it did not come to its end.
+    """
+    file = Path(path) / INDEX_FILE
+    if not file.exists():
+        begun = (Path(path) / SETTINGS_FILE).exists()
+        state = "the store is not whole yet" if begun else "no store of tokens"
+        remedy = _REMEDY if begun else "make one with 'var-jax tokenize'"
+        raise InputError(f"{path}: {state}, it has no {INDEX_FILE}; {remedy}")
+    try:
+        content = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file}: cannot be read as JSON ({error}); remove it, and {_REMEDY}") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise InputError(f"{file}: is not the index of a {FORMAT}")
+    if content.get("format_version") != FORMAT_VERSION:
+        version = content.get("format_version")
+        raise InputError(f"{file}: format version {version}, this var_jax reads version {FORMAT_VERSION}; update it")
+    return content
+
+
+def encode(tokens_L: np.ndarray, label: int, index: int, dtype: str) -> bytes:
+    """A record."""
+    return _HEAD.pack(label, index) + tokens_L.astype(np.dtype(dtype).newbyteorder("<")).tobytes()
+
+
+def decode(record: bytes, length: int, dtype: str) -> tuple[np.ndarray, int, int]:
+    """int32 tokens, label and index of a record.
+
+    Raises:
+      ValueError: if it does not have `length` tokens.
+    """
+    tokens = np.frombuffer(record, np.dtype(dtype).newbyteorder("<"), offset=_HEAD.size)
+    if len(tokens) != length:
+        raise ValueError(f"a record of {len(tokens)} tokens, expected {length}")
+    label, index = _HEAD.unpack_from(record)
+    return tokens.astype(np.int32), label, index
+
+
+def token_dtype(codebook_size: int) -> str:
+    """The smallest unsigned type of tokens 0 .. `codebook_size` - 1."""
+    return str(np.min_scalar_type(codebook_size - 1))
+
+
+def check_size(file: Path, expected: int) -> None:
+    """Refuses a file that is missing or has been cut short."""
+    found = file.stat().st_size if file.exists() else None
+    if found is None:
+        raise InputError(f"{file}: is missing from its store; {_REMEDY}")
+    if found != expected:
+        raise InputError(f"{file}: has {found} bytes, its store's index says {expected}: cut short? {_REMEDY}")
+
+
+def damaged(file: str | os.PathLike[str], error: Exception) -> InputError:
+    """The sentence for a file whose records fail their checksums."""
+    reason = " ".join(str(error).split())[:120]
+    return InputError(f"{file}: a record does not match its checksum ({reason}); {_REMEDY}")

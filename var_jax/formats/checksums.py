@@ -1,0 +1,53 @@
+"""Checksums of a folder's files, written when it is whole, so that damage is noticed and not learned from."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import hashlib
+import json
+import os
+from pathlib import Path
+
+SEAL_FILE = "checksums.json"
+
+
+def sha256(file: str | os.PathLike[str]) -> str:
+    """Of a file, hex."""
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def seal(folder: Path) -> None:
+    """Writes size and checksum of every file below `folder` into it."""
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and file.name != SEAL_FILE]
+    with concurrent.futures.ThreadPoolExecutor() as pool:  # hashing releases the interpreter lock
+        sums = list(pool.map(sha256, files))
+    lines = {
+        str(file.relative_to(folder)): [file.stat().st_size, digest] for file, digest in zip(files, sums, strict=True)
+    }
+    temporary = folder / f"{SEAL_FILE}.tmp"
+    temporary.write_text(json.dumps(lines, indent=1) + "\n")
+    temporary.replace(folder / SEAL_FILE)
+
+
+def damage(folder: Path, part: str = "") -> str | None:
+    """What is wrong with a sealed folder, or with its sub-folder `part`; None if nothing, or if it was never sealed."""
+    if not (folder / SEAL_FILE).exists():
+        return None
+    try:
+        lines = json.loads((folder / SEAL_FILE).read_text())
+        expected = {name: tuple(line) for name, line in lines.items() if name.startswith(part)}
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        return f"{SEAL_FILE} cannot be read ({error})"
+
+    def wrong(name: str) -> str | None:
+        size, digest = expected[name]
+        file = folder / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if file.stat().st_size != size:
+            return f"{name} has {file.stat().st_size} bytes of {size}"
+        return None if sha256(file) == digest else f"{name} does not match its checksum"
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        return next((found for found in pool.map(wrong, sorted(expected)) if found), None)

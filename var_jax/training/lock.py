@@ -1,0 +1,67 @@
+"""One run a directory: the operating system's lock on a file, which a killed process lets go of by itself."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+
+from etils import epath
+
+from var_jax.errors import InputError
+from var_jax.formats.bucket import in_bucket
+
+LOCK_FILE = "lock"
+
+
+@contextlib.contextmanager
+def held(workdir: epath.Path) -> Iterator[str | None]:
+    """Keeps other runs out of `workdir` while the body runs.
+
+    Yields:
+      Who held it last and ended without letting go (killed, say), or None. A bucket, and a file system without
+      locks, cannot keep anybody out.
+
+    Raises:
+      InputError: naming host and process, if a living run is in it.
+    """
+    if in_bucket(workdir):
+        yield None
+        return
+    with open(workdir / LOCK_FILE, "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = _holder(file.seek(0) or file.read())
+            raise InputError(
+                f"{workdir}: is in use by a living run ({holder}): wait for its end, stop it, or choose another "
+                "--workdir"
+            ) from None
+        except OSError:  # no locks here, some network file systems have none
+            yield None
+            return
+        before = file.seek(0) or file.read()
+        _write(file, {"host": socket.gethostname(), "process": os.getpid(), "since": time.strftime("%F %T")})
+        try:
+            yield _holder(before) if before.strip() else None
+        finally:
+            _write(file, None)
+
+
+def _write(file: object, content: dict[str, object] | None) -> None:
+    with contextlib.suppress(OSError):  # a full disk: the lock holds without its text
+        file.truncate(0)
+        file.write("" if content is None else json.dumps(content) + "\n")
+        file.flush()
+
+
+def _holder(text: str) -> str:
+    try:
+        content = json.loads(text)
+        return f"process {content['process']} on {content['host']} since {content['since']}"
+    except (ValueError, KeyError, TypeError):
+        return "whose process is unknown"

@@ -1,0 +1,281 @@
+"""Makes a store of tokens: encodes the crops of a data set, file by file, so that a kill loses one file's work.
+
+Which pictures a file holds follows from the settings alone, and every batch of a file starts at its beginning. So any
+number of processes share the files, a finished one is kept whoever made it, and however often the work was broken
+off, the store is bit for bit the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+
+from var_jax.data import token_store as store
+from var_jax.data.damage import BAD_PICTURES_FILE, BAD_SHARE, BadPictures
+from var_jax.data.pipeline import cut_batches
+from var_jax.data.sources import SPLITS, Source, make_source
+from var_jax.errors import InputError
+from var_jax.formats.atomic import atomic_file, local_target
+from var_jax.formats.checksums import sha256
+from var_jax.model_directory import Model
+from var_jax.models.tokenizer import Tokenizer
+from var_jax.training.tokenizer import to_signed
+from var_jax.training_directory import read_any_model
+
+
+@dataclasses.dataclass(frozen=True)
+class Cuts:
+    """What is cut from the pictures; as in a config of training.
+
+    Attributes:
+      count: crops a training picture; validation has one, from the middle.
+      enlarge, flip: see `var_jax.data.transforms.Crop`.
+      seed: of the crops; that of the run, for the crops that a run on pictures would see.
+    """
+
+    count: int = 1
+    enlarge: float = 1.125
+    flip: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise InputError(f"crops {self.count} must be 1 or more")
+
+
+def tokenize(
+    model: str | os.PathLike[str],
+    kind: str,
+    options: dict[str, Any],
+    cuts: Cuts,
+    out: str | os.PathLike[str],
+    *,
+    pictures_a_file: int = 4096,
+    batch_size: int = 32,
+    workers: int = 0,
+    bad_share: float = BAD_SHARE,
+    process_index: int = 0,
+    process_count: int = 1,
+    say: Callable[[str], None] = print,
+) -> bool:
+    """Writes this process's share of a store of both splits, and the store's index once every file is there.
+
+    Args:
+      model: directory of the tokenizer, or of anything that has one.
+      kind, options: the data set, see `make_source`.
+      cuts: which crops.
+      out: the store's folder, new, or the same store begun before. Processes on several hosts share it.
+      pictures_a_file: how many pictures a file holds, all their crops together.
+      batch_size: pictures encoded at once.
+      workers: processes that decode pictures; with 0 this one does.
+      bad_share: share of a split's pictures that may be damaged.
+      process_index, process_count: process p of P makes every P-th file from the p-th on.
+      say: told how far it is.
+
+    Returns:
+      Whether the store is whole and verified; if not, other processes' files are missing still.
+
+    Raises:
+      InputError: if there is no such tokenizer or data set, `out` holds something else, cannot be written, too many
+        pictures are damaged, or a number is out of range.
+    """
+    if kind == "tokens":
+        raise InputError("data kind 'tokens' is a store already; give the pictures: shapes, folder or tfds")
+    if not 0 <= process_index < process_count:
+        raise InputError(f"process_index {process_index} must lie between 0 and process_count {process_count} - 1")
+    if pictures_a_file < 1 or batch_size < 1:
+        raise InputError(f"pictures a file {pictures_a_file} and batch size {batch_size} must be 1 or more")
+    sources = {split: make_source(kind, split, **options) for split in SPLITS}
+    loaded, folder = read_any_model(model), local_target(out)
+    settings = _settings(loaded, sources, kind, options, cuts, pictures_a_file, batch_size)
+    _claim(folder, settings)
+    work = _Work(folder, settings, sources, _encoder(loaded), workers, bad_share, say)
+    known = {shard["file"]: shard for shard in _known_shards(folder)}
+    for number, (split, shard) in enumerate(work.shards()):
+        if number % process_count == process_index and not _is_whole(folder / shard["file"], known.get(shard["file"])):
+            (folder / store.INDEX_FILE).unlink(missing_ok=True)
+            work.make(split, shard)
+    return work.finish()
+
+
+def _settings(
+    model: Model, sources: dict[str, Source], kind: str, options: dict[str, Any], cuts: Cuts, pictures: int, batch: int
+) -> dict[str, Any]:
+    """All that the store's content follows from."""
+    config = model.tokenizer_config
+    return {
+        "format": store.FORMAT,
+        "format_version": store.FORMAT_VERSION,
+        "tokenizer": {
+            "fingerprint": model.fingerprints["tokenizer"],
+            "pyramid": list(config.pyramid.sides),
+            "codebook_size": config.codebook_size,
+        },
+        "class_names": list(sources["train"].class_names),
+        "data": {"kind": kind, "options": json.loads(json.dumps(options, default=os.fspath))},
+        "crops": {"size": config.image_size, **dataclasses.asdict(cuts)},
+        "dtype": store.token_dtype(config.codebook_size),
+        "pictures": {split: len(source) for split, source in sources.items()},
+        "pictures_a_file": pictures,
+        "batch_size": batch,
+    }
+
+
+def _claim(folder: Path, settings: dict[str, Any]) -> None:
+    """Makes `folder` the place of a store with these settings, or checks that it is that already."""
+    file = folder / store.SETTINGS_FILE
+    if file.exists():
+        try:
+            found = json.loads(file.read_text())
+        except ValueError as error:
+            raise InputError(f"{file}: cannot be read as JSON ({error}): choose another --out") from None
+        if changed := sorted(name for name in settings if found.get(name) != settings[name]):
+            raise InputError(f"{folder}: holds a store made with another {', '.join(changed)}: choose another --out")
+        return
+    if folder.exists() and any(not item.name.endswith(".partial") for item in folder.iterdir()):
+        raise InputError(f"{folder}: is not empty and holds no store of tokens: choose another --out")
+    _write_json(file, settings)
+
+
+def _write_json(file: Path, content: dict[str, Any]) -> None:
+    with atomic_file(file, f"{file.name}.{os.getpid()}.partial") as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _known_shards(folder: Path) -> list[dict[str, Any]]:
+    """What an index that is there already says of the files."""
+    if not (folder / store.INDEX_FILE).exists():
+        return []
+    return [shard for part in store.read_index(folder)["splits"].values() for shard in part["shards"]]
+
+
+def _is_whole(file: Path, known: dict[str, Any] | None) -> bool:
+    """Whether a file need not be made: there, and as the index says where there is one."""
+    return file.exists() and (known is None or sha256(file) == known["sha256"])
+
+
+def _encoder(model: Model) -> Callable[[np.ndarray], np.ndarray]:
+    """uint8 [B, size, size, 3] -> int32 [B, L], on the default device."""
+    tokenizer, params = Tokenizer(model.tokenizer_config), jax.device_put(model.tokenizer_params)
+    run = jax.jit(lambda params, images: tokenizer.apply({"params": params}, to_signed(images), method="encode"))
+    return lambda images: np.asarray(run(params, jnp.asarray(images)))
+
+
+@dataclasses.dataclass
+class _Work:
+    """A store in the making."""
+
+    folder: Path
+    settings: dict[str, Any]
+    sources: dict[str, Source]
+    encode: Callable[[np.ndarray], np.ndarray]
+    workers: int
+    bad_share: float
+    say: Callable[[str], None]
+
+    def __post_init__(self) -> None:
+        self.bad = {split: BadPictures(source, split, self.bad_share) for split, source in self.sources.items()}
+
+    def shards(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Every file of the store: its split, and its name, first picture, pictures and records."""
+        size = self.settings["pictures_a_file"]
+        for split in SPLITS:
+            pictures, crops = self.settings["pictures"][split], self._crops(split)
+            total = math.ceil(pictures / size)
+            for number in range(total):
+                count = min(size, pictures - number * size)
+                name = f"{split}-{number:05d}-of-{total:05d}.array_record"
+                yield split, {"file": name, "first": number * size, "pictures": count, "records": count * crops}
+
+    def _crops(self, split: str) -> int:
+        return self.settings["crops"]["count"] if split == "train" else 1
+
+    def make(self, split: str, shard: dict[str, Any]) -> None:
+        """Encodes one file's pictures and puts it in its place."""
+        file, records = self.folder / shard["file"], self._records(split, shard)
+        with atomic_file(file, f"{file.name}.partial") as temporary:
+            try:
+                writer = ArrayRecordWriter(str(temporary), store.WRITER_OPTIONS)
+                for record in records:
+                    writer.write(record)
+                writer.close()
+            except RuntimeError as error:  # how ArrayRecord says that the disk is full
+                reason = " ".join(str(error).split())[:120]
+                raise InputError(
+                    f"{file}: cannot be written ({reason}); free some space and run the same command again"
+                ) from None
+        self.say(f"{shard['file']}: {shard['records']} crops of {shard['pictures']} pictures")
+
+    def _records(self, split: str, shard: dict[str, Any]) -> Iterator[bytes]:
+        crops, dtype, left = self.settings["crops"], self.settings["dtype"], shard["pictures"]
+        first, count = shard["first"], self._crops(split)
+        batches = cut_batches(
+            *(self.sources[split], split, count, crops["size"], self.settings["batch_size"], crops["seed"]),
+            *(first, first + left),
+            enlarge=crops["enlarge"],
+            flip=crops["flip"],
+            workers=self.workers,
+        )
+        with contextlib.closing(batches):
+            for batch in batches:
+                self.bad[split].add(batch["skipped"])
+                tokens = self.encode(batch["images"].reshape(-1, *batch["images"].shape[2:]))
+                rows = min(left, len(batch["labels"]))
+                left -= rows
+                for row in range(rows * count):
+                    label, index = int(batch["labels"][row // count]), int(batch["indices"][row // count])
+                    yield store.encode(tokens[row], label, index, dtype)
+
+    def finish(self) -> bool:
+        """Verifies every file and writes the index, if all are there."""
+        missing = [shard["file"] for _, shard in self.shards() if not (self.folder / shard["file"]).exists()]
+        if missing:
+            self.say(f"{len(missing)} files are left to other processes, like {missing[0]}")
+            return False
+        parts = {split: {"pictures": self.settings["pictures"][split], "crops": self._crops(split)} for split in SPLITS}
+        shards: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
+        for split, shard in self.shards():
+            shards[split].append(self._verified(split, shard))
+        if lines := [line for split in SPLITS for line in self.bad[split].lines()]:
+            with atomic_file(self.folder / BAD_PICTURES_FILE, f"{BAD_PICTURES_FILE}.{os.getpid()}.partial") as file:
+                file.write_text("".join(f"{line}\n" for line in lines))
+            self.say(f"{len(lines)} pictures could not be read and were left out, see {BAD_PICTURES_FILE}")
+        index = self.settings | {"splits": {split: parts[split] | {"shards": shards[split]} for split in SPLITS}}
+        _write_json(self.folder / store.INDEX_FILE, index)
+        size = sum(shard["bytes"] for part in shards.values() for shard in part)
+        records = sum(shard["records"] for part in shards.values() for shard in part)
+        self.say(f"{self.folder}: {records} crops, {size} bytes ({size / records:.0f} a crop), verified")
+        return True
+
+    def _verified(self, split: str, shard: dict[str, Any]) -> dict[str, Any]:
+        """The file's line in the index, after reading every record of it."""
+        file, tokenizer = self.folder / shard["file"], self.settings["tokenizer"]
+        length, crops = sum(side**2 for side in tokenizer["pyramid"]), self._crops(split)
+        try:
+            reader = ArrayRecordReader(str(file))
+            records = reader.read_all()
+            reader.close()
+            if len(records) != shard["records"]:
+                raise ValueError(f"{len(records)} records, expected {shard['records']}")
+            for number, record in enumerate(records):
+                tokens, _, index = store.decode(record, length, self.settings["dtype"])
+                if tokens.max() >= tokenizer["codebook_size"]:
+                    raise ValueError(f"a token {tokens.max()} beyond codebook_size {tokenizer['codebook_size']}")
+                wanted = shard["first"] + number // crops
+                if index != wanted:
+                    self.bad[split].add(np.array([wanted]))
+        except (RuntimeError, ValueError) as error:
+            file.unlink()  # or the same command would find it and keep it
+            raise store.damaged(file, error) from None
+        return shard | {"bytes": file.stat().st_size, "sha256": sha256(file)}
