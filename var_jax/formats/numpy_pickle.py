@@ -51,7 +51,7 @@ def read_numpy_pickle(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     content = bytes(map_file(path))
     try:
-        tree = _run(content)
+        tree = _Machine().run(content)
         _check(tree, 0)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
@@ -61,39 +61,43 @@ def read_numpy_pickle(path: str | os.PathLike[str]) -> dict[str, Any]:
     return tree
 
 
-def _run(content: bytes) -> Any:
-    stack: list[Any] = []
-    marks: list[int] = []
-    memo: dict[int, Any] = {}
+class _Machine:
+    """The stack, the marks on it and the memo of one pickle."""
 
-    def popped() -> list[Any]:
-        start = marks.pop()
-        items = stack[start:]
-        del stack[start:]
-        return items
+    def __init__(self) -> None:
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
 
-    for opcode, argument, _ in pickletools.genops(content):
-        name = opcode.name
-        if name == "STOP":
-            return stack.pop()
-        if name in _VALUES:
-            stack.append(argument)
-        elif name in _CONSTANTS:
-            stack.append(_CONSTANTS[name])
-        elif name == "EMPTY_DICT":
-            stack.append({})
-        elif name == "MARK":
-            marks.append(len(stack))
-        elif name in _PUTS:
-            memo[len(memo) if argument is None else argument] = stack[-1]
-        elif name in _GETS:
-            stack.append(memo[argument])
-        elif name in _TUPLES:
+    def run(self, content: bytes) -> Any:
+        for opcode, argument, _ in pickletools.genops(content):
+            if opcode.name == "STOP":
+                return self.stack.pop()
+            if opcode.name in _VALUES:
+                self.stack.append(argument)
+            elif opcode.name in _CONSTANTS:
+                self.stack.append(_CONSTANTS[opcode.name])
+            elif opcode.name == "EMPTY_DICT":
+                self.stack.append({})
+            elif opcode.name == "MARK":
+                self.marks.append(len(self.stack))
+            elif opcode.name in _PUTS:
+                self.memo[len(self.memo) if argument is None else argument] = self.stack[-1]
+            elif opcode.name in _GETS:
+                self.stack.append(self.memo[argument])
+            elif opcode.name not in ("PROTO", "FRAME"):
+                self.combine(opcode.name, argument)
+        raise ValueError("no end")
+
+    def combine(self, name: str, argument: Any) -> None:
+        """Instructions that make one thing of what lies on the stack."""
+        stack = self.stack
+        if name in _TUPLES:
             stack[-_TUPLES[name] :] = [tuple(stack[-_TUPLES[name] :])]
         elif name == "TUPLE":
-            stack.append(tuple(popped()))
+            stack.append(tuple(self.popped()))
         elif name in ("SETITEM", "SETITEMS"):
-            items = popped() if name == "SETITEMS" else [stack.pop(-2), stack.pop()]
+            items = self.popped() if name == "SETITEMS" else [stack.pop(-2), stack.pop()]
             _set(stack[-1], items)
         elif name in ("GLOBAL", "STACK_GLOBAL"):
             module, named = argument.split(" ", 1) if name == "GLOBAL" else (stack.pop(-2), stack.pop())
@@ -102,14 +106,19 @@ def _run(content: bytes) -> Any:
             arguments = stack.pop()
             stack.append(_made(stack.pop(), arguments))
         elif name == "BUILD":
-            state = stack.pop()
-            filled = _filled(stack[-1], state)
+            state, empty = stack.pop(), stack.pop()
+            stack.append(_filled(empty, state))
             # What remembers the empty one is to remember the filled one: a type is named once and used often.
-            memo = {key: filled if value is stack[-1] else value for key, value in memo.items()}
-            stack[-1] = filled
-        elif name not in ("PROTO", "FRAME"):
+            self.memo = {key: stack[-1] if value is empty else value for key, value in self.memo.items()}
+        else:
             raise InputError(f"holds the instruction {name}, which no dict of arrays needs; {_AGAIN}")
-    raise ValueError("no end")
+
+    def popped(self) -> list[Any]:
+        """What lies above the last mark."""
+        start = self.marks.pop()
+        items = self.stack[start:]
+        del self.stack[start:]
+        return items
 
 
 def _named(module: Any, name: Any) -> object:
