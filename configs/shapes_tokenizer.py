@@ -11,7 +11,7 @@ from var_jax.configs import _common
 def get_config(argument: str = "") -> ConfigDict:
     """No argument."""
     c = _common.tokenizer()
-    c.data.kind, c.data.options, c.data.workers = "shapes", ConfigDict({"size": 32}), 0
+    c.data.kind, c.data.options, c.data.workers = "shapes", ConfigDict({"size": 32, "variety": 0.3}), 0
     c.data.enlarge = 1.0
     c.model.pyramid = "1,2,3,5,8"
     c.model.codebook_size, c.model.code_width = 512, 8

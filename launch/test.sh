@@ -10,39 +10,10 @@
 #   REQUIREMENTS    the pinned set; launch/requirements-test.txt
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=launch/environment.sh
+source launch/environment.sh
 
-requirements="${REQUIREMENTS:-launch/requirements-test.txt}"
-
-say() { printf '== %s\n' "$*"; }
-
-new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
-
-find_python() {
-  local candidate
-  for candidate in ${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11}; do
-    if new_enough "$candidate"; then
-      echo "$candidate"
-      return
-    fi
-  done
-  echo "launch/test.sh: needs Python 3.11 or newer and found none as '${PYTHON:-python3}'; set PYTHON to one" >&2
-  return 1
-}
-
-python="$(find_python)"
-# What an installation depends on: where any of it changed, .venv is made anew.
-wanted="$PWD $("$python" -VV) $requirements $(cat launch/requirements-*.txt setup.py | cksum)"
-
-if [[ "$(cat .venv/installed 2>/dev/null)" == "$wanted" ]]; then
-  say "using .venv as installed"
-else
-  say "installing $requirements into .venv ($("$python" --version))"
-  "$python" -m venv --clear .venv
-  pip=(.venv/bin/python -m pip -qq --disable-pip-version-check)
-  "${pip[@]}" install --requirement "$requirements"
-  "${pip[@]}" install --no-deps --no-build-isolation --editable .
-  echo "$wanted" >.venv/installed
-fi
+environment "${REQUIREMENTS:-launch/requirements-test.txt}"
 
 say "ruff check"
 .venv/bin/ruff check .

@@ -84,6 +84,17 @@ def test_any_size(size):
     assert image.dtype == np.uint8
 
 
+def test_less_variety_keeps_shapes_nearer_the_middle_but_never_alike():
+    def outlines(variety):
+        """Where the discs lie: [N, 32, 32] False outside."""
+        source = Shapes("train", size=32, count=200, seed=3, variety=variety)
+        images = np.stack([source[i][0] for i in range(0, 200, 10)]).astype(np.float64)
+        return np.linalg.norm(images - images[:, :1, :1], axis=-1) > 64
+
+    spread = [outlines(variety).std(0).mean() for variety in (0.2, 1.0)]
+    assert 0 < spread[0] < 0.8 * spread[1]
+
+
 def test_classes_are_balanced():
     source = make_source("shapes", "validation", size=16, count=100)
     assert len(source) == 100
@@ -100,6 +111,8 @@ def test_classes_are_balanced():
         ("train", {"size": 4}, "size 4"),
         ("train", {"count": 9}, "count 9"),
         ("train", {"seed": -1}, "seed -1"),
+        ("train", {"variety": 0.0}, "variety 0.0"),
+        ("train", {"variety": 1.5}, "variety 1.5"),
         ("train", {"sise": 64}, "no option sise"),
         ("test", {}, "split 'test'"),
     ],

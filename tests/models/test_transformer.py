@@ -15,6 +15,7 @@ from var_jax.errors import InputError
 from var_jax.interop.names import to_reference
 from var_jax.interop.transformer import abstract_params, import_transformer, transformer_table
 from var_jax.models.presets import transformer_preset
+from var_jax.models.tokenizer import TokenizerConfig
 from var_jax.models.transformer import Transformer, TransformerConfig, new_cache
 from var_jax.pyramid import PUBLISHED_SIDES, Pyramid
 
@@ -216,3 +217,17 @@ def test_random_params_make_every_branch_count():
     loss = lambda p: jnp.sum(jnp.square(Transformer(config).apply({"params": p}, jnp.array([0, 2]), inputs)))
     grads = jax.jit(jax.grad(loss))(params)
     assert all(np.any(leaf) for leaf in jax.tree.leaves(grads))
+
+
+def test_the_first_code_embedding_is_as_large_as_asked():
+    """Ten times as large a start, from the same draw; models written before the field have 1."""
+    plain = dict(transformer_preset("d2", TokenizerConfig(Pyramid((1, 2)), codebook_size=8, code_width=4), 3).to_dict())
+    configs = [TransformerConfig.from_dict(plain | {"input_init": factor}) for factor in (1.0, 10.0)]
+    inputs = jnp.zeros((1, 4, 4))
+    small, large = (
+        Transformer(config).init(jax.random.key(0), jnp.zeros((1,), jnp.int32), inputs)["params"]["word_kernel"]
+        for config in configs
+    )
+    np.testing.assert_allclose(large, 10.0 * small, rtol=1e-6)
+    del plain["input_init"]
+    assert TransformerConfig.from_dict(plain) == configs[0]

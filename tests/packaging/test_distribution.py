@@ -80,7 +80,8 @@ def test_changelog_opens_with_this_version():
 
 
 def test_pins_cover_what_the_package_needs(installed):
-    pins = (ROOT / "launch" / "requirements-test.txt").read_text(encoding="utf-8").splitlines()
+    files = (ROOT / "launch" / name for name in ("requirements.txt", "requirements-test.txt"))
+    pins = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
     requires = PathDistribution(next(installed.glob("*.dist-info"))).requires
     needs = [need for need in requires if "extra ==" not in need or 'extra == "test"' in need]
     assert len(needs) > 10

@@ -43,7 +43,7 @@ def test_overrides():
         ("nowhere.py", [], "nowhere.py: no such file"),
         ("shapes_var", ["--config.bacth_size=3"], "'bacth_size' is not one of .*batch_size"),
         ("shapes_var", ["--config.seed.inner=3"], "'inner' is not one of nothing below it"),
-        ("shapes_var", ["--config.batch_size=many"], "expected int like 64, got 'many'"),
+        ("shapes_var", ["--config.batch_size=many"], "expected int like 24, got 'many'"),
         ("shapes_var", ["--config.optimizer=3"], "is a section"),
         ("shapes_var", ["--config.batch_size"], "expected --config.key=value"),
     ],

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -45,12 +46,15 @@ class Shapes:
       size: side of the pictures in pixels, 8 or more.
       count: number of pictures; by default 50000 to train on and 2000 to validate with.
       seed: another seed is another data set of the same kind.
+      variety: above 0, at most 1. How much of their ranges positions, sizes and rotations take up, about the middle;
+        less makes a set that less training can learn. Colours and backgrounds vary alike at any.
     """
 
     split: str
     size: int = 64
     count: int | None = None
     seed: int = 0
+    variety: float = 1.0
 
     holds = IMAGES
     class_names = CLASS_NAMES
@@ -64,6 +68,8 @@ class Shapes:
             raise InputError(f"shapes: count {self.count} leaves a class empty, use {len(CLASS_NAMES)} or more")
         if self.seed < 0:
             raise InputError(f"shapes: seed {self.seed} is negative, use 0 or more")
+        if not 0 < self.variety <= 1:
+            raise InputError(f"shapes: variety {self.variety} is not above 0 and at most 1")
 
     def __len__(self) -> int:
         return self.count
@@ -73,22 +79,35 @@ class Shapes:
         index = range(self.count)[index]
         rng = np.random.default_rng((self.seed, list(DEFAULT_COUNT).index(self.split), index))
         label = index % len(CLASS_NAMES)
-        return draw(label, self.size, rng), label
+        return draw(label, self.size, rng, self.variety), label
 
     def labels(self) -> np.ndarray:
         """[N] int32: the class id of every picture."""
         return (np.arange(self.count) % len(CLASS_NAMES)).astype(np.int32)
 
 
-def draw(label: int, size: int, rng: np.random.Generator) -> np.ndarray:
+def draw(label: int, size: int, rng: np.random.Generator, variety: float = 1.0) -> np.ndarray:
     """One picture of class `label`, uint8 [size, size, 3]; takes everything that varies from `rng`."""
     mean, shading = rng.uniform(0.3, 0.7, 3), _shading(size, rng)
-    distance = _DISTANCES[label](size, rng)
+    distance = _DISTANCES[label](size, _Narrowed(rng, variety))
     inside = np.clip(0.5 - distance * size, 0.0, 1.0)  # antialiased over one pixel
     foreground, background = _colours(mean, float(inside.mean()), rng)
     shading = shading * (1.0 - inside)
     picture = background + (shading - shading.mean())[..., None] + inside[..., None] * (foreground - background)
     return (np.clip(picture, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Narrowed:
+    """Draws from the middle part of every range, `share` of it wide."""
+
+    rng: np.random.Generator
+    share: float
+
+    def uniform(self, low: float, high: float, count: int | None = None) -> Any:
+        """Like the generator's own."""
+        middle, half = (low + high) / 2, (high - low) / 2 * self.share
+        return self.rng.uniform(middle - half, middle + half, count)
 
 
 def _colours(mean: np.ndarray, share: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -133,14 +152,14 @@ def _grid(size: int) -> tuple[np.ndarray, np.ndarray]:
     return line[None, :], line[:, None]
 
 
-def _turned(size: int, rng: np.random.Generator, x0: float, y0: float) -> tuple[np.ndarray, np.ndarray]:
+def _turned(size: int, rng: _Narrowed, x0: float, y0: float) -> tuple[np.ndarray, np.ndarray]:
     """Coordinates [size, size] about (x0, y0), turned by any angle."""
     (x, y), angle = _grid(size), rng.uniform(0, 2 * np.pi)
     x, y, cos, sin = x - x0, y - y0, np.cos(angle), np.sin(angle)
     return cos * x + sin * y, cos * y - sin * x
 
 
-def _placed(size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, float]:
+def _placed(size: int, rng: _Narrowed) -> tuple[np.ndarray, np.ndarray, float]:
     """Turned coordinates about a random centre, and the radius of a circle about it that stays in the picture."""
     radius = rng.uniform(0.27, 0.39)
     x0, y0 = rng.uniform(radius - 0.5, 0.5 - radius, 2)
@@ -150,12 +169,12 @@ def _placed(size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray
 # Signed distances, [size, size], negative inside, in picture sides.
 
 
-def _disc(size: int, rng: np.random.Generator) -> np.ndarray:
+def _disc(size: int, rng: _Narrowed) -> np.ndarray:
     x, y, radius = _placed(size, rng)
     return np.hypot(x, y) - 0.9 * radius
 
 
-def _ring(size: int, rng: np.random.Generator) -> np.ndarray:
+def _ring(size: int, rng: _Narrowed) -> np.ndarray:
     x, y, radius = _placed(size, rng)
     half_width = radius * rng.uniform(0.14, 0.2)
     return np.abs(np.hypot(x, y) - (radius - half_width)) - half_width
@@ -178,28 +197,28 @@ def _star_polygon(x: np.ndarray, y: np.ndarray, corners: int, outer: float, inne
     return (u - outer) * normal[0] + v * normal[1]
 
 
-def _square(size: int, rng: np.random.Generator) -> np.ndarray:
+def _square(size: int, rng: _Narrowed) -> np.ndarray:
     x, y, radius = _placed(size, rng)
     return np.maximum(np.abs(x), np.abs(y)) - radius * np.sqrt(0.5)
 
 
-def _triangle(size: int, rng: np.random.Generator) -> np.ndarray:
+def _triangle(size: int, rng: _Narrowed) -> np.ndarray:
     x, y, radius = _placed(size, rng)
     return _star_polygon(x, y, 3, 1.1 * radius, 0.55 * radius)
 
 
-def _star(size: int, rng: np.random.Generator) -> np.ndarray:
+def _star(size: int, rng: _Narrowed) -> np.ndarray:
     x, y, radius = _placed(size, rng)
     return _star_polygon(x, y, 5, 1.12 * radius, 1.12 * radius * rng.uniform(0.4, 0.46))
 
 
-def _cross(size: int, rng: np.random.Generator) -> np.ndarray:
+def _cross(size: int, rng: _Narrowed) -> np.ndarray:
     x, y, radius = _placed(size, rng)
     x, y, half_width = np.abs(x), np.abs(y), radius * rng.uniform(0.22, 0.28)
     return np.maximum(np.maximum(x, y) - radius, np.minimum(x, y) - half_width)
 
 
-def _crescent(size: int, rng: np.random.Generator) -> np.ndarray:
+def _crescent(size: int, rng: _Narrowed) -> np.ndarray:
     x, y, radius = _placed(size, rng)
     bite, shift = radius * rng.uniform(0.75, 0.85), radius * rng.uniform(0.45, 0.55)
     return np.maximum(np.hypot(x, y) - radius, bite - np.hypot(x - shift, y))
@@ -210,26 +229,26 @@ def _from_line(u: np.ndarray, pitch: float) -> np.ndarray:
     return np.abs(u - pitch * np.round(u / pitch))
 
 
-def _stripes(size: int, rng: np.random.Generator) -> np.ndarray:
+def _stripes(size: int, rng: _Narrowed) -> np.ndarray:
     u, _ = _turned(size, rng, *rng.uniform(-0.5, 0.5, 2))
     pitch = rng.uniform(0.24, 0.42)
     return _from_line(u, pitch) - pitch * rng.uniform(0.2, 0.3)
 
 
-def _checkerboard(size: int, rng: np.random.Generator) -> np.ndarray:
+def _checkerboard(size: int, rng: _Narrowed) -> np.ndarray:
     u, v = _turned(size, rng, *rng.uniform(-0.5, 0.5, 2))
     pitch = rng.uniform(0.18, 0.28)
     dark = (np.floor(u / pitch) + np.floor(v / pitch)) % 2
     return (2 * dark - 1) * np.minimum(_from_line(u, pitch), _from_line(v, pitch))
 
 
-def _dots(size: int, rng: np.random.Generator) -> np.ndarray:
+def _dots(size: int, rng: _Narrowed) -> np.ndarray:
     u, v = _turned(size, rng, *rng.uniform(-0.5, 0.5, 2))
     pitch = rng.uniform(0.26, 0.38)
     return np.hypot(_from_line(u, pitch), _from_line(v, pitch)) - pitch * rng.uniform(0.26, 0.32)
 
 
-_DISTANCES: tuple[Callable[[int, np.random.Generator], np.ndarray], ...] = (
+_DISTANCES: tuple[Callable[[int, _Narrowed], np.ndarray], ...] = (
     _disc,
     _ring,
     _square,

@@ -17,6 +17,7 @@ from var_jax.models.precision import Dtype, at_least_float32
 
 # The last kernel of every residual branch starts at zero, so that a fresh network passes its input on.
 _ZEROS = nn.initializers.zeros_init()
+_LECUN = nn.initializers.lecun_normal()
 
 
 def precision_for(dtype: Dtype) -> jax.lax.Precision | None:
@@ -151,7 +152,7 @@ def conv(
     kernel: int = 3,
     stride: int = 1,
     padding: tuple[tuple[int, int], tuple[int, int]] | None = None,
-    kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal(),
+    kernel_init: nn.initializers.Initializer = _LECUN,
 ) -> nn.Conv:
     """A convolution over NHWC with a bias; zero padding of kernel // 2 unless `padding` says otherwise."""
     half = kernel // 2

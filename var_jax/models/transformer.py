@@ -60,6 +60,7 @@ class TransformerConfig:
       drop_path: rate at the last block, rising linearly from 0 at the first; training only.
       class_drop: share of labels replaced by "no class"; training only.
       gate_init: factor on the initial AdaLN gates, which makes blocks start near the identity.
+      input_init: factor on the initial kernel that embeds codes; above 1, short training heeds its inputs sooner.
 
     Raises:
       InputError: naming the field that cannot be.
@@ -78,6 +79,7 @@ class TransformerConfig:
     drop_path: float = 0.0
     class_drop: float = 0.1
     gate_init: float = 1e-3
+    input_init: float = 1.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "pyramid", Pyramid.parse(self.pyramid))
@@ -112,8 +114,8 @@ class TransformerConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TransformerConfig:
-        """Inverse of `to_dict`; an unknown or missing field is an error that names it."""
-        return config_from_dict(cls, values, "transformer")
+        """Inverse of `to_dict`; an unknown or missing field is an error that names it (`input_init` came later)."""
+        return config_from_dict(cls, {"input_init": 1.0, **values}, "transformer")
 
 
 class Conditioning(NamedTuple):
@@ -205,7 +207,7 @@ class Transformer(nn.Module):
         c = self.config
         std = _initial_std(c)
         normal, zeros, width = nn.initializers.normal(std), nn.initializers.zeros, c.width
-        self.word_kernel = self.param("word_kernel", normal, (c.code_width, width))
+        self.word_kernel = self.param("word_kernel", nn.initializers.normal(c.input_init * std), (c.code_width, width))
         self.word_bias = self.param("word_bias", zeros, (width,))
         self.class_embedding = self.param("class_embedding", normal, (c.num_classes + 1, width))
         self.start_position = self.param("start_position", normal, (c.pyramid.lengths[0], width))
