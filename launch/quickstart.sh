@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # From a bare Python 3.11 or newer to pictures that a model trained on the spot has drawn:
 #
-#   launch/quickstart.sh [DIRECTORY]       DIRECTORY is runs/quickstart unless given
+#   launch/quickstart.sh [DIRECTORY [--config.key=value ...]]
 #
+# DIRECTORY is runs/quickstart unless given; what follows it goes to both trainings (--config.steps=30: a trial).
 # Trains a tokenizer and a transformer on drawn shapes (nothing is downloaded but packages), draws pictures
 # of every class, and judges them. About six minutes on two cores for training and sampling. Interrupted, the
 # same command goes on where it stopped.
@@ -20,6 +21,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/environment.sh
 
 out="${1:-runs/quickstart}"
+overrides=("${@:2}")
 environment launch/requirements.txt launch/requirements-test.txt launch/requirements-ci.txt
 export PATH="$PWD/.venv/bin:$PATH"
 # Large buffers from large pages: on a CPU a training step is a quarter to a third shorter (glibc only).
@@ -37,9 +39,9 @@ timed() {
 }
 
 say "1 of 4: training the tokenizer (pictures to tokens and back)"
-timed var-jax train --config shapes_tokenizer --workdir "$out/tokenizer"
+timed var-jax train --config shapes_tokenizer --workdir "$out/tokenizer" "${overrides[@]}"
 say "2 of 4: training the transformer (the next scale of tokens from those before)"
-timed var-jax train --config shapes_var --workdir "$out/var" --config.tokenizer="$out/tokenizer"
+timed var-jax train --config shapes_var --workdir "$out/var" --config.tokenizer="$out/tokenizer" "${overrides[@]}"
 say "3 of 4: drawing pictures"
 sampling=(--guidance 3 --top-k 900 --top-p 0.7)
 timed var-jax sample --model "$out/var" --per-class 8 --batch 40 "${sampling[@]}" --out "$out/samples.png"
