@@ -23,13 +23,13 @@ def in_bucket(path: str | os.PathLike[str]) -> bool:
 
 
 def open_folder(path: str | os.PathLike[str]) -> epath.Path:
-    """The folder as a path that can be asked and written through, be it there or not.
+    """The folder as an absolute path that can be asked and written through, be it there or not.
 
     Raises:
       InputError: for an address that is no bucket's, without the library for it, or if it cannot be reached.
     """
     if not in_bucket(path):
-        return epath.Path(path)
+        return epath.Path(os.path.abspath(path))  # checkpoints are refused anything else
     if not os.fspath(path).startswith("gs://"):
         raise InputError(f"{path}: of addresses only gs://BUCKET/FOLDER is understood; give that or a local path")
     folder = epath.Path(path)
