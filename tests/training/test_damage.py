@@ -46,7 +46,8 @@ def picture(path, seed=0):
 def bomb() -> bytes:
     """The head of a PNG of 60000 x 60000 pixels."""
     head = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head))
+    data = struct.pack(">I", 100) + b"IDAT"
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head)) + data
 
 
 def damaged_folder(root: Path) -> dict[str, str]:
@@ -57,7 +58,7 @@ def damaged_folder(root: Path) -> dict[str, str]:
     kinds = {
         "zero": (b"", "no format that Pillow knows"),
         "text": (b"not a picture at all", "no format that Pillow knows"),
-        "short": (whole[: len(whole) * 2 // 3], "truncated"),
+        "short": (whole[: len(whole) * 2 // 3], "runcated"),
         "rubbish": (os.urandom(400), "no format that Pillow knows"),
         "bomb": (bomb(), "too many pixels"),
     }

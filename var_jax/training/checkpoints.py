@@ -7,6 +7,7 @@ to go on exactly. Together they are the whole state and nothing is stored twice.
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,6 +47,7 @@ class Checkpoints:
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
+        logging.getLogger("absl").addFilter(_is_news)
         loss = lambda figures: figures["loss"]
         best = preservation_policy.BestN(get_metric_fn=loss, reverse=True, n=1, keep_checkpoints_without_metrics=False)
         policy = preservation_policy.AnyPreservationPolicy([preservation_policy.LatestN(self._keep), best])
@@ -162,6 +164,11 @@ class Checkpoints:
             f"{self._folder}: not one checkpoint can be read ({listed}): bring one back from a copy, or choose "
             "another --workdir to begin anew"
         )
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Orbax warns at every checkpoint that has no figures, and most have none."""
+    return "tracked_metric" not in record.getMessage()
 
 
 def _reason(error: Exception) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter  # Grain brings it
 
 from var_jax.data import token_store as store
 from var_jax.data.damage import BAD_PICTURES_FILE, BAD_SHARE, BadPictures
