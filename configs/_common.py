@@ -98,12 +98,40 @@ def tokenizer() -> ConfigDict:
     c.model.lookup = "l2"  # or "cosine"
     c.model.commitment_weight = 0.25
     c.model.dropout = 0.05
-    c.loss = ConfigDict({"l1": 0.2, "l2": 1.0, "quantizer": 1.0})
+    c.model.unit_codes = False  # codes of length 1, not only looked up by direction
+    c.loss = ConfigDict({"l1": 0.2, "l2": 1.0, "quantizer": 1.0})  # weights; pixels are in [-1, 1]
+    c.loss.lpips = 0.0  # perceptual, by VGG16: needs the file or folder ...
+    c.lpips_weights = ""  # ... of its weights; given, validation reports LPIPS whatever its weight
+    c.loss.structure = 0.0  # edges at several sizes: needs no weights, and is no LPIPS
+    c.adversary = _adversary()
     c.optimizer.schedule, c.optimizer.warmup, c.optimizer.final = "cosine", 0.01, 0.3
     c.optimizer.betas, c.optimizer.clip = (0.5, 0.9), 10.0
     c.optimizer.weight_decay = c.optimizer.weight_decay_end = 0.005
     c.ema_decay = 0.9999
     return c
+
+
+def _adversary() -> ConfigDict:
+    a = ConfigDict()
+    a.kind = "none"  # or patch (group norm, blurred halvings), residual (StyleGAN's, no norm), dino (heads on a ViT)
+    a.dino_weights = ""  # file of DINO's ViT-S/16, for "dino"
+    a.loss = "hinge"  # or "non_saturating"
+    a.weight = 0.4  # of the generator's side ...
+    a.adaptive = True  # ... times the ratio of gradient norms at the decoder's last kernel, ...
+    a.adaptive_range = (0.0, 1e4)  # ... clipped to this
+    a.start = 0.2  # share of all steps after which the discriminator learns, and is listened to ...
+    a.ramp = 0.02  # ... with a weight that rises over this share of all steps
+    a.augment = True  # colours, shifts and holes for both sides (DiffAugment)
+    a.lecam = 0.001  # weight of LeCam regularisation; 0 is off
+    a.gradient_penalty = 0.0  # weight of R1, for "residual" with "non_saturating": 10; 0 is off
+    a.channels = 64  # width of the discriminator's first convolution
+    a.levels = 3  # halvings of "patch"
+    a.norm_groups = 32  # of "patch" and "dino"
+    a.rate = 1.0  # learning rate over the tokenizer's at the same step
+    a.betas = (0.5, 0.9)
+    a.weight_decay = 0.0005
+    a.clip = 10.0  # global gradient norm; 0 is off
+    return a
 
 
 def transformer(preset: str) -> ConfigDict:

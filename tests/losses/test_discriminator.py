@@ -10,7 +10,7 @@ import pytest
 
 from var_jax.errors import InputError
 from var_jax.losses.adversarial import discriminator_loss, gradient_penalty
-from var_jax.losses.discriminator import PatchDiscriminator, ResidualDiscriminator, blur_halved
+from var_jax.losses.discriminator import FeatureDiscriminator, PatchDiscriminator, ResidualDiscriminator, blur_halved
 
 MODULES = {
     "patch": PatchDiscriminator(channels=8, levels=2, norm_groups=4),
@@ -57,6 +57,23 @@ def test_it_learns_to_tell_blurred_from_sharp_with_its_gradients_held_small(name
         params, state, value = step(params, state)
     assert float(value) < 0.7  # 1.39 is what guessing costs
     assert np.mean(module.apply(params, IMAGES)) > np.mean(module.apply(params, fake))
+
+
+def test_features_are_judged_by_heads_of_their_own():
+    module = FeatureDiscriminator(norm_groups=4)
+    features = [jax.random.normal(jax.random.key(n), (3, 12, 8)) for n in range(2)]
+    params = module.init(jax.random.key(5), features)
+    logits = module.apply(params, features)
+    assert logits.shape == (3, 24)
+    np.testing.assert_allclose(module.apply(params, [f[1:2] for f in features])[0], logits[1], rtol=1e-4, atol=1e-5)
+    changed = module.apply(params, [features[0], -features[1]])
+    np.testing.assert_array_equal(changed[:, :12], logits[:, :12])
+    assert np.all(changed[:, 12:] != logits[:, 12:])
+    # Along the tokens the ends meet: turning them turns the logits.
+    turned = module.apply(params, [jnp.roll(f, 5, axis=1) for f in features])
+    np.testing.assert_allclose(turned[:, :12], jnp.roll(logits[:, :12], 5, axis=1), rtol=1e-3, atol=1e-4)
+    with pytest.raises(InputError, match="features of width 8 do not divide into norm_groups 32"):
+        FeatureDiscriminator().init(jax.random.key(0), features)
 
 
 @pytest.mark.parametrize("taps", [(1.0, 2.0, 1.0), (1.0, 3.0, 3.0, 1.0)])

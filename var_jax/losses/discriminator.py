@@ -1,6 +1,6 @@
 """Networks that tell pictures from reconstructions. NHWC in [-1, 1] in, float32 logits out: high means real.
 
-Neither takes statistics over the batch, so a picture's logits do not depend on its neighbours or on how a
+None takes statistics over the batch, so a picture's logits do not depend on its neighbours or on how a
 batch is split over devices.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 from flax import linen as nn
 
 from var_jax.errors import InputError
-from var_jax.models.autoencoder import conv, group_norm
+from var_jax.models.autoencoder import conv, group_norm, precision_for
 from var_jax.models.precision import Dtype, widened
 
 _NARROW, _WIDE = (1.0, 2.0, 1.0), (1.0, 3.0, 3.0, 1.0)
@@ -87,6 +87,47 @@ class ResidualDiscriminator(nn.Module):
         h = nn.leaky_relu(conv(h.shape[-1], self.dtype, "conv_out")(h), 0.2)
         h = nn.Dense(h.shape[-1], dtype=self.dtype, name="dense")(h.reshape(h.shape[0], -1))
         return widened(nn.Dense(1, dtype=self.dtype, name="logits")(nn.leaky_relu(h, 0.2)))[:, 0]
+
+
+class FeatureDiscriminator(nn.Module):
+    """Judges features of a fixed network, a head each: list of [B, N, C] -> logits [B, sum of N].
+
+    A head is a pointwise layer, a residual block with a circular convolution of 9 along N, and a pointwise
+    layer to the logit; group norm and leaky ReLU (0.2) in between. On DINO's features this is the
+    discriminator of the VAR authors' tokenizer trainer after StyleGAN-T, with group norm in the place of
+    spectral and synchronised batch norm, as UniTok has it.
+
+    Attributes:
+      norm_groups: of the group norms; divides every C.
+      dtype: compute type.
+    """
+
+    norm_groups: int = 32
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, features: list[jax.Array]) -> jax.Array:
+        logits = []
+        for index, features_BxNxC in enumerate(features):
+            width, head = features_BxNxC.shape[-1], f"head_{index}"
+            if width % self.norm_groups:
+                raise InputError(
+                    f"discriminator features of width {width} do not divide into norm_groups {self.norm_groups}: "
+                    "change norm_groups"
+                )
+            h = self._activated(_along(width, 1, self.dtype, f"{head}_first")(features_BxNxC), f"{head}_norm_1")
+            rest = self._activated(_along(width, 9, self.dtype, f"{head}_around")(h), f"{head}_norm_2")
+            h = (h + rest) * 0.5**0.5
+            logits.append(widened(_along(1, 1, self.dtype, f"{head}_logits")(h))[..., 0])
+        return jnp.concatenate(logits, axis=1)
+
+    def _activated(self, x_BxNxC: jax.Array, name: str) -> jax.Array:
+        return nn.leaky_relu(group_norm(self.norm_groups, self.dtype, name)(x_BxNxC), 0.2)
+
+
+def _along(features: int, kernel: int, dtype: Dtype, name: str) -> nn.Conv:
+    """A convolution along N whose ends meet."""
+    return nn.Conv(features, (kernel,), padding="CIRCULAR", dtype=dtype, precision=precision_for(dtype), name=name)
 
 
 def blur_halved(x_BxHxWxC: jax.Array, taps: tuple[float, ...]) -> jax.Array:

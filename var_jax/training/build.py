@@ -12,6 +12,7 @@ from etils import epath
 
 from var_jax.data.sources import SPLITS, TOKENS, Source, Spread, make_source
 from var_jax.errors import InputError
+from var_jax.features.lpips_file import read_lpips, require_published
 from var_jax.interop.names import Params, flatten, unflatten
 from var_jax.model_directory import CONFIG_FILE, Model, save_model
 from var_jax.models.presets import transformer_preset
@@ -19,6 +20,8 @@ from var_jax.models.tokenizer import TokenizerConfig
 from var_jax.models.transformer import Transformer, TransformerConfig
 from var_jax.parallel.rules import Constrain
 from var_jax.pyramid import Pyramid
+from var_jax.training.adversary import Adversary, make_adversary
+from var_jax.training.optimizer import Schedule
 from var_jax.training.progressive import Progressive, Stage
 from var_jax.training.state import TrainState
 from var_jax.training.tokenizer import TokenizerTask
@@ -53,7 +56,7 @@ def make_task(
         raise InputError("config dtype 'float64': JAX has it switched off, start with JAX_ENABLE_X64=1")
     dtype = _DTYPES[config.dtype]
     if config.stage == "tokenizer":
-        return TokenizerTask(TokenizerConfig(**config.model), config.loss, dtype)
+        return TokenizerTask(TokenizerConfig(**config.model), config.loss, dtype, _lpips_params(config))
     if config.stage != "transformer":
         raise InputError(f"config stage '{config.stage}': expected tokenizer or transformer")
     tokenizer, class_names = _tokenizer(config), source.class_names
@@ -73,6 +76,26 @@ def make_task(
         config.label_smoothing,
         guidance=config.sample_guidance,
     )
+
+
+def _lpips_params(config: ml_collections.ConfigDict) -> Params | None:
+    """LPIPS' weights where the config names them; asked for and not named is an error that says what to get."""
+    if not config.lpips_weights and not config.loss.lpips:
+        return None
+    params = read_lpips(config.lpips_weights)
+    require_published(params, config.lpips_weights)
+    return params
+
+
+def make_opponent(
+    config: ml_collections.ConfigDict, task: TokenizerTask | TransformerTask, total: int, rate: Schedule
+) -> Adversary | None:
+    """The discriminator of a stage-1 config that asks for one; `rate` is the tokenizer's, by step.
+
+    Raises:
+      InputError: for a discriminator that cannot be.
+    """
+    return make_adversary(config, task, _DTYPES[config.dtype], total, rate)
 
 
 def make_stages(

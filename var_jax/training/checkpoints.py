@@ -183,7 +183,7 @@ def _split(state: TrainState) -> tuple[Any, dict[str, Any]]:
 
 def _join(weights: Any, rest: dict[str, Any]) -> TrainState:
     own = {"ema": weights} if "params" in rest else {"params": weights}
-    return TrainState(**{"ema": None, "counts": None, **rest, **own})
+    return TrainState(**{"ema": None, "counts": None, "adversary": None, **rest, **own})
 
 
 def abstract_state(shapes: TrainState, shardings: TrainState) -> TrainState:

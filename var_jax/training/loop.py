@@ -37,7 +37,7 @@ from var_jax.training.lock import held
 from var_jax.training.optimizer import learning_rate_schedule, make_optimizer, weight_decay_schedule
 from var_jax.training.progressive import Stage
 from var_jax.training.reporting import Clock, Reporter, duration
-from var_jax.training.state import TrainState, make_step, new_state
+from var_jax.training.state import Opponent, TrainState, make_step, new_state
 from var_jax.training_directory import has_checkpoint
 
 FINISHED, PREEMPTED = 0, 75
@@ -86,6 +86,9 @@ class Run:
         warmup = round(config.optimizer.warmup * self.total)
         self._stage_at = build.make_stages(config, self.task.config.pyramid, self.total, warmup)
         self.schedule, optimizer = _optimizer(config, self.total, warmup, self.task.decayed)
+        self._opponent = build.make_opponent(config, self.task, self.total, self.schedule)
+        if self._opponent is not None:
+            self._stage_at = self._opponent.stage
         fresh = functools.partial(self._fresh, optimizer)
         shapes = jax.eval_shape(fresh)
         places = shardings(self.mesh, config.sharding, shapes)
@@ -114,8 +117,10 @@ class Run:
         opened.callback(self.checkpoints.close)
 
     def _fresh(self, optimizer: optax.GradientTransformation) -> TrainState:
-        params = self.task.init(jax.random.key(self.config.seed))
-        return new_state(params, optimizer, self.config.ema_decay > 0, self.task.new_counts())
+        key = jax.random.key(self.config.seed)
+        params = self.task.init(key)
+        own = None if self._opponent is None else self._opponent.init(jax.random.fold_in(key, 1))
+        return new_state(params, optimizer, self.config.ema_decay > 0, self.task.new_counts(), own)
 
     def _first_state(
         self, fresh: Callable[[], TrainState], shapes: TrainState, places: TrainState, given: Params
@@ -187,9 +192,11 @@ class Run:
         self.reporter.say(f"finished: {self.total} steps, in {self.workdir}")
         return FINISHED
 
-    def _next_stage(self, step: int, before: Stage | None) -> Stage | None:
+    def _next_stage(self, step: int, before: Stage | Opponent | None) -> Stage | Opponent | None:
         stage = self._stage_at(step)
-        if stage != before:
+        if stage != before and isinstance(stage, Opponent):
+            self.reporter.say(f"from step {step + 1} on: {stage.says}")
+        elif stage != before:
             scales = self.task.config.pyramid if stage is None else stage.prefix
             self.reporter.say(f"from step {step + 1} on: {len(scales)} scale{'s'[: len(scales) > 1]} ({scales})")
         return stage

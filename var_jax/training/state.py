@@ -7,6 +7,7 @@ finite changes nothing but `bad_step`, which stays at the first such step until 
 
 from __future__ import annotations
 
+import abc
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -32,6 +33,7 @@ class TrainState(NamedTuple):
       ema: moving average of the parameters, or None where it is off.
       opt_state: the optimizer's.
       counts: moving averages of counts that a stage keeps, or None.
+      adversary: an `Opponent`'s own state, or None.
     """
 
     step: jax.Array
@@ -40,6 +42,7 @@ class TrainState(NamedTuple):
     ema: Params | None
     opt_state: Any
     counts: Any
+    adversary: Any = None
 
     @property
     def inference_params(self) -> Params:
@@ -47,10 +50,35 @@ class TrainState(NamedTuple):
         return self.params if self.ema is None else self.ema
 
 
-def new_state(params: Params, optimizer: optax.GradientTransformation, ema: bool, counts: Any) -> TrainState:
+class Opponent(abc.ABC):
+    """Another network that learns in the same step, against the first. Given as a step's `stage` it takes part.
+
+    Attributes:
+      says: the line for people when it begins to.
+    """
+
+    says: str
+
+    @abc.abstractmethod
+    def gradients(
+        self, own: Any, params: Params, fixed: Any, batch: Batch, key: jax.Array, step: jax.Array
+    ) -> tuple[tuple[jax.Array, tuple[Metrics, Any]], tuple[Params, Params]]:
+        """What `jax.value_and_grad` of a `LossFn` gives, with the gradients of both sides.
+
+        `own` is the opponent's state before the step.
+        """
+
+    @abc.abstractmethod
+    def update(self, own: Any, grads: Params, metrics: Metrics) -> Any:
+        """The opponent's state after a step with these gradients and metrics, means over the micro-batches."""
+
+
+def new_state(
+    params: Params, optimizer: optax.GradientTransformation, ema: bool, counts: Any, adversary: Any = None
+) -> TrainState:
     """The state before the first step."""
     copy = jax.tree.map(jnp.copy, params) if ema else None
-    return TrainState(jnp.int32(0), jnp.int32(-1), params, copy, optimizer.init(params), counts)
+    return TrainState(jnp.int32(0), jnp.int32(-1), params, copy, optimizer.init(params), counts, adversary)
 
 
 def make_step(
@@ -64,7 +92,7 @@ def make_step(
     """The step function, to be jitted with the state donated and its fourth argument, `stage`, static.
 
     Args:
-      loss_fn: see `LossFn`; a stage that is not None is handed on to it by that name.
+      loss_fn: see `LossFn`; a stage that is neither None nor an `Opponent` is handed on to it by that name.
       optimizer: gives updates from gradients.
       seed: of the run's keys.
       accumulate: micro-batches a step; the gradient is their mean.
@@ -74,10 +102,16 @@ def make_step(
 
     def step_fn(state: TrainState, fixed: Any, batch: Batch, stage: Any = None) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        loss_of_stage = loss_fn if stage is None else functools.partial(loss_fn, stage=stage)
-        loss, metrics, counts, grads = _gradients(loss_of_stage, state, fixed, batch, key, accumulate)
+        grad_fn = _grad_fn(loss_fn, state, stage)
+        loss, metrics, counts, grads = _gradients(grad_fn, state, fixed, batch, key, accumulate)
+        adversary, own_norm = state.adversary, 0.0
+        if isinstance(stage, Opponent):
+            grads, own_grads = grads
+            own_norm = optax.tree.norm(own_grads)
+            adversary = stage.update(adversary, own_grads, metrics)
+            metrics = metrics | {"opponent_gradient_norm": own_norm}
         norm = optax.tree.norm(grads)
-        finite = jnp.isfinite(loss) & jnp.isfinite(norm) & (state.bad_step < 0)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm) & jnp.isfinite(own_norm) & (state.bad_step < 0)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
@@ -87,21 +121,27 @@ def make_step(
         if state.counts is not None:
             weight = jnp.where(state.step == 0, 0.0, count_decay)
             counts = jax.tree.map(lambda old, new: weight * old + (1.0 - weight) * new, state.counts, counts)
-        new = (params, ema, opt_state, counts)
-        old = (state.params, state.ema, state.opt_state, state.counts)
-        params, ema, opt_state, counts = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
+        new = (params, ema, opt_state, counts, adversary)
+        old = (state.params, state.ema, state.opt_state, state.counts, state.adversary)
+        params, ema, opt_state, counts, adversary = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
         bad_step = jnp.where(finite | (state.bad_step >= 0), state.bad_step, state.step)
-        state = TrainState(state.step + 1, bad_step, params, ema, opt_state, counts)
+        state = TrainState(state.step + 1, bad_step, params, ema, opt_state, counts, adversary)
         return state, metrics | {"loss": loss, "gradient_norm": norm}
 
     return step_fn
 
 
+def _grad_fn(loss_fn: LossFn, state: TrainState, stage: Any) -> Callable[..., Any]:
+    """(params, fixed, batch, key, step) -> ((loss, (metrics, counts)), gradients)."""
+    if isinstance(stage, Opponent):
+        return functools.partial(stage.gradients, state.adversary)
+    return jax.value_and_grad(loss_fn if stage is None else functools.partial(loss_fn, stage=stage), has_aux=True)
+
+
 def _gradients(
-    loss_fn: LossFn, state: TrainState, fixed: Any, batch: Batch, key: jax.Array, accumulate: int
+    grad_fn: Callable[..., Any], state: TrainState, fixed: Any, batch: Batch, key: jax.Array, accumulate: int
 ) -> tuple[jax.Array, Metrics, Any, Params]:
     """Loss, metrics, counts and gradients, as means (counts as sums) over the micro-batches."""
-    grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
     if accumulate == 1:
         (loss, (metrics, counts)), grads = grad_fn(state.params, fixed, batch, key, state.step)
         return loss, metrics, counts, grads

@@ -1,4 +1,4 @@
-"""Stage 1: the tokenizer, with pixel losses and the quantizer's own."""
+"""Stage 1: the tokenizer, with pixel and perceptual losses and the quantizer's own; `adversary.py` adds to them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from var_jax.evaluation.reconstruction import psnr, ssim
 from var_jax.generation.pictures import grid, to_uint8
+from var_jax.losses.perceptual import lpips, structure_loss
 from var_jax.models.precision import Dtype, parameters_for
 from var_jax.models.quantizer import code_counts, codebook_perplexity, codebook_usage
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
@@ -29,17 +30,19 @@ class TokenizerTask:
 
     Attributes:
       decayed: patterns of parameters that weight decay applies to.
-      fixed: arrays that a step uses and does not learn (none).
+      fixed: arrays that a step uses and does not learn: LPIPS' weights, where they are given.
     """
 
     decayed: Sequence[str] = ("kernel$",)
 
-    def __init__(self, config: TokenizerConfig, weights: dict[str, float], dtype: Dtype) -> None:
-        """`weights` are those of the losses: "l1", "l2", "quantizer"."""
+    def __init__(
+        self, config: TokenizerConfig, weights: dict[str, float], dtype: Dtype, lpips_params: Params | None = None
+    ) -> None:
+        """`weights` are those of the losses: "l1", "l2", "quantizer", perhaps "structure" and "lpips"."""
         self.config, self.weights = config, dict(weights)
         self.module = Tokenizer(config, dtype)
         self.image_size = config.image_size
-        self.fixed: dict[str, Any] = {}
+        self.fixed: dict[str, Any] = {} if lpips_params is None else {"lpips": lpips_params}
 
     def about(self) -> dict[str, Any]:
         """What other commands need to rebuild the model."""
@@ -58,19 +61,34 @@ class TokenizerTask:
     def loss(
         self, params: Params, fixed: Any, batch: dict[str, jax.Array], key: jax.Array, step: jax.Array
     ) -> tuple[jax.Array, tuple[dict[str, jax.Array], jax.Array]]:
-        """Weighted sum of L1, L2 and quantizer loss; pixel losses on [-1, 1]."""
+        """Weighted sum of the losses of pictures, on [-1, 1], and the quantizer's."""
         images = to_signed(batch["images"])
+        (picture, quantizer), tokens = self.forward(params, images, key)
+        total, losses = self.picture_loss(picture, images, fixed)
+        total = total + self.weights["quantizer"] * quantizer
+        return total, (losses | {"quantizer": quantizer}, self.counts(tokens))
+
+    def forward(
+        self, params: Params, images: jax.Array, key: jax.Array
+    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+        """Pictures in [-1, 1] -> (reconstruction, quantizer loss), and the tokens, which have no gradient."""
         deterministic = self.config.dropout == 0
         out = self.module.apply({"params": params}, images, deterministic, rngs={"dropout": key})
-        difference = out.reconstruction_BxHxWx3 - images
-        losses = {
-            "l1": jnp.mean(jnp.abs(difference)),
-            "l2": jnp.mean(jnp.square(difference)),
-            "quantizer": out.quantizer_loss,
-        }
-        total = sum(self.weights[name] * value for name, value in losses.items())
-        counts = code_counts(out.tokens_BxL, self.config.pyramid, self.config.codebook_size)
-        return total, (losses, counts)
+        return (out.reconstruction_BxHxWx3, out.quantizer_loss), out.tokens_BxL
+
+    def picture_loss(self, picture: jax.Array, images: jax.Array, fixed: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Weighted sum of what reconstructions are judged by, and its parts; without weight nothing is computed."""
+        difference = picture - images
+        losses = {"l1": jnp.mean(jnp.abs(difference)), "l2": jnp.mean(jnp.square(difference))}
+        if self.weights.get("structure"):
+            losses["structure"] = jnp.mean(structure_loss(picture, images))
+        if self.weights.get("lpips"):
+            losses["lpips"] = jnp.mean(lpips(fixed["lpips"], picture, images))
+        return sum(self.weights[name] * value for name, value in losses.items()), losses
+
+    def counts(self, tokens: jax.Array) -> jax.Array:
+        """How often each code was used at each scale."""
+        return code_counts(tokens, self.config.pyramid, self.config.codebook_size)
 
     def evaluate(self, params: Params, fixed: Any, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
         """Sums over a validation batch, rows weighted by its `mask`."""
@@ -87,6 +105,9 @@ class TokenizerTask:
             return psnr(picture, original), ssim(picture, original), error
 
         psnr_SxB, ssim_SxB, error_SxB = jax.lax.map(by_scales, scales)
+        more = {}
+        if "lpips" in fixed:
+            more["lpips"] = lpips(fixed["lpips"], bound.decode(quantized.tokens), images) @ mask
         counts = code_counts(
             jnp.where(mask[:, None] > 0, quantized.tokens, self.config.codebook_size),
             self.config.pyramid,
@@ -99,6 +120,7 @@ class TokenizerTask:
             "l1": error_SxB @ mask,
             "quantizer": quantized.loss * jnp.sum(mask),
             "codes": counts,
+            **more,
         }
 
     def summarise(self, sums: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -108,7 +130,7 @@ class TokenizerTask:
         return {
             **{name: float(values[-1]) for name, values in by_scales.items()},
             "loss": -float(by_scales["psnr"][-1]),  # what "best" is judged by: lower is better
-            "quantizer": float(sums["quantizer"] / count),
+            **{name: float(sums[name] / count) for name in ("quantizer", "lpips") if name in sums},
             "psnr_by_scales": by_scales["psnr"],
             "codes_used": np.sum(np.asarray(codes) > 0, axis=-1),
             "usage": np.asarray(codebook_usage(codes)),

@@ -1,0 +1,202 @@
+"""A discriminator that learns beside the tokenizer, in the same jitted step.
+
+The generator's forward pass is shared: one run of the tokenizer serves its own losses and the
+discriminator's, and both sides learn from what the other was before the step. Until the discriminator's
+start (a share of all steps) the step is the plain one and knows nothing of it; from there its weight
+rises in a line. Both are functions of the step alone, so a run that was stopped goes on exactly.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+from flax import linen as nn
+
+from var_jax.errors import InputError
+from var_jax.features.dino import DinoViT, read_dino
+from var_jax.losses import adversarial
+from var_jax.losses.augment import augmented
+from var_jax.losses.discriminator import FeatureDiscriminator, PatchDiscriminator, ResidualDiscriminator
+from var_jax.models.precision import Dtype, parameters_for
+from var_jax.training.optimizer import Schedule, make_optimizer, weight_decay_schedule
+from var_jax.training.state import Batch, Metrics, Opponent, Params
+from var_jax.training.tokenizer import TokenizerTask, to_signed
+
+KINDS = ("none", "patch", "residual", "dino")
+_DECAYED = ("kernel$",)
+# Where the last thing that a decoder does lies in the tokenizer's parameters.
+_LAST_KERNEL = ("decoder", "conv_out", "kernel")
+
+
+class AdversaryState(NamedTuple):
+    """What is carried from step to step, and kept in checkpoints.
+
+    Attributes:
+      params: the discriminator's.
+      opt_state: its optimizer's.
+      anchors: moving averages of its mean logits.
+    """
+
+    params: Params
+    opt_state: Any
+    anchors: adversarial.Anchors
+
+
+class Adversary(Opponent):
+    """The discriminator's side of a tokenizer's step.
+
+    Attributes:
+      start: the first step (counted from 0) that it takes part in.
+      ramp_steps: steps over which its weight rises to the full one.
+    """
+
+    says = "the discriminator takes part"
+
+    def __init__(
+        self, config: ml_collections.ConfigDict, task: TokenizerTask, dtype: Dtype, total_steps: int, rate: Schedule
+    ) -> None:
+        """`config` is the section `adversary`; `rate` the tokenizer's learning rate by step.
+
+        Raises:
+          InputError: naming the field that cannot be.
+        """
+        if not 0.0 <= config.start <= 1.0 or not 0.0 <= config.ramp <= 1.0:
+            raise InputError(
+                f"config adversary.start {config.start} and adversary.ramp {config.ramp}: expected shares of all steps"
+            )
+        self._config, self._task = config, task
+        self.start, self.ramp_steps = round(config.start * total_steps), round(config.ramp * total_steps)
+        self._module = _discriminator(config, dtype)
+        self._features = DinoViT(dtype=dtype) if config.kind == "dino" else None
+        adversarial.generator_loss(config.loss, jnp.zeros(1))  # a loss that does not exist is named here
+        self._optimizer = make_optimizer(
+            lambda updates: config.rate * rate(self.start + updates),
+            weight_decay_schedule(config.weight_decay, config.weight_decay, total_steps),
+            tuple(config.betas),
+            config.clip,
+            _DECAYED,
+        )
+
+    def stage(self, step: int) -> Adversary | None:
+        """Itself where it takes part in a step, else None."""
+        return self if step >= self.start else None
+
+    def init(self, key: jax.Array) -> AdversaryState:
+        """Before the first step."""
+        size = self._task.image_size
+        seen = jnp.zeros((1, size, size, 3), jnp.float32)
+        if self._features is not None:
+            features, _ = jax.eval_shape(self._features.init_with_output, key, seen)
+            seen = [jnp.zeros(shape.shape, shape.dtype) for shape in features]
+        params = self._module.init(key, seen)["params"]
+        params = parameters_for(self._module.dtype, params)
+        return AdversaryState(params, self._optimizer.init(params), adversarial.new_anchors())
+
+    def gradients(
+        self, own: AdversaryState, params: Params, fixed: Any, batch: Batch, key: jax.Array, step: jax.Array
+    ) -> tuple[tuple[jax.Array, tuple[Metrics, Any]], tuple[Params, Params]]:
+        """Of both sides, see `Opponent`.
+
+        The gradients at the decoder's last kernel, whose norms the adaptive weight compares, are whole backward
+        passes as written; the compiler drops all of them but the last layer's, since nothing else is used.
+        """
+        c, task = self._config, self._task
+        images = to_signed(batch["images"])
+        generate_key, real_key, fake_key = (jax.random.fold_in(key, part) for part in range(3))
+        outputs, pull, tokens = jax.vjp(lambda p: task.forward(p, images, generate_key), params, has_aux=True)
+        picture, quantizer = outputs
+        (judged, losses), toward_picture = jax.value_and_grad(task.picture_loss, has_aux=True)(picture, images, fixed)
+        fooled, toward_real = jax.value_and_grad(
+            lambda picture: adversarial.generator_loss(c.loss, self._judge(own.params, fixed, picture, fake_key))
+        )(picture)
+        risen = adversarial.ramp(step, self.start, self.ramp_steps)
+        ratio = jnp.float32(1.0)
+        if c.adaptive:
+            last = [_last_kernel(pull((grad, jnp.zeros_like(quantizer)))[0]) for grad in (toward_picture, toward_real)]
+            ratio = adversarial.adaptive_weight(*last, *c.adaptive_range)
+        weight = c.weight * risen * ratio
+        quantizer_weight = jnp.full_like(quantizer, task.weights["quantizer"])
+        (grads,) = pull((toward_picture + weight * toward_real, quantizer_weight))
+        total = judged + quantizer_weight * quantizer + weight * fooled
+        (_, own_metrics), own_grads = jax.value_and_grad(self._judgement, has_aux=True)(
+            own.params, fixed, own.anchors, images, picture, (real_key, fake_key)
+        )
+        metrics = losses | {"quantizer": quantizer} | own_metrics
+        metrics |= {"adversarial": fooled, "adaptive_weight": ratio, "adversarial_weight": weight}
+        return (total, (metrics, task.counts(tokens))), (grads, own_grads)
+
+    def update(self, own: AdversaryState, grads: Params, metrics: Metrics) -> AdversaryState:
+        """See `Opponent`."""
+        updates, opt_state = self._optimizer.update(grads, own.opt_state, own.params)
+        anchors = adversarial.moved_anchors(own.anchors, metrics["real_score"], metrics["fake_score"])
+        return AdversaryState(optax.apply_updates(own.params, updates), opt_state, anchors)
+
+    def _judge(self, params: Params, fixed: Any, images: jax.Array, key: jax.Array) -> jax.Array:
+        """Logits of pictures, augmented where the config says so."""
+        seen = augmented(key, images) if self._config.augment else images
+        if self._features is not None:
+            seen = self._features.apply({"params": fixed["dino"]}, seen)
+        return self._module.apply({"params": params}, seen)
+
+    def _judgement(
+        self,
+        params: Params,
+        fixed: Any,
+        anchors: adversarial.Anchors,
+        images: jax.Array,
+        picture: jax.Array,
+        keys: tuple[jax.Array, jax.Array],
+    ) -> tuple[jax.Array, Metrics]:
+        """The discriminator's loss, and what to report of it."""
+        c = self._config
+        real, fake = (self._judge(params, fixed, x, key) for x, key in zip((images, picture), keys, strict=True))
+        metrics = {
+            "discriminator": adversarial.discriminator_loss(c.loss, real, fake),
+            "real_score": jnp.mean(real),
+            "fake_score": jnp.mean(fake),
+        }
+        loss = metrics["discriminator"]
+        if c.lecam:
+            metrics["lecam"] = adversarial.lecam_penalty(anchors, real, fake)
+            loss = loss + c.lecam * metrics["lecam"]
+        if c.gradient_penalty:
+            judge = lambda images: self._judge(params, fixed, images, keys[0])
+            metrics["gradient_penalty"] = adversarial.gradient_penalty(judge, images)
+            loss = loss + c.gradient_penalty * metrics["gradient_penalty"]
+        return loss, metrics
+
+
+def make_adversary(
+    config: ml_collections.ConfigDict, task: Any, dtype: Dtype, total_steps: int, rate: Schedule
+) -> Adversary | None:
+    """The adversary that a stage-1 config asks for, or None; a network whose features it sees is put into `task.fixed`.
+
+    Raises:
+      InputError: for a kind or a field that cannot be.
+    """
+    if config.stage != "tokenizer" or config.adversary.kind == "none":
+        return None
+    adversary = Adversary(config.adversary, task, dtype, total_steps, rate)
+    if config.adversary.kind == "dino":
+        task.fixed["dino"] = read_dino(config.adversary.dino_weights)
+    return adversary
+
+
+def _discriminator(config: ml_collections.ConfigDict, dtype: Dtype) -> nn.Module:
+    if config.kind == "patch":
+        return PatchDiscriminator(config.channels, config.levels, config.norm_groups, dtype)
+    if config.kind == "residual":
+        return ResidualDiscriminator(config.channels, dtype=dtype)
+    if config.kind == "dino":
+        return FeatureDiscriminator(config.norm_groups, dtype)
+    raise InputError(f"config adversary.kind '{config.kind}': expected one of {', '.join(KINDS)}")
+
+
+def _last_kernel(params: Params) -> jax.Array:
+    for name in _LAST_KERNEL:
+        params = params[name]
+    return params
