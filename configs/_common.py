@@ -141,7 +141,7 @@ def transformer(preset: str) -> ConfigDict:
     c.model = ConfigDict({"preset": preset})
     for name in ("depth", "width", "num_heads", "mlp_ratio", "shared_adaln", "qk_norm"):
         c.model[name] = None
-    c.model.drop_path = c.model.class_drop = c.model.gate_init = None
+    c.model.drop_path = c.model.class_drop = c.model.gate_init = c.model.input_init = None
     c.label_smoothing = 0.0
     c.progressive = ConfigDict()  # train on the coarsest scales first
     c.progressive.until = 0.0  # share of all steps after which every scale takes part; 0: all from the start
