@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-_NAMES = ("path", "name", "data_dir", "validation_share", "seed", "size", "count")
+_NAMES = ("path", "name", "data_dir", "validation_share", "seed", "size", "count", "variety")
 
 
 def add_data_options(parser: argparse.ArgumentParser, kinds: str) -> None:
@@ -19,6 +19,7 @@ def add_data_options(parser: argparse.ArgumentParser, kinds: str) -> None:
     options.add_argument("--seed", type=int, help="shapes, folder")
     options.add_argument("--size", type=int, help="shapes: side of the pictures")
     options.add_argument("--count", type=int, help="shapes: number of pictures")
+    options.add_argument("--variety", type=float, help="shapes: above 0, at most 1")
 
 
 def data_options(args: argparse.Namespace) -> dict[str, Any]:
