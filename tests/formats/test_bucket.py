@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from etils import epath
 
@@ -12,7 +14,7 @@ from var_jax.formats.bucket import open_folder
 
 def test_local_paths_are_themselves(tmp_path):
     assert open_folder(tmp_path / "new") == epath.Path(tmp_path / "new")
-    assert open_folder("runs/a") == epath.Path.cwd() / "runs" / "a"
+    assert open_folder("runs/a") == epath.Path(os.path.abspath("runs/a"))
 
 
 @pytest.mark.parametrize("address", ["s3://bucket/run", "http://host/run"])
