@@ -43,7 +43,7 @@ timed var-jax train --config shapes_tokenizer --workdir "$out/tokenizer" "${over
 say "2 of 4: training the transformer (the next scale of tokens from those before)"
 timed var-jax train --config shapes_var --workdir "$out/var" --config.tokenizer="$out/tokenizer" "${overrides[@]}"
 say "3 of 4: drawing pictures"
-sampling=(--guidance 3 --top-k 900 --top-p 0.7)
+sampling=(--guidance 3 --top-k 900 --top-p 0.9)
 timed var-jax sample --model "$out/var" --per-class 8 --batch 40 "${sampling[@]}" --out "$out/samples.png"
 say "4 of 4: judging 500 drawn pictures"
 var-jax measure --model "$out/var" "${sampling[@]}" --counted 5000 --json "$out/measured.json"

@@ -152,30 +152,30 @@ def _grid(size: int) -> tuple[np.ndarray, np.ndarray]:
     return line[None, :], line[:, None]
 
 
-def _turned(size: int, rng: _Narrowed, x0: float, y0: float) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates [size, size] about (x0, y0), turned by any angle."""
-    (x, y), angle = _grid(size), rng.uniform(0, 2 * np.pi)
+def _turned(size: int, rng: _Narrowed, x0: float, y0: float, symmetry: int) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates [size, size] about (x0, y0), turned by any angle that shows: below one `symmetry`-th of a turn."""
+    (x, y), angle = _grid(size), rng.uniform(0, 2 * np.pi / symmetry)
     x, y, cos, sin = x - x0, y - y0, np.cos(angle), np.sin(angle)
     return cos * x + sin * y, cos * y - sin * x
 
 
-def _placed(size: int, rng: _Narrowed) -> tuple[np.ndarray, np.ndarray, float]:
+def _placed(size: int, rng: _Narrowed, symmetry: int) -> tuple[np.ndarray, np.ndarray, float]:
     """Turned coordinates about a random centre, and the radius of a circle about it that stays in the picture."""
     radius = rng.uniform(0.27, 0.39)
     x0, y0 = rng.uniform(radius - 0.5, 0.5 - radius, 2)
-    return *_turned(size, rng, x0, y0), radius
+    return *_turned(size, rng, x0, y0, symmetry), radius
 
 
 # Signed distances, [size, size], negative inside, in picture sides.
 
 
 def _disc(size: int, rng: _Narrowed) -> np.ndarray:
-    x, y, radius = _placed(size, rng)
+    x, y, radius = _placed(size, rng, 1)
     return np.hypot(x, y) - 0.9 * radius
 
 
 def _ring(size: int, rng: _Narrowed) -> np.ndarray:
-    x, y, radius = _placed(size, rng)
+    x, y, radius = _placed(size, rng, 1)
     half_width = radius * rng.uniform(0.14, 0.2)
     return np.abs(np.hypot(x, y) - (radius - half_width)) - half_width
 
@@ -198,28 +198,28 @@ def _star_polygon(x: np.ndarray, y: np.ndarray, corners: int, outer: float, inne
 
 
 def _square(size: int, rng: _Narrowed) -> np.ndarray:
-    x, y, radius = _placed(size, rng)
+    x, y, radius = _placed(size, rng, 4)
     return np.maximum(np.abs(x), np.abs(y)) - radius * np.sqrt(0.5)
 
 
 def _triangle(size: int, rng: _Narrowed) -> np.ndarray:
-    x, y, radius = _placed(size, rng)
+    x, y, radius = _placed(size, rng, 3)
     return _star_polygon(x, y, 3, 1.1 * radius, 0.55 * radius)
 
 
 def _star(size: int, rng: _Narrowed) -> np.ndarray:
-    x, y, radius = _placed(size, rng)
+    x, y, radius = _placed(size, rng, 5)
     return _star_polygon(x, y, 5, 1.12 * radius, 1.12 * radius * rng.uniform(0.4, 0.46))
 
 
 def _cross(size: int, rng: _Narrowed) -> np.ndarray:
-    x, y, radius = _placed(size, rng)
+    x, y, radius = _placed(size, rng, 4)
     x, y, half_width = np.abs(x), np.abs(y), radius * rng.uniform(0.22, 0.28)
     return np.maximum(np.maximum(x, y) - radius, np.minimum(x, y) - half_width)
 
 
 def _crescent(size: int, rng: _Narrowed) -> np.ndarray:
-    x, y, radius = _placed(size, rng)
+    x, y, radius = _placed(size, rng, 1)
     bite, shift = radius * rng.uniform(0.75, 0.85), radius * rng.uniform(0.45, 0.55)
     return np.maximum(np.hypot(x, y) - radius, bite - np.hypot(x - shift, y))
 
@@ -230,21 +230,21 @@ def _from_line(u: np.ndarray, pitch: float) -> np.ndarray:
 
 
 def _stripes(size: int, rng: _Narrowed) -> np.ndarray:
-    u, _ = _turned(size, rng, *rng.uniform(-0.5, 0.5, 2))
     pitch = rng.uniform(0.24, 0.42)
+    u, _ = _turned(size, rng, *rng.uniform(-0.5, 0.5, 2) * pitch, 2)
     return _from_line(u, pitch) - pitch * rng.uniform(0.2, 0.3)
 
 
 def _checkerboard(size: int, rng: _Narrowed) -> np.ndarray:
-    u, v = _turned(size, rng, *rng.uniform(-0.5, 0.5, 2))
     pitch = rng.uniform(0.18, 0.28)
+    u, v = _turned(size, rng, *rng.uniform(-0.5, 0.5, 2) * 2 * pitch, 4)
     dark = (np.floor(u / pitch) + np.floor(v / pitch)) % 2
     return (2 * dark - 1) * np.minimum(_from_line(u, pitch), _from_line(v, pitch))
 
 
 def _dots(size: int, rng: _Narrowed) -> np.ndarray:
-    u, v = _turned(size, rng, *rng.uniform(-0.5, 0.5, 2))
     pitch = rng.uniform(0.26, 0.38)
+    u, v = _turned(size, rng, *rng.uniform(-0.5, 0.5, 2) * pitch, 4)
     return np.hypot(_from_line(u, pitch), _from_line(v, pitch)) - pitch * rng.uniform(0.26, 0.32)
 
 
