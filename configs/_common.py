@@ -103,6 +103,13 @@ def tokenizer() -> ConfigDict:
     c.loss.lpips = 0.0  # perceptual, by VGG16: needs the file or folder ...
     c.lpips_weights = ""  # ... of its weights; given, validation reports LPIPS whatever its weight
     c.loss.structure = 0.0  # edges at several sizes: needs no weights, and is no LPIPS
+    c.codebook = ConfigDict()  # against codes that nobody uses and coarse scales that say nothing
+    c.codebook.dropout = 0.0  # share of pictures that are told with fewer scales in training ...
+    c.codebook.fewest_scales = 3  # ... with this many at least
+    c.codebook.means = False  # codes are moving means of what they are used for, instead of learned by gradients
+    c.codebook.reset_every = 0  # steps after which dead codes move to where something is asked; 0 is never
+    c.codebook.reset_share = 0.01  # a code is dead that is used less than this times as often as all on average
+    c.codebook.warm_start = 0  # batches whose features the first codebook is made of (k-means); 0: it is drawn
     c.adversary = _adversary()
     c.optimizer.schedule, c.optimizer.warmup, c.optimizer.final = "cosine", 0.01, 0.3
     c.optimizer.betas, c.optimizer.clip = (0.5, 0.9), 10.0

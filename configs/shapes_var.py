@@ -11,7 +11,7 @@ from var_jax.configs import _common
 def get_config(argument: str = "") -> ConfigDict:
     """No argument."""
     c = _common.transformer("d3")
-    c.data.kind, c.data.options, c.data.workers = "shapes", ConfigDict({"size": 32, "variety": 0.2}), 0
+    c.data.kind, c.data.options, c.data.workers = "shapes", ConfigDict({"size": 32, "variety": 0.15}), 0
     c.data.enlarge = 1.0
     c.model.width, c.model.num_heads, c.model.drop_path = 96, 2, 0.0
     c.model.gate_init, c.model.input_init = 0.1, 10.0  # what starts near the identity starts late

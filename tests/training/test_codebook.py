@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.training import tiny
+from tests.training.runs import StopAt, equal, last_state
 from var_jax.errors import InputError
+from var_jax.models.tokenizer import TokenizerConfig
 from var_jax.pyramid import Pyramid
 from var_jax.training.codebook import (
-    MovingCodes,
+    CodebookCare,
+    code_sums,
+    codebook_of,
     fair_weights,
     kept_scales,
-    moved_codes,
-    new_moving_codes,
+    mean_codes,
     revived,
     warm_start,
 )
+from var_jax.training.loop import FINISHED, PREEMPTED, train
+from var_jax.training.optimizer import make_optimizer
+from var_jax.training.state import make_step, new_state
+from var_jax.training.tokenizer import TokenizerTask, to_signed
 
 PYRAMID = Pyramid((1, 2, 4))
 CODES = jax.random.normal(jax.random.key(0), (6, 3))
@@ -52,23 +62,12 @@ def test_dead_codes_move_to_what_is_asked_and_others_stay():
         assert any(np.array_equal(code, ASKED[row]) for row in (5, 7))
 
 
-def test_moving_codes_by_hand():
-    moving = MovingCodes(jnp.array([2.0, 1.0, 0.5]), jnp.array([[2.0, 0.0], [0.0, 3.0], [1.0, 1.0]]))
+def test_codes_as_means_by_hand():
     tokens, asked = jnp.array([0, 0, 1, 3]), jnp.array([[4.0, 0.0], [0.0, 4.0], [1.0, 1.0], [9.0, 9.0]])
-    codes, after = moved_codes(moving, tokens, asked, decay=0.5, smoothing=0.1)
-    np.testing.assert_allclose(after.uses_V, [2.0, 1.0, 0.25])  # the last token stands for none
-    np.testing.assert_allclose(after.sums_VxC, [[3.0, 2.0], [0.5, 2.0], [0.5, 0.5]])
-    smooth = (np.array([2.0, 1.0, 0.25]) + 0.1) / (3.25 + 0.3) * 3.25
-    np.testing.assert_allclose(codes, np.asarray(after.sums_VxC) / smooth[:, None], rtol=1e-6)
-
-
-def test_moving_codes_settle_on_the_means_of_what_they_answer():
-    moving = new_moving_codes(CODES)
-    tokens = jnp.arange(42) % 6
-    for _ in range(200):
-        codes, moving = moved_codes(moving, tokens, ASKED, decay=0.9)
-    means = [np.mean(np.asarray(ASKED)[np.arange(42) % 6 == code], axis=0) for code in range(6)]
-    np.testing.assert_allclose(codes, means, atol=1e-4)
+    sums = code_sums(tokens, asked, 3)
+    np.testing.assert_array_equal(sums, [[4.0, 4.0], [1.0, 1.0], [0.0, 0.0]])  # the last token stands for none
+    codes = mean_codes(jnp.full((3, 2), 7.0), jnp.array([2.0, 1.0, 0.0]), sums)
+    np.testing.assert_allclose(codes, [[2.0, 2.0], [1.0, 1.0], [7.0, 7.0]])  # nobody's code stays
 
 
 def test_warm_start_finds_separate_heaps():
@@ -84,3 +83,92 @@ def test_warm_start_finds_separate_heaps():
     many = warm_start(jnp.asarray(heaps[:5]), jnp.full(5, 0.2), 9, jax.random.key(1), rounds=2)
     assert many.shape == (9, 3)
     assert np.all(np.isfinite(many))
+
+
+def stepped(care, steps=1, accumulate=1, ema=0.0):
+    """The states before and after some steps on one batch, without weight of the other losses on the codebook."""
+    config = tiny.tokenizer()
+    task = TokenizerTask(TokenizerConfig(**config.model), config.loss, jnp.float32, care=care)
+    optimizer = make_optimizer(lambda _: 1e-2, lambda _: 0.1, (0.5, 0.9), 0.0, task.decayed)
+    states = [new_state(task.init(jax.random.key(0)), optimizer, ema > 0, task.new_counts())]
+    images = jax.random.randint(jax.random.key(7), (8, 8, 8, 3), 0, 256).astype(jnp.uint8)
+    step = jax.jit(make_step(task.loss, optimizer, 0, accumulate, ema, settle=task.settle))
+    for _ in range(steps):
+        states.append(step(states[-1], {}, {"images": images})[0])
+    return task, images, states
+
+
+def test_codes_that_are_means_take_no_gradient():
+    task, images, (before, after) = stepped(CodebookCare(means=True), ema=0.5)
+    asked = np.asarray(task._asked(before.params, images))
+    tokens = np.asarray(task.module.apply({"params": before.params}, to_signed(images), method="encode")).reshape(-1)
+    expected = np.asarray(codebook_of(before.params)).copy()
+    for code in np.unique(tokens):
+        expected[code] = asked[tokens == code].mean(0)
+    np.testing.assert_allclose(codebook_of(after.params), expected, rtol=1e-5, atol=1e-6)
+    assert len(np.unique(tokens)) < 16  # some are nobody's and stayed
+    # The average of parameters follows the codes that are kept.
+    kept = np.asarray(codebook_of(before.params))
+    np.testing.assert_allclose(codebook_of(after.ema), kept + 0.9 * (expected - kept), rtol=1e-4, atol=1e-6)
+
+
+def test_means_are_over_all_micro_batches():
+    whole, parts = (stepped(CodebookCare(means=True), accumulate=n)[2][1] for n in (1, 2))
+    np.testing.assert_allclose(codebook_of(parts.params), codebook_of(whole.params), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("means", [False, True])
+def test_dead_codes_move_when_it_is_time(means):
+    care = CodebookCare(reset_every=2, reset_share=0.2, means=means)
+    plain = dataclasses.replace(care, reset_every=0)
+    task, images, states = stepped(care, steps=2)
+    first, second = (states[n] for n in (1, 2))
+    _, _, (_, first_plain, second_plain) = stepped(plain, steps=2)
+    equal(codebook_of(first.params), codebook_of(first_plain.params))
+    uses = np.sum(second.counts["codes"] if means else second.counts, axis=0)
+    dead = uses < 0.2 * uses.mean()
+    assert 0 < dead.sum() < 16
+    equal(codebook_of(second.params)[~dead], codebook_of(second_plain.params)[~dead])
+    asked = np.asarray(task._asked(second_plain.params, images))
+    for code in np.asarray(codebook_of(second.params))[dead]:
+        assert np.min(np.abs(asked - code).max(axis=1)) < 1e-5
+    if means:  # what is kept of it says the same, where it was ever used
+        moved = np.asarray(second.counts["sums"])[dead]
+        np.testing.assert_allclose(moved, np.asarray(codebook_of(second.params))[dead] * uses[dead][:, None], rtol=1e-5)
+
+
+def test_fewer_scales_in_training_change_the_loss_and_not_validation():
+    task, images, (state, _) = stepped(CodebookCare())
+    fewer = TokenizerTask(task.config, task.weights, jnp.float32, care=CodebookCare(dropout=1.0, fewest_scales=1))
+    losses = [float(t.loss(state.params, {}, {"images": images}, jax.random.key(0), 0)[0]) for t in (task, fewer)]
+    assert losses[0] != losses[1]
+    seen = {"images": images, "mask": jnp.ones(8)}
+    equal(task.evaluate(state.params, {}, seen), fewer.evaluate(state.params, {}, seen))
+
+
+def test_a_run_with_all_of_it_resumes_exactly(tmp_path, monkeypatch, capsys):
+    care = {"dropout": 0.5, "fewest_scales": 1, "means": True, "reset_every": 2, "warm_start": 2}
+    config = tiny.tokenizer(codebook=care)
+    assert train(config, tmp_path / "whole") == FINISHED
+    assert "the first codebook is made of 16 pictures" in capsys.readouterr().out
+    with monkeypatch.context() as patch:
+        StopAt(patch, 3)
+        assert train(config, tmp_path / "stopped") == PREEMPTED
+    assert train(config, tmp_path / "stopped") == FINISHED
+    assert "the first codebook" not in capsys.readouterr().out.split("resumed")[-1]
+    equal(last_state(config, tmp_path / "whole"), last_state(config, tmp_path / "stopped"))
+
+
+@pytest.mark.parametrize(
+    ("care", "message"),
+    [
+        ({"dropout": 0.1}, "quantizer dropout of 0.1 down to 3 scales: expected a share, and 1 to 2"),
+        ({"reset_every": -1}, "config codebook.reset_every -1: expected 0"),
+        ({"warm_start": -2}, "config codebook.warm_start -2: expected 0"),
+        ({"reset_share": 2.0}, "config codebook.reset_share 2.0: expected a share"),
+    ],
+)
+def test_care_that_cannot_be(tmp_path, care, message):
+    with pytest.raises(InputError, match=message):
+        train(tiny.tokenizer(codebook=care), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -33,12 +33,14 @@ class Quantized(NamedTuple):
       loss: scalar quantizer loss.
       tokens: [B, L] int32.
       f_hat: [B, h, w, C] the sum over all scales, with its own gradients.
+      asked: [B, L, C] what was looked up; without gradient.
     """
 
     decoder_input: jax.Array
     loss: jax.Array
     tokens: jax.Array
     f_hat: jax.Array
+    asked: jax.Array
 
 
 def phi_index(k: int, num_scales: int, num_phis: int) -> int:
@@ -188,20 +190,20 @@ class Quantizer(nn.Module):
         """Code vectors [..., C] of tokens [...]."""
         return jnp.take(self.codebook, tokens, axis=0)
 
-    def _tell_scale(self, rest_BxhxwxC: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-        """Tokens [B, l_k] that tell most of `rest` at scale k, and what they add to f_hat."""
-        side = self.pyramid.sides[k]
-        z_NxC = area_downsample(rest_BxhxwxC, side).reshape(-1, self.code_width)
+    def _tell_scale(self, rest_BxhxwxC: jax.Array, k: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Tokens [B, l_k] that tell most of `rest` at scale k, what they add to f_hat, what was asked [B, l_k, C]."""
+        asked_BxlxC = self.next_scale_input(rest_BxhxwxC, k)
         codebook = jax.lax.stop_gradient(self.codebook)
-        tokens_Bxl = nearest_codes(z_NxC, codebook, self.lookup).reshape(-1, side * side)
-        return tokens_Bxl, self.contribution(self.embed(tokens_Bxl), k)
+        tokens_N = nearest_codes(asked_BxlxC.reshape(-1, self.code_width), codebook, self.lookup)
+        tokens_Bxl = tokens_N.reshape(asked_BxlxC.shape[:2])
+        return tokens_Bxl, self.contribution(self.embed(tokens_Bxl), k), asked_BxlxC
 
     def encode(self, features_BxhxwxC: jax.Array) -> jax.Array:
         """Algorithm 1: features -> tokens [B, L] int32, scales coarse to fine."""
         rest = self._checked(features_BxhxwxC)
         tokens = []
         for k in range(len(self.pyramid)):
-            tokens_Bxl, told = self._tell_scale(rest, k)
+            tokens_Bxl, told, _ = self._tell_scale(rest, k)
             tokens.append(tokens_Bxl)
             rest = rest - told
         return jnp.concatenate(tokens, axis=1)
@@ -211,8 +213,9 @@ class Quantizer(nn.Module):
         rest = self._checked(features_BxhxwxC)
         asked = []
         for k in range(len(self.pyramid)):
-            asked.append(self.next_scale_input(rest, k))
-            rest = rest - self._tell_scale(rest, k)[1]
+            _, told, asked_BxlxC = self._tell_scale(rest, k)
+            asked.append(asked_BxlxC)
+            rest = rest - told
         return jnp.concatenate(asked, axis=1)
 
     def decode(self, tokens_BxL: jax.Array, scales: int | jax.Array | None = None) -> jax.Array:
@@ -250,17 +253,19 @@ class Quantizer(nn.Module):
         """
         features = self._checked(features_BxhxwxC)
         target = jax.lax.stop_gradient(features)
-        rest, f_hat, loss, tokens = target, jnp.zeros_like(features), 0.0, []
+        rest, f_hat, loss, tokens, asked = target, jnp.zeros_like(features), 0.0, [], []
         for k in range(len(self.pyramid)):
-            tokens_Bxl, told = self._tell_scale(rest, k)
+            tokens_Bxl, told, asked_BxlxC = self._tell_scale(rest, k)
             tokens.append(tokens_Bxl)
+            asked.append(asked_BxlxC)
             rest = rest - jax.lax.stop_gradient(told)
             kept = 1.0 if kept_B is None else (k < kept_B)[:, None, None, None]
             f_hat = f_hat + kept * told
             commitment = jnp.mean(kept * jnp.square(jax.lax.stop_gradient(f_hat) - features))
             loss = loss + self.commitment_weight * commitment + jnp.mean(kept * jnp.square(f_hat - target))
         decoder_input = features + jax.lax.stop_gradient(f_hat - features)
-        return Quantized(decoder_input, loss / len(self.pyramid), jnp.concatenate(tokens, axis=1), f_hat)
+        tokens_BxL, asked_BxLxC = jnp.concatenate(tokens, axis=1), jnp.concatenate(asked, axis=1)
+        return Quantized(decoder_input, loss / len(self.pyramid), tokens_BxL, f_hat, asked_BxLxC)
 
     def _checked(self, features_BxhxwxC: jax.Array) -> jax.Array:
         expected = (self.pyramid.final_side, self.pyramid.final_side, self.code_width)

@@ -103,11 +103,12 @@ class TokenizerConfig:
 
 
 class TokenizerOutput(NamedTuple):
-    """Training forward: the reconstruction (not clipped), the quantizer loss, and what was chosen."""
+    """Training forward: the reconstruction (not clipped), the quantizer loss, what was chosen, and for what."""
 
     reconstruction_BxHxWx3: jax.Array
     quantizer_loss: jax.Array
     tokens_BxL: jax.Array
+    asked_BxLxC: jax.Array
 
 
 class Tokenizer(nn.Module):
@@ -173,4 +174,4 @@ class Tokenizer(nn.Module):
         """
         quantized = self.quantizer(self.features(image_BxHxWx3, deterministic), kept_scales_B)
         reconstruction = self.decode_features(quantized.decoder_input, deterministic)
-        return TokenizerOutput(reconstruction, quantized.loss, quantized.tokens)
+        return TokenizerOutput(reconstruction, quantized.loss, quantized.tokens, quantized.asked)

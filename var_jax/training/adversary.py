@@ -107,7 +107,7 @@ class Adversary(Opponent):
         c, task = self._config, self._task
         images = to_signed(batch["images"])
         generate_key, real_key, fake_key = (jax.random.fold_in(key, part) for part in range(3))
-        outputs, pull, tokens = jax.vjp(lambda p: task.forward(p, images, generate_key), params, has_aux=True)
+        outputs, pull, seen = jax.vjp(lambda p: task.forward(p, images, generate_key), params, has_aux=True)
         picture, quantizer = outputs
         (judged, losses), toward_picture = jax.value_and_grad(task.picture_loss, has_aux=True)(picture, images, fixed)
         fooled, toward_real = jax.value_and_grad(
@@ -127,7 +127,7 @@ class Adversary(Opponent):
         )
         metrics = losses | {"quantizer": quantizer} | own_metrics
         metrics |= {"adversarial": fooled, "adaptive_weight": ratio, "adversarial_weight": weight}
-        return (total, (metrics, task.counts(tokens))), (grads, own_grads)
+        return (total, (metrics, task.counts(seen))), (grads, own_grads)
 
     def update(self, own: AdversaryState, grads: Params, metrics: Metrics) -> AdversaryState:
         """See `Opponent`."""

@@ -21,6 +21,7 @@ from var_jax.models.transformer import Transformer, TransformerConfig
 from var_jax.parallel.rules import Constrain
 from var_jax.pyramid import Pyramid
 from var_jax.training.adversary import Adversary, make_adversary
+from var_jax.training.codebook import CodebookCare
 from var_jax.training.optimizer import Schedule
 from var_jax.training.progressive import Progressive, Stage
 from var_jax.training.state import TrainState
@@ -56,7 +57,8 @@ def make_task(
         raise InputError("config dtype 'float64': JAX has it switched off, start with JAX_ENABLE_X64=1")
     dtype = _DTYPES[config.dtype]
     if config.stage == "tokenizer":
-        return TokenizerTask(TokenizerConfig(**config.model), config.loss, dtype, _lpips_params(config))
+        care = CodebookCare(**config.codebook)
+        return TokenizerTask(TokenizerConfig(**config.model), config.loss, dtype, _lpips_params(config), care)
     if config.stage != "transformer":
         raise InputError(f"config stage '{config.stage}': expected tokenizer or transformer")
     tokenizer, class_names = _tokenizer(config), source.class_names

@@ -6,7 +6,8 @@ belong to the finest scale, so draws are weighted (`fair_weights`) to give every
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,48 @@ import numpy as np
 from var_jax.errors import InputError
 from var_jax.models.quantizer import nearest_codes
 from var_jax.pyramid import Pyramid
+
+Params = dict[str, Any]
+
+_FEWEST_USES = 1e-3  # a step, on average
+
+
+@dataclasses.dataclass(frozen=True)
+class CodebookCare:
+    """What a stage-1 run does for its codebook; the fields are those of the config's section `codebook`.
+
+    Attributes:
+      dropout: share of pictures that are told with fewer scales in training ...
+      fewest_scales: ... with this many at least.
+      means: codes are moving means of what they are used for, instead of learned by gradients.
+      reset_every: steps after which dead codes move to what is asked; 0 is never.
+      reset_share: a code is dead that is used less than this times as often as if all were used alike.
+      warm_start: batches whose features the first codebook is made of; 0: it is drawn.
+    """
+
+    dropout: float = 0.0
+    fewest_scales: int = 3
+    means: bool = False
+    reset_every: int = 0
+    reset_share: float = 0.01
+    warm_start: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("reset_every", "warm_start"):
+            if getattr(self, name) < 0:
+                raise InputError(f"config codebook.{name} {getattr(self, name)}: expected 0 (off) or more")
+        if not 0.0 <= self.reset_share <= 1.0:
+            raise InputError(f"config codebook.reset_share {self.reset_share}: expected a share, 0 to 1")
+
+
+def codebook_of(params: Params) -> jax.Array:
+    """[V, C] of a tokenizer's parameters."""
+    return params["quantizer"]["codebook"]
+
+
+def with_codebook(params: Params, codebook_VxC: jax.Array) -> Params:
+    """The parameters with another codebook."""
+    return params | {"quantizer": params["quantizer"] | {"codebook": codebook_VxC}}
 
 
 def fair_weights(pyramid: Pyramid, batch: int) -> np.ndarray:
@@ -69,47 +112,18 @@ def revived(
     return jnp.where(dead_V[:, None], asked_NxC[drawn_V], codebook_VxC), dead_V
 
 
-class MovingCodes(NamedTuple):
-    """Moving averages behind codes that are means and not learned by gradients.
+def code_sums(tokens_N: jax.Array, asked_NxC: jax.Array, size: int) -> jax.Array:
+    """[V, C] for each code the sum of what it was used for; a token that is V or more is left out."""
+    return jnp.zeros((size, asked_NxC.shape[-1]), asked_NxC.dtype).at[tokens_N].add(asked_NxC, mode="drop")
 
-    Attributes:
-      uses_V: times a code was used in a batch.
-      sums_VxC: sum of what it was used for.
+
+def mean_codes(codebook_VxC: jax.Array, uses_V: jax.Array, sums_VxC: jax.Array) -> jax.Array:
+    """Codes as means of what they were used for (VQ-VAE, arXiv 1711.00937, appendix A.1), by moving averages of both.
+
+    A code that is hardly used any more stays what it is, so nothing is divided by nothing.
     """
-
-    uses_V: jax.Array
-    sums_VxC: jax.Array
-
-
-def new_moving_codes(codebook_VxC: jax.Array) -> MovingCodes:
-    """As if each code had been used once, for exactly itself."""
-    return MovingCodes(jnp.ones(codebook_VxC.shape[0], codebook_VxC.dtype), codebook_VxC)
-
-
-def moved_codes(
-    moving: MovingCodes, tokens_N: jax.Array, asked_NxC: jax.Array, decay: float = 0.99, smoothing: float = 1e-5
-) -> tuple[jax.Array, MovingCodes]:
-    """Codes as moving means of what they are used for (VQ-VAE, arXiv 1711.00937, appendix A.1).
-
-    Args:
-      moving: averages before this batch.
-      tokens_N: what each question was answered with; one that is V or more is left out.
-      asked_NxC: the questions.
-      decay: of the averages.
-      smoothing: uses that every code gets beside its own, taken off all alike, so that a code that is no
-        longer used is not divided by nothing.
-
-    Returns:
-      Codebook [V, C] and the averages after this batch.
-    """
-    size = moving.uses_V.shape[0]
-    uses_V = jnp.zeros_like(moving.uses_V).at[tokens_N].add(1.0, mode="drop")
-    sums_VxC = jnp.zeros_like(moving.sums_VxC).at[tokens_N].add(asked_NxC, mode="drop")
-    new = MovingCodes(uses_V, sums_VxC)
-    moving = jax.tree.map(lambda old, new: decay * old + (1.0 - decay) * new, moving, new)
-    total = jnp.sum(moving.uses_V)
-    smooth_V = (moving.uses_V + smoothing) / (total + size * smoothing) * total
-    return moving.sums_VxC / smooth_V[:, None], moving
+    means_VxC = sums_VxC / jnp.maximum(uses_V, _FEWEST_USES)[:, None]
+    return jnp.where((uses_V > _FEWEST_USES)[:, None], means_VxC, codebook_VxC)
 
 
 def warm_start(asked_NxC: jax.Array, weights_N: jax.Array, size: int, key: jax.Array, rounds: int = 10) -> jax.Array:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import optax
@@ -98,7 +99,9 @@ class Run:
             self._open(opened)
             self.state = self._first_state(fresh, shapes, places, given)
             self._opened = opened.pop_all()
-        step = make_step(self.task.loss, optimizer, config.seed, config.accumulate, config.ema_decay)
+        step = make_step(
+            self.task.loss, optimizer, config.seed, config.accumulate, config.ema_decay, settle=self.task.settle
+        )
         place = jax.tree.map(lambda x: x.sharding, self.state)
         self._step = jax.jit(step, donate_argnums=0, static_argnums=3, out_shardings=(place, None))
         self._evaluate = jax.jit(self.task.evaluate)
@@ -144,7 +147,20 @@ class Run:
             kept = ["/".join(path) for path in flatten(shapes.params) if path not in given]
             self.reporter.say(f"started from {config.init_from}; freshly drawn: {', '.join(kept) or 'nothing'}")
             state = build.start_from(given, state)
+        elif warm := self.task.warm_batches:
+            state = self._warmed(state, warm)
         return state
+
+    def _warmed(self, state: TrainState, batches: int) -> TrainState:
+        """The fresh state with what a stage makes of its first pictures before it learns."""
+        with jax.set_mesh(self.mesh), contextlib.closing(self._batches(0)) as given:
+            pictures = [self._checked(next(given), "train")["images"] for _ in range(batches)]
+            key = jax.random.fold_in(jax.random.key(self.config.seed), 2)
+            place = jax.tree.map(lambda x: x.sharding, state.params)
+            params = jax.jit(self.task.warmed, out_shardings=place)(state.params, jnp.concatenate(pictures), key)
+        ema = None if state.ema is None else jax.tree.map(jnp.copy, params)
+        self.reporter.say(f"the first codebook is made of {batches * self.config.batch_size} pictures")
+        return state._replace(params=params, ema=ema)
 
     def go(self) -> int:
         """The loop."""

@@ -21,6 +21,8 @@ Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
 # (params, fixed, batch, key, step) -> (loss, (metrics, what is to be added to the moving counts)).
 LossFn = Callable[[Params, Any, Batch, jax.Array, jax.Array], tuple[jax.Array, tuple[Metrics, Any]]]
+# (params, moving counts, batch, key, step) after an update -> params and counts that are kept: what no gradient does.
+Settle = Callable[[Params, Any, Batch, jax.Array, jax.Array], tuple[Params, Any]]
 
 
 class TrainState(NamedTuple):
@@ -88,6 +90,7 @@ def make_step(
     accumulate: int = 1,
     ema_decay: float = 0.0,
     count_decay: float = 0.99,
+    settle: Settle | None = None,
 ) -> Callable[[TrainState, Any, Batch], tuple[TrainState, Metrics]]:
     """The step function, to be jitted with the state donated and its fourth argument, `stage`, static.
 
@@ -98,6 +101,7 @@ def make_step(
       accumulate: micro-batches a step; the gradient is their mean.
       ema_decay: of the moving average of parameters; it starts low and rises, 0 is off.
       count_decay: of the moving counts.
+      settle: see `Settle`.
     """
 
     def step_fn(state: TrainState, fixed: Any, batch: Batch, stage: Any = None) -> tuple[TrainState, Metrics]:
@@ -114,13 +118,15 @@ def make_step(
         finite = jnp.isfinite(loss) & jnp.isfinite(norm) & jnp.isfinite(own_norm) & (state.bad_step < 0)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
+        if state.counts is not None:
+            weight = jnp.where(state.step == 0, 0.0, count_decay)
+            counts = jax.tree.map(lambda old, new: weight * old + (1.0 - weight) * new, state.counts, counts)
+        if settle is not None:
+            params, counts = settle(params, counts, batch, key, state.step)
         ema = state.ema
         if ema is not None:
             decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
             ema = jax.tree.map(lambda old, new: old + (1.0 - decay) * (new - old), ema, params)
-        if state.counts is not None:
-            weight = jnp.where(state.step == 0, 0.0, count_decay)
-            counts = jax.tree.map(lambda old, new: weight * old + (1.0 - weight) * new, state.counts, counts)
         new = (params, ema, opt_state, counts, adversary)
         old = (state.params, state.ema, state.opt_state, state.counts, state.adversary)
         params, ema, opt_state, counts, adversary = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)

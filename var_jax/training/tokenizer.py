@@ -16,6 +16,17 @@ from var_jax.losses.perceptual import lpips, structure_loss
 from var_jax.models.precision import Dtype, parameters_for
 from var_jax.models.quantizer import code_counts, codebook_perplexity, codebook_usage
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
+from var_jax.training.codebook import (
+    CodebookCare,
+    code_sums,
+    codebook_of,
+    fair_weights,
+    kept_scales,
+    mean_codes,
+    revived,
+    warm_start,
+    with_codebook,
+)
 
 Params = dict[str, Any]
 
@@ -31,17 +42,30 @@ class TokenizerTask:
     Attributes:
       decayed: patterns of parameters that weight decay applies to.
       fixed: arrays that a step uses and does not learn: LPIPS' weights, where they are given.
+      warm_batches: batches that `warmed` wants before the first step; 0: it is not called.
     """
 
     decayed: Sequence[str] = ("kernel$",)
 
     def __init__(
-        self, config: TokenizerConfig, weights: dict[str, float], dtype: Dtype, lpips_params: Params | None = None
+        self,
+        config: TokenizerConfig,
+        weights: dict[str, float],
+        dtype: Dtype,
+        lpips_params: Params | None = None,
+        care: CodebookCare | None = None,
     ) -> None:
-        """`weights` are those of the losses: "l1", "l2", "quantizer", perhaps "structure" and "lpips"."""
-        self.config, self.weights = config, dict(weights)
+        """`weights` are those of the losses: "l1", "l2", "quantizer", perhaps "structure" and "lpips".
+
+        Raises:
+          InputError: for a `care` that this pyramid cannot have.
+        """
+        self.config, self.weights, self.care = config, dict(weights), care or CodebookCare()
+        if self.care.dropout:
+            kept_scales(jax.random.key(0), 1, config.pyramid, self.care.dropout, self.care.fewest_scales)
         self.module = Tokenizer(config, dtype)
         self.image_size = config.image_size
+        self.warm_batches = self.care.warm_start
         self.fixed: dict[str, Any] = {} if lpips_params is None else {"lpips": lpips_params}
 
     def about(self) -> dict[str, Any]:
@@ -54,27 +78,35 @@ class TokenizerTask:
         params = self.module.init(key, jnp.zeros((1, size, size, 3), jnp.float32))["params"]
         return parameters_for(self.module.dtype, params)
 
-    def new_counts(self) -> jax.Array:
-        """Moving counts of code use."""
-        return jnp.zeros((len(self.config.pyramid), self.config.codebook_size), jnp.float32)
+    def new_counts(self) -> Any:
+        """Moving counts of code use; where codes are means, also of what they are used for."""
+        codes = jnp.zeros((len(self.config.pyramid), self.config.codebook_size), jnp.float32)
+        if not self.care.means:
+            return codes
+        return {"codes": codes, "sums": jnp.zeros((self.config.codebook_size, self.config.code_width), jnp.float32)}
 
     def loss(
         self, params: Params, fixed: Any, batch: dict[str, jax.Array], key: jax.Array, step: jax.Array
     ) -> tuple[jax.Array, tuple[dict[str, jax.Array], jax.Array]]:
         """Weighted sum of the losses of pictures, on [-1, 1], and the quantizer's."""
         images = to_signed(batch["images"])
-        (picture, quantizer), tokens = self.forward(params, images, key)
+        (picture, quantizer), seen = self.forward(params, images, key)
         total, losses = self.picture_loss(picture, images, fixed)
         total = total + self.weights["quantizer"] * quantizer
-        return total, (losses | {"quantizer": quantizer}, self.counts(tokens))
+        return total, (losses | {"quantizer": quantizer}, self.counts(seen))
 
     def forward(
         self, params: Params, images: jax.Array, key: jax.Array
-    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-        """Pictures in [-1, 1] -> (reconstruction, quantizer loss), and the tokens, which have no gradient."""
-        deterministic = self.config.dropout == 0
-        out = self.module.apply({"params": params}, images, deterministic, rngs={"dropout": key})
-        return (out.reconstruction_BxHxWx3, out.quantizer_loss), out.tokens_BxL
+    ) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+        """Pictures in [-1, 1] -> (reconstruction, quantizer loss), and what `counts` takes, which has no gradient."""
+        deterministic, care, kept_B = self.config.dropout == 0, self.care, None
+        if care.dropout:
+            keep_key = jax.random.fold_in(key, 1)
+            kept_B = kept_scales(keep_key, len(images), self.config.pyramid, care.dropout, care.fewest_scales)
+        if care.means:
+            params = with_codebook(params, jax.lax.stop_gradient(codebook_of(params)))
+        out = self.module.apply({"params": params}, images, deterministic, kept_B, rngs={"dropout": key})
+        return (out.reconstruction_BxHxWx3, out.quantizer_loss), (out.tokens_BxL, out.asked_BxLxC)
 
     def picture_loss(self, picture: jax.Array, images: jax.Array, fixed: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Weighted sum of what reconstructions are judged by, and its parts; without weight nothing is computed."""
@@ -86,9 +118,52 @@ class TokenizerTask:
             losses["lpips"] = jnp.mean(lpips(fixed["lpips"], picture, images))
         return sum(self.weights[name] * value for name, value in losses.items()), losses
 
-    def counts(self, tokens: jax.Array) -> jax.Array:
-        """How often each code was used at each scale."""
-        return code_counts(tokens, self.config.pyramid, self.config.codebook_size)
+    def counts(self, seen: tuple[jax.Array, jax.Array]) -> Any:
+        """How often each code was used at each scale, of (tokens, what they answer); the shape is `new_counts`'."""
+        tokens_BxL, asked_BxLxC = seen
+        size = self.config.codebook_size
+        codes = code_counts(tokens_BxL, self.config.pyramid, size)
+        if not self.care.means:
+            return codes
+        asked_NxC = jax.lax.stop_gradient(asked_BxLxC).reshape(-1, asked_BxLxC.shape[-1])
+        return {"codes": codes, "sums": code_sums(tokens_BxL.reshape(-1), asked_NxC, size)}
+
+    def settle(
+        self, params: Params, counts: Any, batch: dict[str, jax.Array], key: jax.Array, step: jax.Array
+    ) -> tuple[Params, Any]:
+        """What no gradient does for the codebook, after a step: codes that are means, dead codes that move."""
+        care = self.care
+        if care.means:
+            uses_V = jnp.sum(counts["codes"], axis=0)
+            params = with_codebook(params, mean_codes(codebook_of(params), uses_V, counts["sums"]))
+        if not care.reset_every:
+            return params, counts
+        due = (step + 1) % care.reset_every == 0
+        revive = lambda: self._revive(params, counts, batch["images"], jax.random.fold_in(key, 2))
+        return jax.lax.cond(due, revive, lambda: (params, counts))
+
+    def _revive(self, params: Params, counts: Any, images: jax.Array, key: jax.Array) -> tuple[Params, Any]:
+        uses_V = jnp.sum(counts["codes"] if self.care.means else counts, axis=0)
+        weights = jnp.asarray(fair_weights(self.config.pyramid, len(images)))
+        asked_NxC = self._asked(params, images)
+        codebook, dead_V = revived(codebook_of(params), uses_V, asked_NxC, weights, key, self.care.reset_share)
+        if self.care.means:  # as if it had always been used for that
+            sums = jnp.where(dead_V[:, None], codebook * uses_V[:, None], counts["sums"])
+            counts = counts | {"sums": sums}
+        return with_codebook(params, codebook), counts
+
+    def _asked(self, params: Params, images: jax.Array) -> jax.Array:
+        asked = self.module.apply({"params": params}, to_signed(images), method="asked")
+        return asked.reshape(-1, self.config.code_width)
+
+    def warmed(self, params: Params, images: jax.Array, key: jax.Array) -> Params:
+        """Fresh parameters with a codebook made of what pictures ask for, uint8 [N, H, W, 3].
+
+        What is asked depends on the codebook: it is what the drawn one leaves untold.
+        """
+        weights = jnp.asarray(fair_weights(self.config.pyramid, len(images)))
+        codebook = warm_start(self._asked(params, images), weights, self.config.codebook_size, key)
+        return with_codebook(params, codebook)
 
     def evaluate(self, params: Params, fixed: Any, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
         """Sums over a validation batch, rows weighted by its `mask`."""

@@ -32,6 +32,8 @@ class TransformerTask:
     """
 
     decayed: Sequence[str] = ("kernel$", "class_embedding$")
+    settle = None  # gradients do all
+    warm_batches = 0
 
     def __init__(
         self,

@@ -1,0 +1,185 @@
+#!/usr/bin/env python3
+"""Trains a small tokenizer with and without each loss and codebook switch, and puts the figures side by side.
+
+    var-jax data example --kind photographs --out photographs
+    python launch/tokenizer_ablation.py --data photographs --lpips-weights vgg16.ckpt --out runs/ablation
+
+Two questions, two tables. `losses`: a plain run goes on for `--more` steps with each of the losses (and with none, to
+compare like with like). `codes`: fresh runs of `--steps` steps with each of the codebook's switches. Every row has
+`--seeds` seeds, the row with a discriminator `--gan-seeds`. Figures are the last validation's, of the moving average.
+Runs that are there already are not done again, so the same command goes on after a break.
+
+Writes OUT/losses.md, OUT/codes.md (tables), OUT/figures.json and OUT/losses.png (held-out pictures, a row each).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+import var_jax
+from var_jax.generation.pictures import to_uint8
+
+CODES = {
+    "plain": [],
+    "cosine lookup": ["--config.model.lookup=cosine"],
+    "unit-length codes": ["--config.model.lookup=cosine", "--config.model.unit_codes=True"],
+    "a tenth told with fewer scales": ["--config.codebook.dropout=0.1"],
+    "dead codes moved": ["--config.codebook.reset_every=50"],
+    "codes as moving means": ["--config.codebook.means=True"],
+    "warm start": ["--config.codebook.warm_start=16"],
+}
+_GAN = ["--config.adversary.kind=patch", "--config.adversary.channels=32", "--config.adversary.norm_groups=8"]
+_GAN += ["--config.adversary.start=0.1", "--config.adversary.ramp=0.3"]
+LOSSES = {
+    "plain": [],
+    "edges": ["--config.loss.structure=1.0"],
+    "LPIPS": ["--config.loss.lpips=1.0"],
+    "LPIPS, discriminator": ["--config.loss.lpips=1.0", *_GAN],
+}
+
+
+class Run(NamedTuple):
+    """One training: its row in a table, and where it starts from (None: nowhere)."""
+
+    table: str
+    row: str
+    seed: int
+    overrides: list[str]
+    base: Path | None
+    steps: int
+
+    def directory(self, out: Path) -> Path:
+        """Its work directory."""
+        return out / self.table / self.row.replace(", ", "_").replace(" ", "_") / str(self.seed)
+
+
+def main() -> int:
+    """Trains what is missing, then tables and pictures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="folder with train/ and validation/, one sub-folder a class each")
+    parser.add_argument("--lpips-weights", required=True, help="see docs/training.md")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--config", default="folder_tokenizer:64")
+    parser.add_argument("--steps", type=int, default=1000, help="of a fresh run")
+    parser.add_argument("--more", type=int, default=300, help="of a run that goes on")
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--gan-seeds", type=int, default=5)
+    parser.add_argument("--at-once", type=int, default=1, help="runs side by side")
+    parser.add_argument("--only", choices=("losses", "codes"))
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    fresh, onward = planned(args)
+    for runs in (fresh, onward):
+        with ThreadPoolExecutor(args.at_once) as pool:
+            failed = sum(pool.map(lambda run: train(args, run) != 0, runs))
+        if failed:
+            print(f"{failed} of {len(runs)} runs failed, see their log.txt; start the same command again")
+            return 1
+    report(args.out, [run for run in fresh + onward if run.table == args.only or not args.only])
+    return 0
+
+
+def planned(args: argparse.Namespace) -> tuple[list[Run], list[Run]]:
+    """Fresh runs, and those that go on from plain ones."""
+    wanted = CODES if args.only != "losses" else {"plain": CODES["plain"]}
+    fresh = [Run("codes", row, seed, wanted[row], None, args.steps) for seed in range(args.seeds) for row in wanted]
+    plain = {run.seed: run for run in fresh if run.row == "plain"}
+    onward = []
+    if args.only != "codes":
+        for seed in range(max(args.seeds, args.gan_seeds)):
+            if seed not in plain:
+                plain[seed] = Run("codes", "plain", seed, [], None, args.steps)
+                fresh.append(plain[seed])
+            base = plain[seed].directory(args.out)
+            rows = [row for row in LOSSES if seed < (args.gan_seeds if "discriminator" in row else args.seeds)]
+            onward += [Run("losses", row, seed, LOSSES[row], base, args.more) for row in rows]
+    return fresh, onward
+
+
+def train(args: argparse.Namespace, run: Run) -> int:
+    """The run's exit code; one that has finished is left alone."""
+    directory = run.directory(args.out)
+    if last_figures(directory, run.steps):
+        return 0
+    command = [sys.executable, "-m", "var_jax.cli.main", "train", "--config", args.config, "--workdir", str(directory)]
+    command += [f"--config.data.options.path={args.data}", f"--config.lpips_weights={args.lpips_weights}"]
+    command += [f"--config.seed={run.seed}", f"--config.steps={run.steps}", *run.overrides]
+    command += ["--config.evaluate_every=0", "--config.report_every=50", "--config.checkpoint_every=500"]
+    if run.base is not None:  # the rate of the end of the fresh run, doubled and flat: what they differ in is the loss
+        command += [f"--config.init_from={run.base}", "--config.optimizer.schedule=constant"]
+        command += ["--config.optimizer.learning_rate_per_256=0.0064"]
+    print(f"{run.table}: {run.row}, seed {run.seed}", flush=True)
+    return subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
+
+
+def last_figures(directory: Path, step: int) -> dict | None:
+    """The validation after the last step."""
+    path = directory / "metrics.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return next((line for line in reversed(lines) if line["kind"] == "validation" and line["step"] == step), None)
+
+
+def report(out: Path, runs: list[Run]) -> None:
+    """Tables, figures and pictures."""
+    figures = [
+        run._asdict() | {"base": str(run.base), "figures": last_figures(run.directory(out), run.steps)} for run in runs
+    ]
+    (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
+    for table, rows in (("codes", CODES), ("losses", LOSSES)):
+        found = {row: [f["figures"] for f in figures if f["table"] == table and f["row"] == row] for row in rows}
+        if all(found.values()):
+            text = markdown({row: each[:2] if table == "codes" else each for row, each in found.items()})
+            (out / f"{table}.md").write_text(text)
+            print(f"\n{table}\n{text}")
+    losses = [run for run in runs if run.table == "losses" and run.seed == 0]
+    if losses:
+        pictures(out, losses)
+
+
+def markdown(rows: dict[str, list[dict]]) -> str:
+    """A table: mean over the seeds, and the range where there is more than one."""
+
+    def cell(values: list[float], digits: int) -> str:
+        mean, low, high = np.mean(values), min(values), max(values)
+        return f"{mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})" if len(values) > 1 else f"{mean:.{digits}f}"
+
+    lines = [
+        "| | seeds | PSNR, dB | SSIM | LPIPS | codes in use by scale | perplexity by scale |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, each in rows.items():
+        by_scale = [
+            ", ".join(f"{value:.0f}" for value in np.mean([f[key] for f in each], axis=0))
+            for key in ("codes_used", "perplexity")
+        ]
+        cells = [cell([f[key] for f in each], digits) for key, digits in (("psnr", 2), ("ssim", 3), ("lpips", 3))]
+        lines.append(" | ".join([f"| {name}", str(len(each)), *cells, *by_scale]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def pictures(out: Path, runs: list[Run], number: int = 8) -> None:
+    """Held-out pictures, a column each: the original, then what each run makes of it."""
+    settings = json.loads((runs[0].directory(out) / "training.json").read_text())["config"]["data"]["options"]
+    files = sorted(Path(settings["path"], "validation").rglob("*.png"))
+    files = files[:: max(len(files) // number, 1)][:number]
+    models = [var_jax.load(run.directory(out)) for run in runs]
+    side = models[0].tokenizer_config.image_size
+    original = np.stack([np.asarray(Image.open(file).convert("RGB").resize((side, side))) for file in files])
+    rows = [original, *(to_uint8(model.decode(model.encode(original))) for model in models)]
+    sheet = np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)
+    Image.fromarray(sheet).resize((sheet.shape[1] * 2, sheet.shape[0] * 2), Image.Resampling.NEAREST).save(
+        out / "losses.png"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
