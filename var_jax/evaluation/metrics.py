@@ -1,0 +1,152 @@
+"""Frechet distance and Inception score from features that arrive in blocks, in float64 on the host."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+
+SPLIT_SIZE = 5000  # pictures of one Inception score, as in the published evaluator
+SHUFFLE_SEED = 2020  # the one that torch-fidelity shuffles by
+_SIGNIFICANT = 5.0  # standard deviations that neighbours of a shuffled file do not reach
+_ORDERED = 0.1  # correlation of neighbours from which a file counts as ordered by class
+
+
+class Statistics(NamedTuple):
+    """Mean [D] and covariance [D, D] of features, float64, and how many they were taken from (0: not known)."""
+
+    mean: np.ndarray
+    covariance: np.ndarray
+    count: int
+
+
+class Moments:
+    """Mean and covariance of rows that arrive in blocks: 16 D^2 bytes, however many rows there are."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._origin = self._sum = self._products = np.zeros(0)
+
+    def add(self, rows_NxD: np.ndarray) -> None:
+        """Takes more rows."""
+        rows = np.asarray(rows_NxD, np.float64)
+        if not self._count:  # sums around a point near the mean lose no digits
+            width = rows.shape[1]
+            self._origin, self._sum, self._products = rows.mean(axis=0), np.zeros(width), np.zeros((width, width))
+        rows = rows - self._origin
+        self._count += len(rows)
+        self._sum += rows.sum(axis=0)
+        self._products += rows.T @ rows
+
+    def statistics(self) -> Statistics:
+        """Of all rows so far, two at least; the covariance is divided by one less than their number."""
+        shift = self._sum / self._count
+        covariance = (self._products - self._count * np.outer(shift, shift)) / (self._count - 1)
+        return Statistics(self._origin + shift, covariance, self._count)
+
+
+def statistics(rows_NxD: np.ndarray) -> Statistics:
+    """Mean and covariance of rows that are all here."""
+    moments = Moments()
+    moments.add(rows_NxD)
+    return moments.statistics()
+
+
+def frechet_distance(a: Statistics, b: Statistics) -> float:
+    """|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)) (Heusel et al., arXiv 1706.08500), never below 0.
+
+    The trace of the root is the sum of the roots of the eigenvalues of S1^(1/2) S2 S1^(1/2), a symmetric matrix, so
+    nothing imaginary arises and nothing needs to be added to a singular covariance.
+    """
+    values, vectors = np.linalg.eigh(a.covariance)
+    root = np.sqrt(np.clip(values, 0.0, None))[:, None] * vectors.T
+    product = root @ b.covariance @ root.T
+    roots = np.sqrt(np.clip(np.linalg.eigvalsh((product + product.T) / 2), 0.0, None))
+    difference = a.mean - b.mean
+    distance = difference @ difference + np.trace(a.covariance) + np.trace(b.covariance) - 2 * roots.sum()
+    return max(float(distance), 0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """The Inception score of a set of pictures.
+
+    Attributes:
+      in_order: mean over splits of consecutive pictures, as the published evaluator computes it.
+      in_order_std: over those splits.
+      shuffled: the same after shuffling the pictures.
+      shuffled_std: over the shuffled splits.
+      splits: how many there are.
+      neighbours: correlation of consecutive pictures' probabilities: near 0 in a shuffled file, near 1 if classes
+        follow one another.
+      class_ordered: whether that is more than chance.
+    """
+
+    in_order: float
+    in_order_std: float
+    shuffled: float
+    shuffled_std: float
+    splits: int
+    neighbours: float
+    class_ordered: bool
+
+
+class InceptionScore:
+    """exp of the mean KL divergence between a picture's class probabilities and their mean (arXiv 1606.03498).
+
+    Args:
+      count: pictures that will arrive, in the order of the file.
+      split_size: pictures a split; the last one has what is left, as in the published evaluator.
+      seed: of the shuffled order.
+    """
+
+    def __init__(self, count: int, split_size: int = SPLIT_SIZE, seed: int = SHUFFLE_SEED) -> None:
+        places = np.empty(count, np.int64)
+        places[np.random.RandomState(seed).permutation(count)] = np.arange(count)
+        self._splits = -(-count // split_size)
+        self._split_of = np.stack([np.arange(count), places]) // split_size  # [2, N]: as it comes, and shuffled
+        self._seen = 0
+        self._last: np.ndarray | None = None
+        self._self_products = self._neighbour_products = 0.0
+        self._sums = self._entropies = np.zeros(0)
+
+    def add(self, logits_NxC: np.ndarray) -> None:
+        """Takes the logits of the next pictures."""
+        log_p = np.asarray(logits_NxC, np.float64)
+        log_p = log_p - log_p.max(axis=1, keepdims=True)
+        log_p -= np.log(np.exp(log_p).sum(axis=1, keepdims=True))
+        p = np.exp(log_p)
+        if self._last is None:
+            self._sums = np.zeros((2, self._splits, p.shape[1]))
+            self._entropies = np.zeros((2, self._splits))
+            self._last = p[:0]
+        members = self._split_of[:, None, self._seen : self._seen + len(p)] == np.arange(self._splits)[:, None]
+        self._sums += members.astype(np.float64) @ p
+        self._entropies += members @ np.sum(p * log_p, axis=1)
+        self._self_products += np.sum(p * p)
+        run = np.concatenate([self._last, p])
+        self._neighbour_products += np.sum(run[1:] * run[:-1])
+        self._last = p[-1:]
+        self._seen += len(p)
+
+    def score(self) -> Score:
+        """Of all pictures, when the last one has come."""
+        counts = np.stack([np.bincount(row, minlength=self._splits) for row in self._split_of])
+        mean = self._sums / counts[..., None]
+        log_mean = np.log(mean, out=np.zeros_like(mean), where=mean > 0)
+        scores = np.exp(self._entropies / counts - np.sum(mean * log_mean, axis=-1))
+        neighbours = self._neighbours()
+        # A shuffled file's correlation has a standard deviation of one over the root of the number of pictures.
+        ordered = neighbours > max(_ORDERED, _SIGNIFICANT / np.sqrt(self._seen))
+        (in_order, shuffled), (in_order_std, shuffled_std) = scores.mean(axis=1).tolist(), scores.std(axis=1).tolist()
+        return Score(in_order, in_order_std, shuffled, shuffled_std, self._splits, neighbours, bool(ordered))
+
+    def _neighbours(self) -> float:
+        count, total = self._seen, self._sums[0].sum(axis=0)
+        if count < 2:
+            return 0.0
+        alone, any_two = self._self_products / count, (total @ total - self._self_products) / (count * (count - 1))
+        spread = alone - any_two
+        # All probabilities alike: there is nothing to be ordered by.
+        return float((self._neighbour_products / (count - 1) - any_two) / spread) if spread > 1e-12 else 0.0
