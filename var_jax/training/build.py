@@ -22,14 +22,14 @@ from var_jax.parallel.rules import Constrain
 from var_jax.pyramid import Pyramid
 from var_jax.training.adversary import Adversary, make_adversary
 from var_jax.training.codebook import CodebookCare
-from var_jax.training.optimizer import Schedule
+from var_jax.training.optimizer import Schedule, warmup_steps
 from var_jax.training.progressive import Progressive, Stage
 from var_jax.training.state import TrainState
 from var_jax.training.tokenizer import TokenizerTask
 from var_jax.training.transformer import TransformerTask
 from var_jax.training_directory import TOKENIZER, read_any_model
 
-_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float64": jnp.float64}
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float64": jnp.float64}
 
 
 def make_sources(config: ml_collections.ConfigDict) -> tuple[Source, Source]:
@@ -51,11 +51,11 @@ def make_task(
     Raises:
       InputError: for an unknown stage or type, or a tokenizer that is missing or did not make the stored tokens.
     """
-    if config.dtype not in _DTYPES:
+    if config.dtype not in DTYPES:
         raise InputError(f"config dtype '{config.dtype}': expected bfloat16, float32 or float64")
     if config.dtype == "float64" and not jax.config.jax_enable_x64:
         raise InputError("config dtype 'float64': JAX has it switched off, start with JAX_ENABLE_X64=1")
-    dtype = _DTYPES[config.dtype]
+    dtype = DTYPES[config.dtype]
     if config.stage == "tokenizer":
         care = CodebookCare(**config.codebook)
         return TokenizerTask(TokenizerConfig(**config.model), config.loss, dtype, _lpips_params(config), care)
@@ -64,12 +64,7 @@ def make_task(
     tokenizer, class_names = _tokenizer(config), source.class_names
     if source.holds == TOKENS:
         source.require(tokenizer.fingerprints["tokenizer"], config.tokenizer)
-    module = Transformer(
-        _transformer_config(config, tokenizer.tokenizer_config, len(class_names)),
-        dtype,
-        constrain=Constrain(mesh),
-        remat=config.remat,
-    )
+    module = transformer(config, tokenizer.tokenizer_config, len(class_names), Constrain(mesh))
     return TransformerTask(
         module,
         tokenizer.tokenizer_config,
@@ -97,12 +92,10 @@ def make_opponent(
     Raises:
       InputError: for a discriminator that cannot be.
     """
-    return make_adversary(config, task, _DTYPES[config.dtype], total, rate)
+    return make_adversary(config, task, DTYPES[config.dtype], total, rate)
 
 
-def make_stages(
-    config: ml_collections.ConfigDict, pyramid: Pyramid, total: int, warmup: int
-) -> Callable[[int], Stage | None]:
+def make_stages(config: ml_collections.ConfigDict, pyramid: Pyramid, total: int) -> Callable[[int], Stage | None]:
     """The stage of progressive training that a step belongs to; None means that all scales take part.
 
     Raises:
@@ -110,13 +103,21 @@ def make_stages(
     """
     if config.stage != "transformer" or config.progressive.until == 0:
         return lambda step: None
-    return Progressive(pyramid, total, warmup, **config.progressive).stage
+    return Progressive(pyramid, total, warmup_steps(config.optimizer, total), **config.progressive).stage
 
 
 def _tokenizer(config: ml_collections.ConfigDict) -> Model:
     if not config.tokenizer:
         raise InputError("config tokenizer is not set: give --config.tokenizer=DIR (a trained or imported tokenizer)")
     return read_any_model(config.tokenizer)
+
+
+def transformer(
+    config: ml_collections.ConfigDict, tokenizer: TokenizerConfig, num_classes: int, constrain: Constrain
+) -> Transformer:
+    """The stage-2 module that the config names, for a tokenizer's tokens."""
+    shape = _transformer_config(config, tokenizer, num_classes)
+    return Transformer(shape, DTYPES[config.dtype], constrain=constrain, remat=config.remat)
 
 
 def _transformer_config(

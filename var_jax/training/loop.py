@@ -35,7 +35,7 @@ from var_jax.training import build
 from var_jax.training.checkpoints import Checkpoints, abstract_state
 from var_jax.training.config import claim_directory
 from var_jax.training.lock import held
-from var_jax.training.optimizer import learning_rate_schedule, make_optimizer, weight_decay_schedule
+from var_jax.training.optimizer import make_config_optimizer
 from var_jax.training.progressive import Stage
 from var_jax.training.reporting import Clock, Reporter, duration
 from var_jax.training.state import Opponent, TrainState, make_step, new_state
@@ -84,9 +84,10 @@ class Run:
             for split, source in zip(SPLITS, self.sources, strict=True)
         }
         self.total = total_steps(config, len(self.sources[0]))
-        warmup = round(config.optimizer.warmup * self.total)
-        self._stage_at = build.make_stages(config, self.task.config.pyramid, self.total, warmup)
-        self.schedule, optimizer = _optimizer(config, self.total, warmup, self.task.decayed)
+        self._stage_at = build.make_stages(config, self.task.config.pyramid, self.total)
+        self.schedule, optimizer = make_config_optimizer(
+            config.optimizer, config.batch_size, self.total, self.task.decayed
+        )
         self._opponent = build.make_opponent(config, self.task, self.total, self.schedule)
         if self._opponent is not None:
             self._stage_at = self._opponent.stage
@@ -284,13 +285,3 @@ class Run:
         for name, picture in shown.items():
             self.reporter.picture(step, name, picture)
         return figures
-
-
-def _optimizer(
-    config: ml_collections.ConfigDict, total: int, warmup: int, decayed: Any
-) -> tuple[Any, optax.GradientTransformation]:
-    o = config.optimizer
-    peak = o.learning_rate_per_256 * config.batch_size / 256
-    rate = learning_rate_schedule(o.schedule, peak, total, warmup, o.final, o.turn)
-    decay = weight_decay_schedule(o.weight_decay, o.weight_decay_end, total)
-    return rate, make_optimizer(rate, decay, tuple(o.betas), o.clip, decayed)

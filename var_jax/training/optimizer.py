@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import optax
 
 from var_jax.errors import InputError
@@ -112,3 +113,19 @@ def make_optimizer(
 
     steps = optax.inject_hyperparams(adamw)(learning_rate=learning_rate, weight_decay=weight_decay)
     return optax.chain(optax.clip_by_global_norm(clip), steps) if clip else optax.chain(steps)
+
+
+def warmup_steps(section: ml_collections.ConfigDict, total_steps: int) -> int:
+    """Steps of warm-up of a config's section `optimizer`."""
+    return round(section.warmup * total_steps)
+
+
+def make_config_optimizer(
+    section: ml_collections.ConfigDict, batch_size: int, total_steps: int, decayed: Sequence[str]
+) -> tuple[Schedule, optax.GradientTransformation]:
+    """Learning rate by step, and the optimizer, of a config's section `optimizer`; see `make_optimizer`."""
+    peak = section.learning_rate_per_256 * batch_size / 256
+    warmup = warmup_steps(section, total_steps)
+    rate = learning_rate_schedule(section.schedule, peak, total_steps, warmup, section.final, section.turn)
+    decay = weight_decay_schedule(section.weight_decay, section.weight_decay_end, total_steps)
+    return rate, make_optimizer(rate, decay, tuple(section.betas), section.clip, decayed)

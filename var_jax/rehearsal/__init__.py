@@ -1,0 +1,1 @@
+"""Programs as a pod would run them, compiled where there is none."""

@@ -1,0 +1,106 @@
+"""The training step of a config as it would run on a mesh, without data, weights or those devices being there.
+
+Everything is shapes: the state by `jax.eval_shape`, the batch by the config, weights from files (LPIPS') by their
+network. What is lowered is the function that the training loop jits, with the same shardings and donation.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from var_jax.errors import InputError
+from var_jax.features.vgg import STAGES, VGG16
+from var_jax.interop.tokenizer import abstract_params
+from var_jax.models.presets import IMAGENET_CLASSES
+from var_jax.models.tokenizer import TokenizerConfig
+from var_jax.parallel.mesh import batch_sharding, check_batch
+from var_jax.parallel.rules import Constrain, shardings
+from var_jax.pyramid import PUBLISHED_SIDES, Pyramid
+from var_jax.training import build
+from var_jax.training.adversary import make_adversary
+from var_jax.training.codebook import CodebookCare
+from var_jax.training.optimizer import make_config_optimizer
+from var_jax.training.state import make_step, new_state
+from var_jax.training.tokenizer import TokenizerTask
+from var_jax.training.transformer import TransformerTask
+
+# For a config that trains by epochs; a program does not depend on it but through constants of schedules.
+_STEPS = 100_000
+
+
+def training_step(
+    config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh, num_classes: int = IMAGENET_CLASSES
+) -> jax.stages.Lowered:
+    """The whole step of `config` on `mesh`, lowered; a discriminator takes part where the config has one.
+
+    Stage 2 encodes pictures with the published tokenizer's shape, or takes stored tokens where `data.store` is set.
+
+    Raises:
+      InputError: for a batch or an array that does not divide over the mesh, or a network that only a file can give.
+    """
+    if config.batch_size % config.accumulate:
+        raise InputError(f"batch_size {config.batch_size} does not divide by accumulate {config.accumulate}")
+    check_batch(mesh, config.batch_size // config.accumulate, "batch size (of a micro-batch)")
+    task = _tokenizer_task(config) if config.stage == "tokenizer" else _transformer_task(config, mesh, num_classes)
+    total = config.steps or _STEPS
+    rate, optimizer = make_config_optimizer(config.optimizer, config.batch_size, total, task.decayed)
+    if config.stage == "tokenizer" and config.adversary.kind == "dino":
+        raise InputError("config adversary.kind 'dino': its network comes from a file; rehearse with 'patch'")
+    opponent = make_adversary(config, task, build.DTYPES[config.dtype], total, rate)
+    key = jax.random.key(0)
+    fresh = lambda: new_state(
+        task.init(key), optimizer, config.ema_decay > 0, task.new_counts(), opponent and opponent.init(key)
+    )
+    shapes = jax.eval_shape(fresh)
+    places = shardings(mesh, config.sharding, shapes)
+    step = make_step(task.loss, optimizer, 0, config.accumulate, config.ema_decay, settle=task.settle)
+    jitted = jax.jit(step, donate_argnums=0, static_argnums=3, out_shardings=(places, None))
+    everywhere = jax.sharding.NamedSharding(mesh, jax.P())
+    with jax.set_mesh(mesh):
+        return jitted.lower(
+            _placed(shapes, places),
+            _placed(task.fixed, jax.tree.map(lambda _: everywhere, task.fixed)),
+            _placed(_batch(config, task), batch_sharding(mesh)),
+            opponent,
+        )
+
+
+def _tokenizer_task(config: ml_collections.ConfigDict) -> TokenizerTask:
+    lpips_params = _lpips_shapes() if config.loss.lpips else None
+    tokenizer, care = TokenizerConfig(**config.model), CodebookCare(**config.codebook)
+    return TokenizerTask(tokenizer, config.loss, build.DTYPES[config.dtype], lpips_params, care)
+
+
+def _transformer_task(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh, num_classes: int) -> TransformerTask:
+    shared = config.model.preset.endswith("-s")
+    tokenizer = TokenizerConfig(Pyramid(PUBLISHED_SIDES[512 if shared else 256]))
+    module = build.transformer(config, tokenizer, num_classes, Constrain(mesh))
+    task = TransformerTask(module, tokenizer, {}, [str(number) for number in range(num_classes)])
+    task.fixed = abstract_params(tokenizer)
+    return task
+
+
+def _lpips_shapes() -> dict[str, Any]:
+    """LPIPS' weights by shape, as `read_lpips` gives them."""
+    picture = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
+    trunk = jax.eval_shape(VGG16().init, jax.random.key(0), picture)["params"]
+    return {"trunk": trunk, "heads": [jax.ShapeDtypeStruct((stage[-1],), jnp.float32) for stage in STAGES]}
+
+
+def _batch(config: ml_collections.ConfigDict, task: TokenizerTask | TransformerTask) -> dict[str, Any]:
+    size, side = config.batch_size, task.image_size
+    batch = {"labels": jax.ShapeDtypeStruct((size,), jnp.int32)}
+    if config.data.store:
+        return batch | {"tokens": jax.ShapeDtypeStruct((size, task.config.pyramid.length), jnp.int32)}
+    return batch | {"images": jax.ShapeDtypeStruct((size, side, side, 3), jnp.uint8)}
+
+
+def _placed(tree: Any, places: Any) -> Any:
+    """Shapes with shardings; one sharding for all, or a tree of them."""
+    if isinstance(places, jax.sharding.Sharding):
+        places = jax.tree.map(lambda _: places, tree)
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, places)
