@@ -5,8 +5,9 @@
     python launch/kill_test.py --kills 2 --only store
 
 The kinds: `tokenizer` (stage 1), `pictures` and `store` (stage 2 from either), `tokenize`. Each is run once without a
-break. Then new runs are killed, every third time while a checkpoint or a file is being written, else at a moment drawn
-evenly from the time that the unbroken run took; after --kills-per-run kills a run is left to come to its end. Its
+break. Then new runs are killed, in turn at a moment drawn evenly from the time that the unbroken run took, while a
+checkpoint or a file is being written, during an evaluation, and between steps (tokenizing: the first two only); after
+--kills-per-run kills a run is left to come to its end. Its
 parameters and optimizer state (or the store's files) must equal the unbroken run's. Exit code 1 if one does not.
 """
 
@@ -28,6 +29,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 KINDS = ("tokenizer", "pictures", "store", "tokenize")
+AIMS = (None, "writing", "evaluating", "stepping")  # None: any moment
 
 # The smallest models that still have every part; drop path and flips, so that random draws count.
 CONFIG = """
@@ -123,7 +125,8 @@ class Tester:
         while done < kills:
             out = self.folder / f"{kind}_{runs}"
             for _ in range(min(kills_per_run, kills - done)):
-                found = self.kill(kind, out, seconds, aimed=done % 3 == 2)
+                aims = AIMS[:2] if kind == "tokenize" else AIMS
+                found = self.kill(kind, out, seconds, aims[done % len(aims)])
                 if found is None:  # it was through before its moment came
                     break
                 caught[found] += 1
@@ -134,22 +137,31 @@ class Tester:
             print(f"{kind}: {done} kills, {identical} of {runs} runs identical, killed in {dict(caught)}", flush=True)
         return {"kills": done, "runs": runs, "identical": identical, "killed_in": dict(caught)}
 
-    def kill(self, kind: str, out: Path, seconds: float, aimed: bool) -> str | None:
+    def kill(self, kind: str, out: Path, seconds: float, aim: str | None) -> str | None:
         """One start and one SIGKILL; in which phase, or None if the process ended first."""
         log = self.folder / "log" / out.name
         before, left = log.stat().st_size if log.exists() else 0, half_written(out)
         process, moment = self.start(kind, out), time.monotonic() + self.rng.uniform(0, seconds)
-        while process.poll() is None and (aimed or time.monotonic() < moment):
-            if aimed and half_written(out) - left:
-                time.sleep(self.rng.uniform(0, 0.02))
-                break
+
+        def where() -> str:
+            said = log.read_bytes()[before:].decode(errors="replace")
+            return "writing" if half_written(out) - left else phase(said)
+
+        skipped = self.rng.randrange(3)  # not always the first of its kind
+        while process.poll() is None and (aim or time.monotonic() < moment):
+            if aim and where() == aim:
+                skipped -= 1
+                if skipped < 0:
+                    time.sleep(self.rng.uniform(0, 0.02))
+                    break
+                while process.poll() is None and where() == aim:
+                    time.sleep(0.002)
             time.sleep(0.002)
         if process.poll() is not None:
             return None
         process.kill()
         process.wait()
-        said = log.read_bytes()[before:].decode(errors="replace")
-        return "writing" if half_written(out) - left else phase(said)
+        return where()
 
     def same(self, kind: str, out: Path) -> bool:
         """Whether a run ended with what the unbroken one did."""
