@@ -170,7 +170,7 @@ def test_scales_that_there_are_not(bundle, tokens, scales):
         ([[0, 1]], r"labels of shape \(1, 2\)"),
         ([0.0, 1.0], "type float64"),
         ([True, False], "type bool"),
-        (["cat"], "expected a list of class ids"),
+        (["cat"], "class 'cat': expected a class id, as this model's classes have no names"),
         ([[0], [0, 1]], "labels: expected an array"),
     ],
 )

@@ -1,70 +1,104 @@
-"""`var-jax sample`: draws pictures of given classes into one grid, a row a class."""
+"""`var-jax sample`: draws pictures of given classes into one grid, a strip by scale, or a folder or file of many."""
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
+import jax
 import numpy as np
 
-from var_jax.bundle import check_settings, load
+from var_jax.bundle import Bundle
+from var_jax.cli.sampling_options import add_sampling_options, load_to_sample, sampling_settings
 from var_jax.errors import InputError
-from var_jax.generation.many import LARGEST_SEED, batches, class_keys
-from var_jax.generation.pictures import check_picture_path, grid, save_picture
+from var_jax.generation.bulk import NpzFile, PngFolder, draw_all, shuffled
+from var_jax.generation.classes import label_text, parse_classes
+from var_jax.generation.many import batches, class_keys
+from var_jax.generation.pictures import (
+    ANIMATED,
+    check_picture_path,
+    grid,
+    save_animation,
+    save_picture,
+    strips,
+    to_uint8,
+)
+from var_jax.parallel.mesh import make_mesh
 
 _MOST_DEFAULT_CLASSES = 16
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, metavar="DIR", help="a model directory")
-    parser.add_argument("--classes", help="class ids like 207,980; without it every class, up to 16")
+    parser.add_argument("--classes", help="ids or names like 207,980 or 'disc, star', or none; without it every class")
     parser.add_argument("--per-class", type=int, default=4, help="pictures of each (default 4)")
-    parser.add_argument("--guidance", type=float, default=4.0, help="0 is none (default 4)")
-    parser.add_argument("--top-k", type=int, default=900, help="0 is off (default 900)")
-    parser.add_argument("--top-p", type=float, default=0.95, help="0 is off (default 0.95)")
-    parser.add_argument("--temperature", type=float, default=1.0, help="above 0 (default 1)")
-    parser.add_argument("--smooth", action="store_true", help="mix codes instead of drawing one: for looks only")
-    parser.add_argument("--seed", type=int, default=0, help="pictures depend on seed, class and index alone")
-    parser.add_argument("--batch", type=int, default=8, help="pictures drawn at a time (default 8)")
-    parser.add_argument("--out", required=True, metavar="FILE", help="the grid, as .png")
+    parser.add_argument("--batch", type=int, default=8, help="pictures drawn at a time, over all devices (default 8)")
+    parser.add_argument("--growth", action="store_true", help="show each picture after every scale")
+    where = (
+        "a grid as .png; with --growth a strip as .png, or an animation as .gif or .webp; for many a folder, or .npz"
+    )
+    parser.add_argument("--out", required=True, metavar="FILE|DIR", help=where)
+    add_sampling_options(parser, guidance=4.0)
 
 
 def run(args: argparse.Namespace) -> None:
-    check_settings(args.guidance, args.top_k, args.top_p, args.temperature)
+    settings = sampling_settings(args)
     for name in ("per_class", "batch"):
         if getattr(args, name) < 1:
             raise InputError(f"--{name.replace('_', '-')} {getattr(args, name)}: expected 1 or more")
-    if not 0 <= args.seed <= LARGEST_SEED:
-        raise InputError(f"--seed {args.seed}: expected 0 to {LARGEST_SEED}")
-    check_picture_path(args.out)
-    classes = _parse_classes(args.classes)
-    bundle = load(args.model)
-    if bundle.transformer is None:
-        raise InputError(f"{args.model}: has a tokenizer only, import a transformer with it to sample")
+    suffix = Path(args.out).suffix.lower()
+    many = suffix in ("", ".npz") or args.out.endswith("/")
+    if many and args.growth:
+        raise InputError(f"--growth: shows scales in one picture; give --out a name like {args.out}.png or .gif")
+    if not many:
+        check_picture_path(args.out)
+    bundle = load_to_sample(args.model)
     total = bundle.transformer.config.num_classes
-    classes = classes or list(range(min(total, _MOST_DEFAULT_CLASSES)))
-    if wrong := [label for label in classes if not 0 <= label < total]:
-        raise InputError(f"class id {wrong[0]}: this model has classes 0 to {total - 1}")
+    most = total if many else min(total, _MOST_DEFAULT_CLASSES)
+    classes = list(range(most)) if args.classes is None else parse_classes(args.classes, total, bundle.class_names)
+    if many:
+        return _draw_many(args, bundle, classes, settings)
+    drawn = np.concatenate(list(_growth(args, bundle, classes, settings)), axis=1)
+    names = ", ".join(label_text(label, total, bundle.class_names) for label in classes)
+    if suffix in ANIMATED and args.growth:
+        save_animation(args.out, [grid(frame, args.per_class) for frame in drawn])
+    elif args.growth:
+        sides = bundle.transformer.config.pyramid.sides
+        save_picture(args.out, strips(drawn, [f"{side}x{side}" for side in sides]))
+    else:
+        save_picture(args.out, grid(drawn[-1], args.per_class))
+    print(f"wrote {args.out}: a row each for classes {names}")
+
+
+def _growth(args: argparse.Namespace, bundle: Bundle, classes: list[int], settings: dict) -> Iterator[np.ndarray]:
+    """The pictures batch by batch, [S, n, H, W, 3]; S is 1 unless --growth asks for every scale."""
     labels = np.repeat(classes, args.per_class)
     keys = class_keys(args.seed, labels, np.tile(np.arange(args.per_class), len(classes)))
-    settings = {name: getattr(args, name) for name in ("guidance", "top_k", "top_p", "temperature", "smooth")}
-    images, started = [], time.monotonic()
+    done, started = 0, time.monotonic()
     for rows, new in batches(len(labels), args.batch):
-        images += list(np.asarray(bundle.generate(labels[rows], keys[rows], **settings)))[:new]
-        spent = time.monotonic() - started
-        left = spent / len(images) * (len(labels) - len(images))
-        print(f"{len(images)}/{len(labels)} pictures, {spent:.0f} s, about {left:.0f} s left", flush=True)
-    save_picture(args.out, grid(np.stack(images), args.per_class))
-    print(f"wrote {args.out}: a row each for classes {', '.join(map(str, classes))}")
+        if args.growth:
+            drawn = np.asarray(bundle.grow(labels[rows], keys[rows], **settings))
+        else:
+            drawn = np.asarray(bundle.generate(labels[rows], keys[rows], **settings))[None]
+        done, spent = done + new, time.monotonic() - started
+        left = spent / done * (len(labels) - done)
+        print(f"{done}/{len(labels)} pictures, {spent:.0f} s, about {left:.0f} s left", flush=True)
+        yield drawn[:, :new]
 
 
-def _parse_classes(text: str | None) -> list[int]:
-    if text is None:
-        return []
-    try:
-        classes = [int(part) for part in text.replace(",", " ").split()]
-    except ValueError:
-        classes = []
-    if not classes:
-        raise InputError(f"--classes '{text}': expected class ids like 207,980")
-    return classes
+def _draw_many(args: argparse.Namespace, bundle: Bundle, classes: list[int], settings: dict) -> None:
+    mesh = make_mesh(devices=jax.local_devices())
+    batch = -(-args.batch // mesh.size) * mesh.size  # all devices draw alike many
+    bundle, classes = bundle.over(mesh), list(dict.fromkeys(classes))
+    labels, indices = shuffled(classes, args.per_class)
+    told = {"seed": args.seed, "classes": classes, "per_class": args.per_class, **settings}
+    told |= {"model": bundle.fingerprints, "compute_type": np.dtype(bundle.transformer.dtype).name}
+    if args.out.endswith(".npz"):
+        target = NpzFile(Path(args.out), labels, bundle.tokenizer.config.image_size, told)
+    else:
+        target = PngFolder(Path(args.out), labels, indices, told)
+    draw = lambda labels, keys: to_uint8(bundle.generate(labels, keys, **settings))
+    draw_all(draw, target, labels, indices, args.seed, batch)
+    print(f"wrote {args.out}: {len(labels)} pictures in shuffled order")

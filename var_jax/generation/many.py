@@ -25,12 +25,13 @@ def class_keys(seed: int, labels_N: Sequence[int], indices_N: Sequence[int]) -> 
     return jax.vmap(fold)(np.asarray(labels_N, np.uint32), np.asarray(indices_N, np.uint32))
 
 
-def batches(count: int, size: int) -> Iterator[tuple[np.ndarray, int]]:
+def batches(count: int, size: int, fill: bool = False) -> Iterator[tuple[np.ndarray, int]]:
     """Row numbers in batches of one size, so that one program serves all: (rows, how many are new).
 
-    The last batch is filled up with row 0; what is drawn for those is to be dropped.
+    The last batch is filled up with row 0; what is drawn for those is to be dropped. With `fill` a single
+    batch is, too: a resumed command then runs the program that the unbroken one ran.
     """
-    size = min(size, count)
+    size = size if fill else min(size, count)
     for start in range(0, count, size):
         rows = np.arange(start, start + size)
         new = min(size, count - start)

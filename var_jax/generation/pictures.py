@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -14,6 +15,7 @@ from var_jax.errors import InputError
 from var_jax.formats.atomic import atomic_file, local_target
 
 _GAP = 2  # white pixels between pictures
+ANIMATED = (".gif", ".webp", ".apng")
 _CAPTION = 14  # height of the line above a column, in pixels
 
 
@@ -47,6 +49,31 @@ def grid(images_NxHxWx3: np.ndarray, columns: int, captions: Sequence[str] = ())
     return np.asarray(drawn)
 
 
+def strips(growth_SxBxHxWx3: np.ndarray, captions: Sequence[str] = ()) -> np.ndarray:
+    """Pictures as they grow by scale: one a row, the scales side by side, uint8."""
+    growth = np.asarray(growth_SxBxHxWx3)
+    scales, count = growth.shape[:2]
+    return grid(growth.swapaxes(0, 1).reshape(scales * count, *growth.shape[2:]), scales, captions)
+
+
+def save_animation(path: str | os.PathLike[str], frames: Sequence[np.ndarray], frame_ms: int = 400) -> None:
+    """Writes uint8 frames [H, W, 3] as an endless GIF, WebP or animated PNG; the last one stands four times as long.
+
+    Raises:
+      InputError: for another suffix, or a place that cannot be written.
+    """
+    images = [Image.fromarray(frame) for frame in frames]
+    durations = [frame_ms] * (len(images) - 1) + [4 * frame_ms]
+    options = {"save_all": True, "append_images": images[1:], "duration": durations, "loop": 0}
+    if Path(path).suffix.lower() not in ANIMATED:
+        raise InputError(f"{path}: an animation is written as one of {', '.join(ANIMATED)}")
+    if Path(path).suffix.lower() == ".webp":
+        options["lossless"] = True
+    content = _encoded(path, images[0], **options)
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(content)
+
+
 def save_picture(path: str | os.PathLike[str], image_HxWx3: np.ndarray) -> None:
     """Writes uint8 [H, W, 3] in the format of the file's suffix, whole or not at all.
 
@@ -75,14 +102,14 @@ def check_picture_path(path: str | os.PathLike[str]) -> None:
         raise InputError(f"{path}: cannot be written, {folder} is no folder you may write to; choose another path")
 
 
-def _encoded(path: str | os.PathLike[str], image: Image.Image) -> bytes:
+def _encoded(path: str | os.PathLike[str], image: Image.Image, **options: Any) -> bytes:
     """The picture in the format that the suffix names."""
     suffix, content = Path(path).suffix.lower(), io.BytesIO()
     kind = Image.registered_extensions().get(suffix)
     if kind not in Image.SAVE:
         raise InputError(f"{path}: '{suffix}' is not a picture format that can be written; use .png")
     try:
-        image.save(content, format=kind)
+        image.save(content, format=kind, **options)
     except Exception as error:  # every format has limits of its own, and its own way to say so
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path}: cannot be written as {kind} ({reason}); use .png") from None

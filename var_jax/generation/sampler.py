@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 
 from var_jax.generation.filtering import draw, filter_logits
-from var_jax.generation.guidance import guide, linear_schedule
-from var_jax.models.quantizer import Quantizer
+from var_jax.generation.guidance import LINEAR, Schedule, guide
+from var_jax.models.quantizer import Quantizer, nearest_codes
 from var_jax.models.tokenizer import Tokenizer
 from var_jax.models.transformer import Transformer, new_cache
 from var_jax.pyramid import Pyramid
@@ -41,18 +41,36 @@ class Controls(NamedTuple):
     temperature_S: jax.Array
 
 
+class Kept(NamedTuple):
+    """Positions whose tokens are given instead of drawn, which is all that editing is.
+
+    Attributes:
+      keep_BxL: bool; where False the token is drawn as ever.
+      tokens_BxL: the given tokens, int32, as the reference's editing has them; or None with
+      features_BxhxwxC: float32, a map that kept tokens tell. Each scale is told what the scales before it have left
+        untold, drawn ones included, as Algorithm 1 does. Given tokens in their place would tell what *their own*
+        coarser scales left, and be wrong wherever something drawn reaches.
+    """
+
+    keep_BxL: jax.Array
+    tokens_BxL: jax.Array | None = None
+    features_BxhxwxC: jax.Array | None = None
+
+
 class Sampled(NamedTuple):
-    """What the loop leaves behind.
+    """What the loop leaves behind; what nobody uses of it costs nothing.
 
     Attributes:
       tokens_BxL: int32.
       f_hat_BxhxwxC: the running sum after the last scale, ready for the decoder.
-      logits_BxLxV: guided logits before temperature and filtering; unused, it costs nothing.
+      logits_BxLxV: guided logits before temperature and filtering.
+      growth_SxBxhxwxC: the running sum after each scale.
     """
 
     tokens_BxL: jax.Array
     f_hat_BxhxwxC: jax.Array
     logits_BxLxV: jax.Array
+    growth_SxBxhxwxC: jax.Array
 
 
 # (state, scale k, codes [B, l_k, C] so far at that scale, or None at the first) -> (logits, state).
@@ -66,11 +84,12 @@ def controls(
     top_k: jax.Array | int = 0,
     top_p: jax.Array | float = 0.0,
     temperature: jax.Array | float = 1.0,
+    schedule: Schedule = LINEAR,
 ) -> Controls:
-    """The same numbers at every scale, guidance rising linearly to its strength."""
+    """A strength of guidance laid out by its schedule; of the others one number for every scale, or [S]."""
     everywhere = lambda value, dtype: jnp.broadcast_to(jnp.asarray(value, dtype), (len(pyramid),))
     return Controls(
-        linear_schedule(guidance, pyramid),
+        schedule.strengths(guidance, pyramid),
         everywhere(top_k, jnp.int32),
         everywhere(top_p, jnp.float32),
         everywhere(temperature, jnp.float32),
@@ -92,6 +111,7 @@ def sample_scales(
     settings: Controls,
     guided: bool,
     smooth: bool,
+    kept: Kept | None = None,
 ) -> Sampled:
     """Draws every scale, coarse to fine.
 
@@ -104,9 +124,11 @@ def sample_scales(
       guided: whether `next_logits` returns pairs of rows.
       smooth: instead of the drawn code, a Gumbel-softmax mixture of codes over the filtered logits,
         sharper at finer scales; for looks only.
+      kept: tokens that are given instead of drawn; None draws all.
     """
     pyramid = quantizer.pyramid
-    f_hat, tokens, all_logits, inputs = 0.0, [], [], None
+    f_hat, tokens, all_logits, growth, inputs = 0.0, [], [], [], None
+    untold = None if kept is None else kept.features_BxhxwxC
     for k in range(len(pyramid)):
         with jax.named_scope(f"scale_{k}"):
             logits, state = next_logits(state, k, inputs)
@@ -119,10 +141,26 @@ def sample_scales(
                 codes = _smooth_codes(keys, logits, pyramid.ratio(k), quantizer.codebook)
             else:
                 codes = quantizer.embed(tokens[-1])
-            f_hat = f_hat + quantizer.contribution(codes, k)
+            if kept is not None:
+                keep, given = _given(kept, quantizer, untold, k)
+                tokens[-1] = jnp.where(keep, given, tokens[-1])
+                codes = jnp.where(keep[..., None], quantizer.embed(given), codes)
+            told = quantizer.contribution(codes, k)
+            f_hat, untold = f_hat + told, None if untold is None else untold - told
+            growth.append(f_hat)
             if k < len(pyramid) - 1:
                 inputs = quantizer.next_scale_input(f_hat, k + 1)
-    return Sampled(jnp.concatenate(tokens, axis=1), f_hat, jnp.concatenate(all_logits, axis=1))
+    return Sampled(jnp.concatenate(tokens, axis=1), f_hat, jnp.concatenate(all_logits, axis=1), jnp.stack(growth))
+
+
+def _given(kept: Kept, quantizer: Quantizer, untold: jax.Array | None, k: int) -> tuple[jax.Array, jax.Array]:
+    """Which positions [B, l_k] of scale k are kept, and the tokens [B, l_k] that they would be given."""
+    positions = quantizer.pyramid.slice(k)
+    if untold is None:
+        return kept.keep_BxL[:, positions], kept.tokens_BxL[:, positions]
+    asked_BxlxC = quantizer.next_scale_input(untold, k)
+    given_N = nearest_codes(asked_BxlxC.reshape(-1, quantizer.code_width), quantizer.codebook, quantizer.lookup)
+    return kept.keep_BxL[:, positions], given_N.reshape(asked_BxlxC.shape[:2])
 
 
 def _smooth_codes(keys_B: jax.Array, logits_BxlxV: jax.Array, ratio: float, codebook_VxC: jax.Array) -> jax.Array:
@@ -169,13 +207,14 @@ def sample(
     settings: Controls,
     guided: bool,
     smooth: bool,
+    kept: Kept | None = None,
 ) -> Sampled:
     """The loop with the real network; pure, to be called under `jit`."""
     bound = transformer.bind({"params": transformer_params})
     quantizer = tokenizer.bind({"params": tokenizer_params}).quantizer
     next_logits, state = transformer_as_function(bound, labels_B, guided)
     keys_B = picture_keys(key, labels_B.shape[0])
-    return sample_scales(next_logits, state, quantizer, keys_B, settings, guided, smooth)
+    return sample_scales(next_logits, state, quantizer, keys_B, settings, guided, smooth, kept)
 
 
 @functools.partial(jax.jit, static_argnames=("tokenizer", "transformer", "guided", "smooth"))
@@ -204,7 +243,31 @@ def generate(
     sampled = sample(
         tokenizer, transformer, tokenizer_params, transformer_params, labels_B, key, settings, guided, smooth
     )
+    return Generated(decoded(tokenizer, tokenizer_params, sampled.f_hat_BxhxwxC), sampled.tokens_BxL)
+
+
+@functools.partial(jax.jit, static_argnames=("tokenizer", "transformer", "guided", "smooth"))
+def grow(
+    tokenizer: Tokenizer,
+    transformer: Transformer,
+    tokenizer_params: Params,
+    transformer_params: Params,
+    labels_B: jax.Array,
+    key: jax.Array,
+    settings: Controls,
+    guided: bool,
+    smooth: bool,
+) -> jax.Array:
+    """As `generate`, but the pictures [S, B, H, W, 3] as they are after each scale; the last is `generate`'s."""
+    sampled = sample(
+        tokenizer, transformer, tokenizer_params, transformer_params, labels_B, key, settings, guided, smooth
+    )
+    # One scale after the other: all at once would take the decoder's memory S times.
+    return jax.lax.map(lambda f_hat: decoded(tokenizer, tokenizer_params, f_hat), sampled.growth_SxBxhxwxC)
+
+
+def decoded(tokenizer: Tokenizer, params: Params, f_hat_BxhxwxC: jax.Array) -> jax.Array:
+    """f_hat -> pictures [B, H, W, 3] float32 in [0, 1]."""
     with jax.named_scope("decoder"):
-        decode = tokenizer.bind({"params": tokenizer_params}).decode_features
-        images = jnp.clip(decode(sampled.f_hat_BxhxwxC), -1.0, 1.0)
-    return Generated((images + 1.0) / 2.0, sampled.tokens_BxL)
+        images = tokenizer.apply({"params": params}, f_hat_BxhxwxC, method="decode_features")
+        return (jnp.clip(images, -1.0, 1.0) + 1.0) / 2.0

@@ -1,0 +1,223 @@
+"""How good editing is, on held-out pictures of a trained model, each figure with a bootstrap interval.
+
+    python -m var_jax.benchmark.editing --model runs/quickstart/var --pictures 200 --lpips vgg16.ckpt \\
+        --pictures-out runs/editing --json runs/editing.json
+
+In-painting: a box of random place and size is taken out of every picture and redrawn without a class, by
+
+* `mean_fill`: the mean colour of what is left;
+* `reference`: the reference's procedure: nothing blanked, the mask brought to each scale by bilinear interpolation,
+  the coarsest scale kept, given tokens of the untouched picture, nothing composited;
+* `dilate_0`, `dilate_1`, `dilate_2`: this package's, with so many tokens around the mask redrawn too.
+
+Up-scaling: every picture is halved by means of blocks and enlarged by cubic interpolation, or by `var-jax edit`.
+
+Figures, of pictures in [-1, 1] against the originals: `lpips` if its weights are given, `structure`
+(losses/perceptual.py: differences of edges at several sizes; not LPIPS), `psnr` (inside the mask, or of everything),
+`accuracy` of a classifier that is trained on the model's own training pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from var_jax.bundle import Bundle, load
+from var_jax.data.pipeline import epoch_batches
+from var_jax.data.sources import SPLITS, Spread, make_source
+from var_jax.evaluation.classifier import Classifier, train_classifier
+from var_jax.features.lpips_file import read_lpips
+from var_jax.formats.atomic import atomic_file
+from var_jax.generation import masks, upscaling
+from var_jax.generation.editing import box_mask, shown_and_kept
+from var_jax.generation.many import batches
+from var_jax.generation.pictures import grid, save_picture, to_uint8
+from var_jax.losses.perceptual import lpips, structure_loss
+from var_jax.pyramid import Pyramid
+from var_jax.training_directory import read_run
+
+_BATCH = 50
+_RESAMPLED = 2000
+_SHOWN = 12  # pictures in the grids
+SETTINGS = {"guidance": 0.0, "top_k": 900, "top_p": 0.95}  # no class, so guidance would change nothing
+
+
+@dataclasses.dataclass(frozen=True)
+class Judge:
+    """What says how good edited pictures are."""
+
+    classifier: Classifier
+    lpips_params: dict | None
+
+    def __call__(
+        self, edited: np.ndarray, originals: np.ndarray, labels: np.ndarray, mask_NxHxW: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """A number a picture by name; uint8 pictures in."""
+        measures: dict[str, Callable] = {"structure": structure_loss}
+        if self.lpips_params is not None:
+            measures["lpips"] = jax.jit(lambda a, b: lpips(self.lpips_params, a, b))
+        figures = {name: _by_batches(measure, edited, originals) for name, measure in measures.items()}
+        squares = np.mean((edited.astype(np.float64) - originals) ** 2, axis=-1)
+        error = np.sum(squares * mask_NxHxW, axis=(1, 2)) / np.sum(mask_NxHxW, axis=(1, 2))
+        figures["psnr"] = 10 * np.log10(255.0**2 / np.maximum(error, 1e-3))
+        figures["accuracy"] = (np.argmax(self.classifier(edited)[0], axis=-1) == labels).astype(np.float64)
+        return figures
+
+
+def _by_batches(measure: Callable, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    signed = lambda images: jnp.asarray(images, jnp.float32) / 127.5 - 1.0
+    return np.concatenate(
+        [np.asarray(measure(signed(a[rows]), signed(b[rows])))[:new] for rows, new in batches(len(a), _BATCH)]
+    )
+
+
+def interval(values: np.ndarray, seed: int = 0) -> list[float]:
+    """[mean, lower, upper]: the mean with its 95 % bootstrap interval over pictures."""
+    rng = np.random.default_rng(seed)
+    means = values[rng.integers(0, len(values), (_RESAMPLED, len(values)))].mean(axis=1)
+    return [float(values.mean()), *(float(q) for q in np.quantile(means, (0.025, 0.975)))]
+
+
+def random_boxes(count: int, size: int, seed: int = 0) -> np.ndarray:
+    """[N, size, size] bool: a box each, of sides between a quarter and a half, anywhere."""
+    rng, boxes = np.random.default_rng(seed), []
+    for _ in range(count):
+        sides = rng.integers(size // 4, size // 2 + 1, 2)
+        x, y = (int(rng.integers(0, size - side + 1)) for side in sides)
+        boxes.append(box_mask((x, y, x + int(sides[0]), y + int(sides[1])), (size, size)))
+    return np.stack(boxes)
+
+
+def reference_kept(mask_NxHxW: np.ndarray, pyramid: Pyramid) -> np.ndarray:
+    """[N, L] as the reference's notebook has it: bilinear to each scale, above 0.5, the coarsest kept."""
+    side = pyramid.final_side
+    cells = mask_NxHxW.reshape(len(mask_NxHxW), side, mask_NxHxW.shape[1] // side, side, -1).mean(axis=(2, 4)) > 0.5
+    kept = []
+    for p in pyramid.sides:
+        shape = (len(cells), p, p)
+        share = jax.image.resize(1.0 - cells, shape, "linear", antialias=False)
+        kept.append(np.asarray((share > 0.5) | (p == 1)).reshape(len(cells), -1))
+    return np.concatenate(kept, axis=1)
+
+
+def redraw_all(bundle: Bundle, shown: np.ndarray, keep: np.ndarray, seed: int, retold: bool = True) -> np.ndarray:
+    """uint8 pictures redrawn without a class, picture by picture from a key of its own."""
+    keys, nothing = jax.random.split(jax.random.key(seed), len(shown)), [None] * _BATCH
+    parts = []
+    for rows, new in batches(len(shown), _BATCH):
+        drawn = bundle.redraw(shown[rows], keep[rows], nothing[: len(rows)], keys[rows], retold=retold, **SETTINGS)
+        parts.append(to_uint8(drawn)[:new])
+    return np.concatenate(parts)
+
+
+def inpainted(bundle: Bundle, originals: np.ndarray, mask_NxHxW: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    """The pictures in-painted by every method."""
+    pyramid, size = bundle.tokenizer.config.pyramid, bundle.tokenizer.config.image_size
+    weights = ~mask_NxHxW[..., None]
+    means = np.sum(originals * weights, axis=(1, 2), keepdims=True) / np.sum(weights, axis=(1, 2), keepdims=True)
+    result = {"mean_fill": np.where(weights, originals, np.rint(means).astype(np.uint8))}
+    kept = reference_kept(mask_NxHxW, pyramid)
+    result["reference"] = redraw_all(bundle, originals, kept, seed, retold=False)
+    alphas = [masks.soft_edge(mask, max(1, size // 32)) for mask in mask_NxHxW]
+    for dilate in (0, 1, 2):
+        pairs = [shown_and_kept(*pair, pyramid, size, 0, dilate) for pair in zip(originals, mask_NxHxW, strict=True)]
+        shown, keep = (np.stack(part) for part in zip(*pairs, strict=True))
+        drawn = redraw_all(bundle, shown, keep, seed)
+        result[f"dilate_{dilate}"] = np.stack(
+            [masks.composite(*three) for three in zip(originals, drawn, alphas, strict=True)]
+        )
+    return result
+
+
+def upscaled(bundle: Bundle, originals: np.ndarray, seed: int, factor: int = 2) -> dict[str, np.ndarray]:
+    """The pictures shrunk by `factor` and enlarged again, by cubic interpolation and by the model."""
+    pyramid, size = bundle.tokenizer.config.pyramid, bundle.tokenizer.config.image_size
+    small = [to_uint8(upscaling.resize(image, (size // factor, size // factor)) / 255.0) for image in originals]
+    bicubic = np.stack([to_uint8(upscaling.resize(image, (size, size)) / 255.0) for image in small])
+    keep = np.tile(masks.first_scales(pyramid, upscaling.kept_scales(pyramid, factor)), (len(originals), 1))
+    drawn = redraw_all(bundle, bicubic, keep, seed).astype(np.float32)
+    corrected = [to_uint8(upscaling.corrected(a, b) / 255.0) for a, b in zip(drawn, small, strict=True)]
+    return {"bicubic": bicubic, "model": np.stack(corrected)}
+
+
+def measure(model: str, count: int, lpips_file: str | None, folder: Path | None, seed: int, steps: int) -> dict:
+    """Everything above: {task: {method: {figure: [mean, lower, upper]}}}; the grids go to `folder`.
+
+    Raises:
+      InputError: if `model` is no transformer's training directory, or `lpips_file` no weights of LPIPS.
+    """
+    data, bundle = read_run(model)["config"]["data"], load(model)
+    size, classes = bundle.tokenizer.config.image_size, bundle.transformer.config.num_classes
+    training, held_out = (
+        _pictures(data, split, size, number) for split, number in zip(SPLITS, (6000, count), strict=True)
+    )
+    judge = Judge(
+        train_classifier(*training, classes, steps=steps, seed=seed, progress=print),
+        read_lpips(lpips_file) if lpips_file else None,
+    )
+    originals, labels = held_out
+    boxes, everywhere = random_boxes(len(originals), size, seed), np.ones((len(originals), size, size), bool)
+    blanked = np.stack([masks.blank(*pair) for pair in zip(originals, boxes, strict=True)])
+    tasks = {
+        "inpaint": (inpainted(bundle, originals, boxes, seed), boxes, blanked),
+        "upscale": (upscaled(bundle, originals, seed), everywhere, originals),
+    }
+    figures: dict = {"pictures": len(originals), "classifier_accuracy": judge.classifier.accuracy(*held_out)}
+    for task, (edited, mask, shown) in tasks.items():
+        values = {method: judge(images, originals, labels, mask) for method, images in edited.items()}
+        figures[task] = {method: {name: interval(each) for name, each in of.items()} for method, of in values.items()}
+        figures[task] |= {f"{a} - {b}": _differences(values[a], values[b]) for a, b in _pairs(task)}
+        if folder is not None:
+            rows = [originals[:_SHOWN], shown[:_SHOWN], *(images[:_SHOWN] for images in edited.values())]
+            save_picture(folder / f"{task}.png", grid(np.concatenate(rows), min(_SHOWN, len(originals))))
+    return figures
+
+
+def _pairs(task: str) -> list[tuple[str, str]]:
+    if task == "upscale":
+        return [("model", "bicubic")]
+    return [("dilate_1", other) for other in ("mean_fill", "reference", "dilate_0", "dilate_2")]
+
+
+def _differences(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> dict[str, list[float]]:
+    """Picture by picture, which is much sharper than two intervals side by side."""
+    return {name: interval(a[name] - b[name]) for name in a}
+
+
+def _pictures(data: dict, split: str, size: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    source, images, labels = Spread(make_source(data["kind"], split, **data["options"]), count), [], []
+    for batch in epoch_batches(source, size, _BATCH, enlarge=data["enlarge"]):
+        real = batch["mask"] > 0
+        images.append(batch["images"][real])
+        labels.append(batch["labels"][real])
+    return np.concatenate(images), np.concatenate(labels)
+
+
+def main() -> None:
+    """The command above."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, metavar="DIR", help="a transformer's training directory")
+    parser.add_argument("--pictures", type=int, default=200, help="held-out pictures (default 200)")
+    parser.add_argument("--lpips", metavar="FILE", help="weights of LPIPS; without them that figure is left out")
+    parser.add_argument("--pictures-out", type=Path, metavar="DIR", help="write grids to look at here")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=800, help="of training the classifier (default 800)")
+    args = parser.parse_args()
+    figures = measure(args.model, args.pictures, args.lpips, args.pictures_out, args.seed, args.steps)
+    text = json.dumps(figures, indent=2)
+    print(text)
+    if args.json:
+        with atomic_file(args.json) as temporary:
+            temporary.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""`var-jax edit`: redraws a part of a picture, or its finer scales, or enlarges it."""
+
+from __future__ import annotations
+
+import argparse
+
+import jax
+import numpy as np
+
+from var_jax.cli.sampling_options import add_sampling_options, load_to_sample, sampling_settings
+from var_jax.data.images import read_image
+from var_jax.errors import InputError
+from var_jax.generation.classes import class_id
+from var_jax.generation.editing import TASKS, box_mask, extended
+from var_jax.generation.pictures import check_picture_path, save_picture
+
+_WHITE = 128  # and above: marked
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, metavar="DIR", help="a model directory")
+    parser.add_argument("--image", required=True, metavar="FILE", help="the picture, of any size")
+    tasks = (
+        "inpaint: redraw the marked region; outpaint: redraw all but it; class: redraw it as --class; "
+        "vary: redraw the finer scales; upscale: enlarge"
+    )
+    parser.add_argument("--task", required=True, choices=TASKS, help=tasks)
+    region = parser.add_mutually_exclusive_group()
+    region.add_argument("--mask", metavar="FILE", help="a picture of the same size, white where marked")
+    region.add_argument("--box", type=_numbers, metavar="X0,Y0,X1,Y1", help="mark this box, in pixels")
+    region.add_argument("--extend", type=_numbers, metavar="L,T,R,B", help="outpaint: pixels to add at each side")
+    parser.add_argument("--class", dest="label", metavar="NAME", help="class name or id; without it none")
+    parser.add_argument("--keep-scales", type=int, help="scales that stay (default: as the task needs)")
+    parser.add_argument("--dilate", type=int, default=1, help="tokens around the region redrawn with it (default 1)")
+    parser.add_argument("--edge", type=int, help="pixels of the soft edge (default: a 32nd of what the model sees)")
+    parser.add_argument("--factor", type=int, default=2, help="of upscale (default 2)")
+    parser.add_argument("--out", required=True, metavar="FILE", help="the result, as .png")
+    add_sampling_options(parser, guidance=3.0)
+
+
+def run(args: argparse.Namespace) -> None:
+    settings = sampling_settings(args)
+    check_picture_path(args.out)
+    image = np.asarray(read_image(args.image))
+    image, mask = _marked(args, image)
+    bundle = load_to_sample(args.model)
+    label = None
+    if args.label is not None:
+        label = class_id(args.label, bundle.transformer.config.num_classes, bundle.class_names)
+    options = {"mask": mask, "label": label, "keep_scales": args.keep_scales, "dilate": args.dilate, "edge": args.edge}
+    key = jax.random.key(np.uint32(args.seed))
+    edited = bundle.edit(image, args.task, key, factor=args.factor, **options, **settings)
+    save_picture(args.out, edited)
+    print(f"wrote {args.out}: {edited.shape[1]} x {edited.shape[0]} pixels")
+
+
+def _marked(args: argparse.Namespace, image: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """The picture, with room added where asked for, and its mask."""
+    given = args.mask or args.box or args.extend
+    if args.task == "upscale" and given:
+        raise InputError("--task upscale: enlarges the whole picture; leave out --mask, --box and --extend")
+    if args.extend:
+        if args.task != "outpaint":
+            raise InputError(f"--extend: belongs to --task outpaint, not to {args.task}")
+        return extended(image, *args.extend)
+    if args.box:
+        return image, box_mask(args.box, image.shape[:2])
+    return image, np.asarray(read_image(args.mask).convert("L")) >= _WHITE if args.mask else None
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    numbers = tuple(int(part) for part in text.split(","))
+    if len(numbers) != 4:
+        raise ValueError
+    return numbers
+
+
+_numbers.__name__ = "list of four pixels"  # what argparse calls it when it refuses one

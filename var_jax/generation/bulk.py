@@ -1,0 +1,198 @@
+"""Tens of thousands of pictures into a folder or an .npz, to be judged: resumed after a kill, always in the same order.
+
+The order is shuffled, and fixed by class and index alone. Evaluators compute the Inception Score over parts of
+the file in turn, which is far too low where the file goes class by class.
+
+A folder holds a PNG a picture, `00017_class3_0001.png` for the second picture of class 3 that stands at place 17.
+An .npz holds what the common evaluator reads: `arr_0` uint8 [N, H, W, 3], and `arr_1` int64 [N], the classes. Either
+tells in `settings` what it was drawn with, and is never mixed with pictures of other settings.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import hashlib
+import json
+import shutil
+import time
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from PIL import Image
+
+from var_jax.errors import InputError
+from var_jax.formats.atomic import atomic_file, local_target
+from var_jax.generation.many import batches, class_keys
+
+SETTINGS_FILE = "settings.json"
+_SECONDS_BETWEEN_LINES = 5.0
+
+Draw = Callable[[np.ndarray, jax.Array], np.ndarray]  # labels [B], keys [B] -> uint8 [B, H, W, 3]
+
+
+def shuffled(classes: Sequence[int], per_class: int) -> tuple[np.ndarray, np.ndarray]:
+    """Labels [N] and indices within the class [N], in the order of a hash of both."""
+    pairs = [(label, index) for label in classes for index in range(per_class)]
+    pairs.sort(key=lambda pair: hashlib.sha256(f"{pair[0]} {pair[1]}".encode()).digest())
+    labels_N, indices_N = np.asarray(pairs, np.int64).reshape(-1, 2).T
+    return labels_N, indices_N
+
+
+class Target(Protocol):
+    """Where pictures go, by their place in the order."""
+
+    def missing(self) -> np.ndarray:
+        """Places that have no picture yet."""
+
+    def write(self, places: np.ndarray, images: np.ndarray) -> None:
+        """Puts pictures in their places; each is there whole or not at all, whenever the process dies."""
+
+    def finish(self) -> None:
+        """To be called once nothing is missing."""
+
+
+class PngFolder:
+    """A picture a file."""
+
+    def __init__(self, path: Path, labels_N: np.ndarray, indices_N: np.ndarray, settings: Mapping[str, Any]) -> None:
+        """Opens the folder, or makes it.
+
+        Raises:
+          InputError: if it holds anything but pictures of the same settings, or cannot be written.
+        """
+        self._folder, digits = Path(path), max(5, len(str(len(labels_N) - 1)))
+        self._names = [
+            f"{place:0{digits}d}_class{label}_{index:04d}.png"
+            for place, (label, index) in enumerate(zip(labels_N, indices_N, strict=True))
+        ]
+        _same_settings(self._folder, settings)
+
+    def missing(self) -> np.ndarray:
+        there = {file.name for file in self._folder.iterdir()}
+        return np.flatnonzero([name not in there for name in self._names])
+
+    def write(self, places: np.ndarray, images: np.ndarray) -> None:
+        def save(place: int, image: np.ndarray) -> None:
+            name = self._names[place]
+            with atomic_file(self._folder / name, f".{name}.tmp") as temporary:
+                Image.fromarray(image).save(temporary, format="PNG")
+
+        with concurrent.futures.ThreadPoolExecutor() as pool:  # compressing releases the interpreter lock
+            list(pool.map(save, places, images))
+
+    def finish(self) -> None:
+        for left in self._folder.glob(".*.tmp"):  # of a process that was killed
+            left.unlink()
+
+
+class NpzFile:
+    """All pictures in one file; until they are whole, in a folder `FILE.part` beside it."""
+
+    def __init__(self, path: Path, labels_N: np.ndarray, size: int, settings: Mapping[str, Any]) -> None:
+        """Opens what is there, or begins.
+
+        Raises:
+          InputError: if the file or its parts hold anything but pictures of the same settings.
+        """
+        self._path, self._labels_N, self._settings = Path(path), labels_N, dict(settings)
+        self._part = Path(f"{local_target(path)}.part")
+        self._whole = self._path.exists()
+        if self._whole:
+            _refuse_others(self._path, _settings_of_npz(self._path), settings)
+            return
+        _same_settings(self._part, settings)
+        shape = (len(labels_N), size, size, 3)
+        self._images = _mapped(self._part / "pictures.npy", shape)
+        self._done = _mapped(self._part / "done.npy", shape[:1])
+
+    def missing(self) -> np.ndarray:
+        return np.empty(0, np.int64) if self._whole else np.flatnonzero(np.asarray(self._done) == 0)
+
+    def write(self, places: np.ndarray, images: np.ndarray) -> None:
+        self._images[places] = images
+        self._images.flush()  # before they are called done
+        self._done[places] = 1
+        self._done.flush()
+
+    def finish(self) -> None:
+        if not self._whole:
+            text = np.asarray(json.dumps(self._settings, sort_keys=True))
+            with atomic_file(self._path) as temporary, open(temporary, "wb") as file:
+                np.savez(file, arr_0=self._images, arr_1=self._labels_N, settings=text)
+        shutil.rmtree(self._part, ignore_errors=True)
+
+
+def _mapped(path: Path, shape: tuple[int, ...]) -> np.memmap:
+    """A file of uint8 zeros on disk, or what was written to it before."""
+    if not path.exists():
+        with atomic_file(path, f".{path.name}.tmp") as temporary:
+            np.lib.format.open_memmap(temporary, "w+", np.uint8, shape).flush()
+    found = np.load(path, mmap_mode="r+")
+    if found.shape != shape:
+        raise InputError(f"{path}: holds pictures of another size or number; remove the folder it is in")
+    return found
+
+
+def _same_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Makes the folder and notes the settings in it, or checks that they are those noted."""
+    file, target = folder / SETTINGS_FILE, local_target(folder)
+    if target.exists() and not target.is_dir():
+        raise InputError(f"{folder}: is a file, expected a folder for the pictures; choose another --out")
+    if file.exists():
+        try:
+            return _refuse_others(folder, json.loads(file.read_text()), settings)
+        except ValueError as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{file}: cannot be read as JSON ({error}); choose another --out") from None
+    if target.exists() and any(not name.name.startswith(".") for name in target.iterdir()):
+        raise InputError(f"{folder}: holds other files and no {SETTINGS_FILE}; choose another --out")
+    with atomic_file(file, f".{SETTINGS_FILE}.tmp") as temporary:
+        temporary.write_text(json.dumps(dict(settings), indent=2, sort_keys=True) + "\n")
+
+
+def _settings_of_npz(path: Path) -> Any:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return json.loads(str(file["settings"]))
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        raise InputError(f"{path}: exists and holds something else; choose another --out or remove it") from None
+
+
+def _refuse_others(path: Path, found: Any, settings: Mapping[str, Any]) -> None:
+    wanted = json.loads(json.dumps(dict(settings)))  # tuples are lists there
+    found = found if isinstance(found, dict) else {}
+    for name in sorted(wanted.keys() | found.keys()):
+        if wanted.get(name) != found.get(name):
+            a, b = (str(settings.get(name))[:60] for settings in (found, wanted))
+            raise InputError(f"{path}: holds pictures with {name} {a}, not {b}; choose another --out or remove it")
+
+
+def draw_all(draw: Draw, target: Target, labels_N: np.ndarray, indices_N: np.ndarray, seed: int, batch: int) -> None:
+    """Draws what is missing and tells on one line now and then how far it is.
+
+    Args:
+      draw: the model; is always called with `batch` rows, so that one program serves all.
+      target: where pictures go.
+      labels_N, indices_N: see `shuffled`.
+      seed: a picture follows from seed, class and index.
+      batch: rows.
+    """
+    missing, started, said = target.missing(), time.monotonic(), 0.0
+    total, before = len(labels_N), len(labels_N) - len(missing)
+    if before:
+        print(f"{before}/{total} pictures are there already", flush=True)
+    for rows, new in batches(len(missing), batch, fill=True) if len(missing) else ():
+        places = missing[rows]
+        images = draw(labels_N[places], class_keys(seed, labels_N[places], indices_N[places]))
+        target.write(places[:new], images[:new])
+        done = before + int(rows[new - 1]) + 1
+        spent = time.monotonic() - started
+        if done == total or spent - said > _SECONDS_BETWEEN_LINES:
+            left, said = spent / (done - before) * (total - done), spent
+            print(f"{done}/{total} pictures, {spent:.0f} s, about {left:.0f} s left", flush=True)
+    target.finish()

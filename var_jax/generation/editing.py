@@ -1,0 +1,236 @@
+"""Editing without training for it: parts of a picture keep their tokens, the rest is drawn.
+
+`redraw` is the sampler with kept tokens, encoder and decoder in one XLA program. Around it, on the host: a
+window of the picture is brought to the model's size with the masked pixels blanked, and what comes back is
+pasted in with a soft edge. What is kept of a scale is a mask, so every task is one of masks:
+
+* in-painting redraws a region, out-painting all but a region, class editing a region as another class;
+* a variation keeps the first scales and draws the finer ones;
+* `upscaling.py` does the same with a picture that has nothing fine to tell.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from var_jax.errors import InputError
+from var_jax.generation import masks, sampler
+from var_jax.generation.pictures import to_uint8
+from var_jax.models.tokenizer import Tokenizer
+from var_jax.models.transformer import Transformer
+from var_jax.pyramid import Pyramid
+
+MASKED_TASKS = ("inpaint", "outpaint", "class", "vary")
+TASKS = (*MASKED_TASKS, "upscale")
+_EDGES_A_SIDE = 32  # the soft edge is one part in so many of the window: half a token of 16
+
+# Pictures uint8 [B, M, M, 3] at the model's size, keep [B, L] -> pictures [B, M, M, 3] in [0, 1].
+Redraw = Callable[[np.ndarray, np.ndarray], np.ndarray | jax.Array]
+
+
+@functools.partial(jax.jit, static_argnames=("tokenizer", "transformer", "guided", "smooth", "retold"))
+def redraw(
+    tokenizer: Tokenizer,
+    transformer: Transformer,
+    tokenizer_params: sampler.Params,
+    transformer_params: sampler.Params,
+    images_BxHxWx3: jax.Array,
+    keep_BxL: jax.Array,
+    labels_B: jax.Array,
+    key: jax.Array,
+    settings: sampler.Controls,
+    guided: bool,
+    smooth: bool,
+    retold: bool,
+) -> sampler.Generated:
+    """Encodes, draws all but what is kept, decodes: one program, which also an empty or a full mask runs.
+
+    Args:
+      tokenizer, transformer, tokenizer_params, transformer_params, labels_B, key, settings, guided, smooth: as
+        for `sampler.generate`.
+      images_BxHxWx3: uint8, or float in [0, 1]; already blanked where it is to be redrawn.
+      keep_BxL: bool.
+      retold: static; see `sampler.Kept`: True gives it the features, False the tokens.
+    """
+    bound = tokenizer.bind({"params": tokenizer_params})
+    features = bound.features(to_signed(images_BxHxWx3))
+    given = {"features_BxhxwxC": features} if retold else {"tokens_BxL": bound.quantizer.encode(features)}
+    kept = sampler.Kept(keep_BxL, **given)
+    sampled = sampler.sample(
+        tokenizer, transformer, tokenizer_params, transformer_params, labels_B, key, settings, guided, smooth, kept
+    )
+    return sampler.Generated(sampler.decoded(tokenizer, tokenizer_params, sampled.f_hat_BxhxwxC), sampled.tokens_BxL)
+
+
+def to_signed(images: jax.Array) -> jax.Array:
+    """Pictures in uint8, or float in [0, 1], as float32 in [-1, 1]."""
+    x = images.astype(jnp.float32)
+    return 2.0 * (x / 255.0 if images.dtype == jnp.uint8 else x) - 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """A square of a picture that the model is shown; it may reach beyond the picture."""
+
+    left: int
+    top: int
+    side: int
+
+    def cut(self, array_HxWx: np.ndarray) -> np.ndarray:
+        """The window's part [side, side, ...]; beyond the picture its border pixels go on."""
+        height, width = array_HxWx.shape[:2]
+        rows = np.clip(np.arange(self.top, self.top + self.side), 0, height - 1)
+        columns = np.clip(np.arange(self.left, self.left + self.side), 0, width - 1)
+        return array_HxWx[rows][:, columns]
+
+    def outside(self, height: int, width: int) -> np.ndarray:
+        """[side, side] bool: what lies beyond a picture of that size."""
+        rows, columns = np.arange(self.side) + self.top, np.arange(self.side) + self.left
+        inside = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))[None]
+        return ~inside
+
+    def put_back(self, array_HxWx: np.ndarray, part: np.ndarray) -> np.ndarray:
+        """A copy of the picture with the window's part [side, side, ...] in its place."""
+        height, width = array_HxWx.shape[:2]
+        top, left = max(self.top, 0), max(self.left, 0)
+        bottom, right = min(self.top + self.side, height), min(self.left + self.side, width)
+        result = array_HxWx.copy()
+        result[top:bottom, left:right] = part[top - self.top : bottom - self.top, left - self.left : right - self.left]
+        return result
+
+
+def window_around(mask_HxW: np.ndarray) -> Window:
+    """The largest square within the picture that holds the mask, as near to its middle as the picture allows.
+
+    Where no square within the picture holds it, the smallest that does.
+    """
+    height, width = mask_HxW.shape
+    rows, columns = np.flatnonzero(mask_HxW.any(axis=1)), np.flatnonzero(mask_HxW.any(axis=0))
+    spans = (rows[0], rows[-1] + 1), (columns[0], columns[-1] + 1)
+    side = int(max(min(height, width), *(end - start for start, end in spans)))
+
+    def start_of(span: tuple[int, int], length: int) -> int:
+        if side >= length:
+            return (length - side) // 2
+        return int(np.clip((span[0] + span[1] - side) // 2, 0, length - side))
+
+    return Window(start_of(spans[1], width), start_of(spans[0], height), side)
+
+
+def region_of(task: str, mask_HxW: np.ndarray | None, shape: tuple[int, int]) -> np.ndarray:
+    """[H, W] bool: what a task redraws, of a marked region.
+
+    Out-painting redraws what is *not* marked; a variation needs no region and then redraws everything.
+
+    Raises:
+      InputError: for an unknown task, a mask of another size than the picture, or one that leaves nothing to do.
+    """
+    if task not in MASKED_TASKS:
+        raise InputError(f"task '{task}': there is no such task with a mask; expected one of {', '.join(MASKED_TASKS)}")
+    if mask_HxW is None:
+        if task != "vary":
+            raise InputError(f"task {task}: needs a mask or a box that marks the region")
+        return np.ones(shape, bool)
+    if mask_HxW.shape != shape:
+        (height, width), (h, w) = shape, mask_HxW.shape[:2]
+        raise InputError(f"mask of {w} x {h} pixels: the picture has {width} x {height}, make it the same size")
+    if not mask_HxW.any():
+        raise InputError("mask: is empty, mark what the task is about in white")
+    if task == "outpaint" and mask_HxW.all():
+        raise InputError("mask: marks all of the picture as kept, which leaves out-painting nothing to draw")
+    return ~mask_HxW if task == "outpaint" else mask_HxW
+
+
+def edit(
+    redraw: Redraw,
+    pyramid: Pyramid,
+    size: int,
+    image_HxWx3: np.ndarray,
+    region_HxW: np.ndarray,
+    keep_scales: int = 0,
+    dilate: int = 1,
+    edge: int | None = None,
+) -> np.ndarray:
+    """The picture, uint8 [H, W, 3], with its region redrawn; beyond the soft edge byte for byte the same.
+
+    Args:
+      redraw: the masked sampler; is called once with one picture.
+      pyramid, size: of the model.
+      image_HxWx3: uint8, of any size.
+      region_HxW: bool, see `region_of`.
+      keep_scales: the first so many scales are kept in the region too, whose pixels are then not blanked.
+      dilate: tokens around the region that are redrawn with it.
+      edge: width of the soft edge around the region in pixels; None: a 32nd of the window.
+
+    Raises:
+      InputError: for a number out of range.
+    """
+    _check_count("keep_scales", keep_scales, len(pyramid))
+    _check_count("dilate", dilate, pyramid.final_side)
+    _check_count("edge", 0 if edge is None else edge, max(image_HxWx3.shape))
+    window = window_around(region_HxW)
+    part, region = window.cut(image_HxWx3), window.cut(region_HxW)
+    unknown = window.outside(*region_HxW.shape)
+    shown, keep_L = shown_and_kept(part, region | unknown, pyramid, size, keep_scales, dilate)
+    redrawn = to_uint8(np.asarray(redraw(shown[None], keep_L[None]))[0])
+    alpha = masks.soft_edge(region & ~unknown, max(1, window.side // _EDGES_A_SIDE) if edge is None else edge)
+    pasted = masks.composite(part, resized(redrawn, window.side), alpha)
+    return window.put_back(image_HxWx3, pasted)
+
+
+def shown_and_kept(
+    part_sxsx3: np.ndarray, region_sxs: np.ndarray, pyramid: Pyramid, size: int, keep_scales: int, dilate: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the model is shown, uint8 [size, size, 3], and which tokens of it stay, [L] bool."""
+    if not keep_scales:  # blanked before it is scaled: scaling, too, mixes pixels with their neighbours
+        part_sxsx3 = masks.blank(part_sxsx3, region_sxs)
+    covered = Image.fromarray(region_sxs.astype(np.uint8) * 255).resize((size, size), Image.Resampling.BOX)
+    keep_L = masks.kept_positions(np.asarray(covered)[None] > 0, pyramid, dilate)[0]
+    return resized(part_sxsx3, size), keep_L | masks.first_scales(pyramid, keep_scales)
+
+
+def resized(image_sxsx3: np.ndarray, size: int) -> np.ndarray:
+    """uint8 [size, size, 3] by Lanczos; the same bytes where it has that size."""
+    if image_sxsx3.shape[0] == size:
+        return image_sxsx3
+    return np.asarray(Image.fromarray(image_sxsx3).resize((size, size), Image.Resampling.LANCZOS))
+
+
+def extended(image_HxWx3: np.ndarray, left: int, top: int, right: int, bottom: int) -> tuple[np.ndarray, np.ndarray]:
+    """A picture with empty room at its sides, and the mask [H', W'] that is True on the picture itself.
+
+    Raises:
+      InputError: for a negative number, or none above 0.
+    """
+    room = (left, top, right, bottom)
+    if min(room) < 0 or max(room) == 0:
+        raise InputError(f"room {room}: expected the pixels to add left, top, right, bottom: 0 or more, one above 0")
+    rows, columns = (top, bottom), (left, right)
+    canvas = np.pad(image_HxWx3, (rows, columns, (0, 0)), mode="edge")
+    return canvas, np.pad(np.ones(image_HxWx3.shape[:2], bool), (rows, columns))
+
+
+def box_mask(box: tuple[int, int, int, int], shape: tuple[int, int]) -> np.ndarray:
+    """[H, W] bool: True from (x0, y0) up to, not including, (x1, y1).
+
+    Raises:
+      InputError: for a box that is empty or reaches out of the picture.
+    """
+    (x0, y0, x1, y1), (height, width) = box, shape
+    if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+        raise InputError(f"box {x0},{y0},{x1},{y1}: expected 0 <= x0 < x1 <= {width} and 0 <= y0 < y1 <= {height}")
+    mask = np.zeros(shape, bool)
+    mask[y0:y1, x0:x1] = True
+    return mask
+
+
+def _check_count(name: str, value: int, most: int) -> None:
+    if not 0 <= value <= most:
+        raise InputError(f"{name} {value}: expected 0 to {most}")

@@ -1,0 +1,115 @@
+"""Masks for editing: from pixels to the tokens that stay, blanking before encoding, the soft edge afterwards.
+
+A mask is a bool array with True where a picture is to be redrawn. Everything here is numpy on the host.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from var_jax.pyramid import Pyramid, area_matrix
+
+_FROM_AFAR = 1e-6  # weight that keeps a division finite where nothing is known
+
+
+def kept_positions(mask_BxHxW: np.ndarray, pyramid: Pyramid, dilate: int = 1) -> np.ndarray:
+    """[B, L] bool: the tokens of all scales that stay as they are.
+
+    On the finest grid a token is redrawn if its cell holds one pixel of the mask or lies within `dilate`
+    tokens of one that does: an encoder's token knows of pixels beyond its cell. On a coarser grid it stays
+    where more than half of its cell does. So a mask over everything keeps nothing, and an empty one all.
+
+    Args:
+      mask_BxHxW: bool, at the model's size, a multiple of the finest side.
+      pyramid: the model's.
+      dilate: tokens of the finest grid, 0 or more.
+    """
+    side = pyramid.final_side
+    cells = mask_BxHxW.reshape(len(mask_BxHxW), side, mask_BxHxW.shape[1] // side, side, -1).any(axis=(2, 4))
+    kept = 1.0 - dilated(cells, dilate)
+    scales = []
+    for p in pyramid.sides:
+        matrix = area_matrix(side, p).astype(np.float64)
+        scales.append((np.einsum("ih,bhw,jw->bij", matrix, kept, matrix) > 0.5 + _FROM_AFAR).reshape(len(kept), -1))
+    return np.concatenate(scales, axis=1)
+
+
+def first_scales(pyramid: Pyramid, scales: int) -> np.ndarray:
+    """[L] bool: True at every position of the first so many scales."""
+    return pyramid.level_ids < scales
+
+
+def dilated(mask_BxHxW: np.ndarray, steps: int) -> np.ndarray:
+    """The mask grown by `steps` cells in each of the eight directions."""
+    for axis in (1, 2):
+        mask_BxHxW = _dilated_along(mask_BxHxW, steps, axis)
+    return mask_BxHxW
+
+
+def _dilated_along(mask: np.ndarray, steps: int, axis: int) -> np.ndarray:
+    """True within `steps` of a True along one axis, by counting the Trues of each window."""
+    widths = [(0, 0)] * mask.ndim
+    widths[axis] = (steps + 1, steps)
+    counted = np.cumsum(np.pad(mask, widths), axis=axis, dtype=np.int32)
+    length = mask.shape[axis]
+    after = np.take(counted, np.arange(2 * steps + 1, length + 2 * steps + 1), axis=axis)
+    return after > np.take(counted, np.arange(length), axis=axis)
+
+
+def blank(image_HxWx3: np.ndarray, mask_HxW: np.ndarray) -> np.ndarray:
+    """The picture (any type) with masked pixels filled smoothly from the others: nothing of them is left.
+
+    Known pixels are averaged 2x2 over and over; what is unknown at a level is taken from the coarser one.
+    So near the edge the fill has the colours of the edge, and far inside the mean of all. Where nothing is
+    known it is mid-grey.
+    """
+    weights = 1.0 - mask_HxW[..., None].astype(np.float64)
+    if not weights.any():
+        middle = 127.5 if image_HxWx3.dtype == np.uint8 else 0.5
+        return np.full_like(image_HxWx3, middle)
+    filled = _fill(image_HxWx3.astype(np.float64) * weights, weights)
+    filled = np.rint(filled) if image_HxWx3.dtype == np.uint8 else filled
+    return np.where(mask_HxW[..., None], filled.astype(image_HxWx3.dtype), image_HxWx3)
+
+
+def _fill(sums_HxWx3: np.ndarray, weights_HxWx1: np.ndarray) -> np.ndarray:
+    """Weighted means where there is weight; elsewhere those of the level below, brought to this size."""
+    known = sums_HxWx3 / np.maximum(weights_HxWx1, _FROM_AFAR)
+    if max(weights_HxWx1.shape[:2]) == 1 or weights_HxWx1.all():
+        return known
+    coarse = _enlarged(_fill(_quartered(sums_HxWx3), _quartered(weights_HxWx1)), weights_HxWx1.shape[:2])
+    share = np.minimum(weights_HxWx1, 1.0)
+    return share * known + (1.0 - share) * coarse
+
+
+def _quartered(x_HxWxC: np.ndarray) -> np.ndarray:
+    """Sums of 2x2, odd sides filled up with nothing."""
+    height, width, channels = x_HxWxC.shape
+    even = np.pad(x_HxWxC, ((0, height % 2), (0, width % 2), (0, 0)))
+    return even.reshape(even.shape[0] // 2, 2, even.shape[1] // 2, 2, channels).sum(axis=(1, 3))
+
+
+def _enlarged(x_hxwxC: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Twice the size by linear interpolation, cut to `shape`."""
+    for axis, length in enumerate(shape):
+        centres = np.clip((np.arange(length) + 0.5) / 2 - 0.5, 0, x_hxwxC.shape[axis] - 1)
+        low = np.floor(centres).astype(int)
+        part = (centres - low).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
+        high = np.minimum(low + 1, x_hxwxC.shape[axis] - 1)
+        x_hxwxC = (1 - part) * np.take(x_hxwxC, low, axis) + part * np.take(x_hxwxC, high, axis)
+    return x_hxwxC
+
+
+def soft_edge(mask_HxW: np.ndarray, width: int) -> np.ndarray:
+    """[H, W] float: 1 inside the mask, falling to 0 over `width` pixels around it, and exactly 0 beyond."""
+    alpha, grown = mask_HxW.astype(np.float64), mask_HxW[None]
+    for step in range(1, width + 1):
+        grown = dilated(grown, 1)
+        alpha = np.maximum(alpha, grown[0] * (1.0 - step / (width + 1)))
+    return alpha
+
+
+def composite(original_HxWx3: np.ndarray, redrawn_HxWx3: np.ndarray, alpha_HxW: np.ndarray) -> np.ndarray:
+    """uint8: the original where alpha is 0, the redrawn picture where it is 1, both byte for byte, else a mixture."""
+    a = alpha_HxW[..., None]
+    return np.rint((1.0 - a) * original_HxWx3 + a * redrawn_HxWx3.astype(np.float64)).astype(np.uint8)
