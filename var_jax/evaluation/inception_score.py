@@ -1,9 +1,8 @@
-"""Frechet distance and Inception score from features that arrive in blocks, in float64 on the host."""
+"""The Inception score in file order and shuffled, from logits that arrive in blocks, in float64 on the host."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
 
 import numpy as np
 
@@ -11,61 +10,6 @@ SPLIT_SIZE = 5000  # pictures of one Inception score, as in the published evalua
 SHUFFLE_SEED = 2020  # the one that torch-fidelity shuffles by
 _SIGNIFICANT = 5.0  # standard deviations that neighbours of a shuffled file do not reach
 _ORDERED = 0.1  # correlation of neighbours from which a file counts as ordered by class
-
-
-class Statistics(NamedTuple):
-    """Mean [D] and covariance [D, D] of features, float64, and how many they were taken from (0: not known)."""
-
-    mean: np.ndarray
-    covariance: np.ndarray
-    count: int
-
-
-class Moments:
-    """Mean and covariance of rows that arrive in blocks: 16 D^2 bytes, however many rows there are."""
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._origin = self._sum = self._products = np.zeros(0)
-
-    def add(self, rows_NxD: np.ndarray) -> None:
-        """Takes more rows."""
-        rows = np.asarray(rows_NxD, np.float64)
-        if not self._count:  # sums around a point near the mean lose no digits
-            width = rows.shape[1]
-            self._origin, self._sum, self._products = rows.mean(axis=0), np.zeros(width), np.zeros((width, width))
-        rows = rows - self._origin
-        self._count += len(rows)
-        self._sum += rows.sum(axis=0)
-        self._products += rows.T @ rows
-
-    def statistics(self) -> Statistics:
-        """Of all rows so far, two at least; the covariance is divided by one less than their number."""
-        shift = self._sum / self._count
-        covariance = (self._products - self._count * np.outer(shift, shift)) / (self._count - 1)
-        return Statistics(self._origin + shift, covariance, self._count)
-
-
-def statistics(rows_NxD: np.ndarray) -> Statistics:
-    """Mean and covariance of rows that are all here."""
-    moments = Moments()
-    moments.add(rows_NxD)
-    return moments.statistics()
-
-
-def frechet_distance(a: Statistics, b: Statistics) -> float:
-    """|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)) (Heusel et al., arXiv 1706.08500), never below 0.
-
-    The trace of the root is the sum of the roots of the eigenvalues of S1^(1/2) S2 S1^(1/2), a symmetric matrix, so
-    nothing imaginary arises and nothing needs to be added to a singular covariance.
-    """
-    values, vectors = np.linalg.eigh(a.covariance)
-    root = np.sqrt(np.clip(values, 0.0, None))[:, None] * vectors.T
-    product = root @ b.covariance @ root.T
-    roots = np.sqrt(np.clip(np.linalg.eigvalsh((product + product.T) / 2), 0.0, None))
-    difference = a.mean - b.mean
-    distance = difference @ difference + np.trace(a.covariance) + np.trace(b.covariance) - 2 * roots.sum()
-    return max(float(distance), 0.0)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,64 @@
+"""`var-jax evaluate`: FID, sFID, Inception score, precision and recall by the published protocol."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+from pathlib import Path
+
+from var_jax.bundle import check_settings
+from var_jax.errors import InputError
+from var_jax.evaluation.expected import beside, published
+from var_jax.evaluation.pictures import Drawing, open_pictures
+from var_jax.evaluation.protocol import evaluate, inception_judge, open_reference
+from var_jax.evaluation.statistics import write_statistics
+from var_jax.formats.atomic import atomic_file
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--samples", required=True, metavar="X", help=".npz, folder of pictures, or model to sample")
+    parser.add_argument("--reference", metavar="Y", help=".npz of statistics or pictures, or folder of pictures")
+    parser.add_argument("--inception", metavar="FILE", help="weights, .pth or .pb (default: in the cache folder)")
+    parser.add_argument("--json", metavar="FILE", help="write the report here")
+    parser.add_argument("--statistics", metavar="FILE", help="write the samples' statistics here, as a reference")
+    parser.add_argument("--work", metavar="DIR", help="keep features here; the same command again goes on")
+    parser.add_argument("--count", type=int, help="refuse another number of samples than this")
+    parser.add_argument(
+        "--expect", metavar="NAME", help="print published figures beside: d16, d20, d24, d30, d36-s ..."
+    )
+    parser.add_argument("--half-distances", action="store_true", help="precision and recall from float16 distances")
+    parser.add_argument("--batch", type=int, default=64, help="pictures judged at a time (default 64)")
+    drawing = parser.add_argument_group("sampling a model")
+    drawing.add_argument("--per-class", type=int, default=50, help="pictures of each class (default 50)")
+    drawing.add_argument("--guidance", type=float, default=1.5, help="0 is none (default 1.5)")
+    drawing.add_argument("--top-k", type=int, default=900, help="0 is off (default 900)")
+    drawing.add_argument("--top-p", type=float, default=0.96, help="0 is off (default 0.96)")
+    drawing.add_argument("--seed", type=int, default=0, help="pictures depend on seed, class and index alone")
+    drawing.add_argument("--draw-batch", type=int, default=32, help="pictures drawn at a time (default 32)")
+
+
+def run(args: argparse.Namespace) -> None:
+    check_settings(args.guidance, args.top_k, args.top_p, 1.0)
+    if args.expect:
+        published(args.expect)  # an unknown name is told before hours of work
+    settings = (args.per_class, args.guidance, args.top_k, args.top_p, args.seed, args.draw_batch)
+    samples = open_pictures(args.samples, Drawing(*settings))
+    if args.count is not None and samples.count != args.count:
+        raise InputError(f"{args.samples}: {samples.count} pictures, --count says {args.count}; find the missing ones")
+    judge = inception_judge(args.inception, args.batch)
+    reference = open_reference(args.reference, judge) if args.reference else None
+    say = functools.partial(print, flush=True)
+    report, judged = evaluate(samples, reference, judge, args.half_distances, work=args.work, say=say)
+    for name, value in report.items():
+        if isinstance(value, float):
+            print(f"{name:30} {value:.4f}")
+    for note in report["notes"]:
+        print(f"note: {note}")
+    if args.expect:
+        print(beside(args.expect, {name: value for name, value in report.items() if isinstance(value, float)}))
+    if args.statistics:
+        write_statistics(args.statistics, judged.pool, judged.spatial, samples.count)
+    if args.json:
+        with atomic_file(Path(args.json)) as temporary:
+            temporary.write_text(json.dumps(report, indent=2) + "\n")

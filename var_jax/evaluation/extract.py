@@ -1,0 +1,156 @@
+"""Features of many pictures: streamed, split over devices, and kept on disk so that a broken-off run goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from var_jax.errors import InputError
+from var_jax.evaluation.pictures import Pictures
+from var_jax.features.inception import Features, Params, extract
+from var_jax.formats.atomic import atomic_file
+from var_jax.parallel.mesh import batch_sharding, check_batch, make_mesh
+
+CHUNK = 1024  # pictures whose features are handed on, and written, together
+_DIGEST = 8  # bytes that tell one picture from another
+
+Apply = Callable[[Params, jax.Array], Features]
+
+
+class Chunk(NamedTuple):
+    """Features of consecutive pictures.
+
+    Attributes:
+      pool: [N, 2048] float32.
+      spatial: [N, 2023] float32.
+      digests: [N] uint64: equal pictures have equal ones.
+    """
+
+    pool: np.ndarray
+    spatial: np.ndarray
+    digests: np.ndarray
+
+
+class Extractor:
+    """A network on all devices of a mesh, each of which sees its part of a batch.
+
+    Args:
+      params: the network's.
+      identity: of the weights: what features on disk are told by.
+      mesh: by default all devices as one row; a batch is split over its batch axes.
+      batch: pictures at a time, a multiple of the devices.
+      apply: (params, uint8 [B, H, W, 3]) -> features; by default the 2015 Inception network.
+
+    Raises:
+      InputError: if the batch does not divide over the devices.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        identity: str,
+        mesh: jax.sharding.Mesh | None = None,
+        batch: int = 64,
+        apply: Apply = extract,
+    ) -> None:
+        self.mesh, self.batch, self.identity = mesh or make_mesh(), batch, identity
+        check_batch(self.mesh, batch, "--batch")
+        self._rows = batch_sharding(self.mesh)
+        everywhere = jax.sharding.NamedSharding(self.mesh, jax.P())
+        self._params = jax.device_put(params, everywhere)
+        # Rows come back whole and in the order of the pictures, whichever device computed them.
+        self._apply = jax.jit(apply, out_shardings=everywhere)
+
+    def __call__(self, images_NxHxWx3: np.ndarray) -> Features:
+        """Features of at most `batch` pictures as numpy arrays; missing ones are filled up and left out again."""
+        count = len(images_NxHxWx3)
+        filled = np.zeros((self.batch, *images_NxHxWx3.shape[1:]), np.uint8)
+        filled[:count] = images_NxHxWx3
+        found = self._apply(self._params, jax.device_put(filled, self._rows))
+        return Features(*(np.asarray(part)[:count] for part in found))
+
+    def chunks(
+        self,
+        pictures: Pictures,
+        work: str | os.PathLike[str] | None = None,
+        say: Callable[[str], None] = lambda text: None,
+        chunk: int = CHUNK,
+    ) -> Iterator[Chunk]:
+        """The features of all pictures in their order, `chunk` pictures at a time.
+
+        Args:
+          pictures: where they come from.
+          work: a folder that keeps what has been computed; another call with the same pictures, weights and folder
+            reads that and goes on.
+          say: is told how far it is.
+          chunk: pictures at a time, rounded up to whole batches.
+
+        Raises:
+          InputError: if the pictures cannot be read, or `work` holds features of others.
+        """
+        chunk = -(-chunk // self.batch) * self.batch
+        kept = _Kept(Path(work), f"{pictures.identity()} {self.identity} {chunk}") if work else None
+        fresh: Iterator[np.ndarray] | None = None
+        for number, start in enumerate(range(0, pictures.count, chunk)):
+            found = kept.read(number) if kept and fresh is None else None
+            if found is None:
+                if fresh is None:
+                    fresh = pictures.batches(start, self.batch)
+                found = self._chunk(fresh, min(chunk, pictures.count - start))
+                if kept:
+                    kept.write(number, found)
+            say(f"{pictures.name}: features of {min(start + chunk, pictures.count)}/{pictures.count} pictures")
+            yield found
+
+    def _chunk(self, fresh: Iterator[np.ndarray], count: int) -> Chunk:
+        """The features of the next `count` pictures, in whole batches but for the last one."""
+        parts, digests, seen = [], [], 0
+        while seen < count:
+            images = next(fresh)
+            parts.append(self(images))
+            digests += [hashlib.blake2b(image.tobytes(), digest_size=_DIGEST).digest() for image in images]
+            seen += len(images)
+        pool, spatial = (np.concatenate(rows) for rows in zip(*parts, strict=True))
+        return Chunk(pool, spatial, np.frombuffer(b"".join(digests), np.uint64))
+
+
+class _Kept:
+    """Chunks in a folder, a file each, of one row of pictures by one network."""
+
+    def __init__(self, folder: Path, identity: str) -> None:
+        self._folder, self._identity = folder, identity
+        note = folder / "features_of.txt"
+        if note.exists():
+            if note.read_text(encoding="utf-8") != identity:
+                raise InputError(
+                    f"{folder}: holds features of other pictures, weights or settings; choose another --work or "
+                    "remove it"
+                )
+            return
+        with atomic_file(note) as temporary:
+            temporary.write_text(identity, encoding="utf-8")
+
+    def read(self, number: int) -> Chunk | None:
+        """A chunk that is there whole."""
+        with (
+            contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile),
+            np.load(self._file(number)) as file,
+        ):
+            return Chunk(*(file[name] for name in Chunk._fields))
+        return None
+
+    def write(self, number: int, chunk: Chunk) -> None:
+        """Keeps a chunk."""
+        with atomic_file(self._file(number)) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **chunk._asdict())
+
+    def _file(self, number: int) -> Path:
+        return self._folder / f"features-{number:05}.npz"

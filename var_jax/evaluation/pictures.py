@@ -1,0 +1,306 @@
+"""Where pictures to be judged come from: an `.npz` as the published evaluator reads it, a folder, or a model.
+
+Each source says how many there are, in one fixed order, and hands them out from any place on, some at a time: no
+source is ever in memory as a whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+from PIL import Image
+
+from var_jax.bundle import Bundle, load
+from var_jax.data.folder import SUFFIXES
+from var_jax.data.images import read_image
+from var_jax.errors import InputError
+from var_jax.formats.bucket import in_bucket
+from var_jax.generation.many import class_keys
+from var_jax.generation.pictures import to_uint8
+from var_jax.model_directory import CONFIG_FILE, fingerprint
+from var_jax.training_directory import RUN_FILE
+
+ARRAY = "arr_0"
+_LOSSY = (".jpg", ".jpeg", ".webp")
+_ORIENTATION = 0x0112  # EXIF tag
+_NUMBERED = re.compile(r"(.*?)(\d+)$")
+
+
+class Pictures(Protocol):
+    """A row of pictures of one size.
+
+    Attributes:
+      name: for messages.
+      count: how many there are.
+    """
+
+    name: str
+    count: int
+
+    def identity(self) -> str:
+        """Changes when a picture does: what features on disk are told by."""
+
+    def batches(self, start: int, size: int) -> Iterator[np.ndarray]:
+        """The pictures from `start` on as uint8 [size, H, W, 3], the last ones perhaps fewer."""
+
+    def notes(self) -> list[str]:
+        """What the reader of figures should know, a sentence each; complete when all pictures have been read."""
+
+
+class NpzPictures:
+    """The array `arr_0`, uint8 [N, H, W, 3], of an `.npz`, streamed out of the archive whether compressed or not.
+
+    Raises:
+      InputError: if the file is no such archive, or the array of another type or layout.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.name = os.fspath(path)
+        with open_npz(path) as archive:
+            if f"{ARRAY}.npy" not in archive.namelist():
+                raise InputError(f"{path}: holds no pictures, it has no array called {ARRAY}")
+            self._checksum = archive.getinfo(f"{ARRAY}.npy").CRC
+            with _damage(path), archive.open(f"{ARRAY}.npy") as file:
+                shape, fortran, kind = _header(file)
+        _check_layout(path, shape, kind, fortran)
+        self.count, self._shape = shape[0], shape[1:]
+
+    def identity(self) -> str:
+        """From the archive's own checksum of the array."""
+        return f"npz {self.count} {self._shape} {self._checksum:08x}"
+
+    def batches(self, start: int, size: int) -> Iterator[np.ndarray]:
+        """See `Pictures`; what comes before `start` is passed over."""
+        bytes_each = int(np.prod(self._shape))
+        with open_npz(self.name) as archive, _damage(self.name), archive.open(f"{ARRAY}.npy") as file:
+            _header(file)
+            file.seek(start * bytes_each, os.SEEK_CUR)
+            for at in range(start, self.count, size):
+                count = min(size, self.count - at)
+                yield np.frombuffer(file.read(count * bytes_each), np.uint8).reshape(count, *self._shape)
+
+    def notes(self) -> list[str]:
+        """None: all that can be wrong is refused."""
+        return []
+
+
+def open_npz(path: str | os.PathLike[str]) -> zipfile.ZipFile:
+    """The archive.
+
+    Raises:
+      InputError: if it is missing or none.
+    """
+    try:
+        return zipfile.ZipFile(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; expected an .npz, a folder of pictures or a model directory") from None
+    except (zipfile.BadZipFile, OSError) as error:
+        raise InputError(f"{path}: is not a whole .npz file ({error}); copy or make it again") from None
+
+
+@contextlib.contextmanager
+def _damage(path: str | os.PathLike[str]) -> Iterator[None]:
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: {ARRAY} is damaged or no array ({reason}); copy or make it again") from None
+
+
+def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    return read(file)
+
+
+def _check_layout(path: str | os.PathLike[str], shape: tuple[int, ...], kind: np.dtype, fortran: bool) -> None:
+    said = f"{path}: {ARRAY} is {kind} {shape}, expected uint8 [N, H, W, 3]"
+    if kind != np.uint8:
+        raise InputError(f"{said}; make bytes of it as published figures do, (255 * x).astype(np.uint8) for x in 0..1")
+    if len(shape) == 4 and shape[1] == 3 != shape[3]:
+        raise InputError(f"{said}; the channels are in front, give arr_0.transpose(0, 2, 3, 1)")
+    if len(shape) != 4 or shape[3] != 3 or 0 in shape:
+        raise InputError(f"{said}; give colour pictures of one size")
+    if fortran:
+        raise InputError(f"{said} in C order; save np.ascontiguousarray(arr_0)")
+
+
+class FolderPictures:
+    """All pictures in a folder and its sub-folders, in the order of their paths.
+
+    Raises:
+      InputError: if there is none, one differs in size from the first, or one cannot be read.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.name, self._root = os.fspath(path), Path(path)
+        self._files = sorted(
+            file.relative_to(self._root)
+            for file in self._root.rglob("*")
+            if file.suffix.lower() in SUFFIXES and file.is_file() and not file.name.startswith(".")
+        )
+        if not self._files:
+            raise InputError(f"{path}: holds no pictures (read are {' '.join(SUFFIXES)}), and is no model directory")
+        self.count = len(self._files)
+        self._modes = _survey([self._root / file for file in self._files])
+
+    def identity(self) -> str:
+        """From names, sizes and times of the files."""
+        stats = ((str(file), (self._root / file).stat()) for file in self._files)
+        lines = "\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats)
+        return f"folder {self.count} {hashlib.sha256(lines.encode('utf-8', 'surrogateescape')).hexdigest()}"
+
+    def batches(self, start: int, size: int) -> Iterator[np.ndarray]:
+        """See `Pictures`."""
+        for at in range(start, self.count, size):
+            files = (self._root / self._files[index] for index in range(at, min(at + size, self.count)))
+            yield np.stack([np.asarray(read_image(file), np.uint8) for file in files])
+
+    def notes(self) -> list[str]:
+        """Of missing numbers, lossy files, and pictures that were not RGB."""
+        notes = _gaps(self._root, self._files)
+        if lossy := sum(file.suffix.lower() in _LOSSY for file in self._files):
+            notes.append(f"{lossy} of {self.count} pictures are in a lossy format, published figures are of PNG files")
+        if self._modes:
+            modes = ", ".join(f"{count} {mode}" for mode, count in sorted(self._modes.items()))
+            notes.append(
+                f"{sum(self._modes.values())} of {self.count} pictures are not RGB ({modes}) and were converted, "
+                "transparent ones onto white"
+            )
+        return notes
+
+
+def _survey(files: list[Path]) -> Counter[str]:
+    """How many pictures are of which mode other than RGB, from the files' heads; raises if sizes differ."""
+    modes, first = Counter(), None
+    for file in files:
+        try:
+            with Image.open(file) as image:
+                lying = image.getexif().get(_ORIENTATION, 1) >= 5  # on its side: read_image turns it
+                size = image.size[::-1] if lying else image.size
+                modes[image.mode] += 1
+        except Exception:
+            read_image(file)  # says in one sentence what is wrong
+            raise
+        first = first or size
+        if size != first:
+            shown = [f"{width} x {height}" for width, height in (size, first)]
+            raise InputError(f"{file}: is {shown[0]} pixels, {files[0]} is {shown[1]}; give pictures of one size")
+    modes.pop("RGB", None)
+    return modes
+
+
+def _gaps(root: Path, files: list[Path]) -> list[str]:
+    """Numbers that a numbered row of files lacks: a lost picture, or samples of a process that died."""
+    numbers: dict[tuple[Path, str], set[int]] = {}
+    for file in files:
+        if match := _NUMBERED.match(file.stem):
+            numbers.setdefault((file.parent, match[1]), set()).add(int(match[2]))
+    notes = []
+    for (folder, prefix), found in numbers.items():
+        missing = max(found) - min(found) + 1 - len(found)
+        # Few among many: names that merely contain numbers are no row.
+        if 0 < missing <= len(found):
+            first = next(n for n in range(min(found), max(found)) if n not in found)
+            notes.append(
+                f"{missing} pictures seem to be missing, the first is number {first} of {root / folder}/{prefix}*"
+            )
+    return notes
+
+
+class Drawing(NamedTuple):
+    """What a model's samples are drawn with; the defaults are those of the published figures.
+
+    Attributes:
+      per_class: pictures of each class.
+      guidance, top_k, top_p: as in `Bundle.generate`.
+      seed: pictures depend on seed, class and index alone.
+      batch: pictures at a time.
+    """
+
+    per_class: int = 50
+    guidance: float = 1.5
+    top_k: int = 900
+    top_p: float = 0.96
+    seed: int = 0
+    batch: int = 32
+
+
+class ModelPictures:
+    """Samples of a model, drawn when they are asked for; classes take turns, so no split of them lacks any.
+
+    Picture i is number i // C of class i % C and has a key of its own, whatever is drawn beside it. Bytes are made by
+    truncation, as published figures have them.
+
+    Raises:
+      InputError: if the directory is no model's that can be sampled.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], drawing: Drawing) -> None:
+        if drawing.per_class < 1 or drawing.batch < 1:
+            raise InputError(f"{drawing.per_class} pictures a class, {drawing.batch} at a time: expected 1 or more")
+        self.name, self._drawing = os.fspath(path), drawing
+        self._bundle: Bundle = load(path)
+        if self._bundle.transformer is None:
+            raise InputError(f"{path}: has a tokenizer only, import a transformer with it to sample")
+        self._classes = self._bundle.transformer.config.num_classes
+        self.count = drawing.per_class * self._classes
+
+    def identity(self) -> str:
+        """From weights and settings."""
+        parameters = {"tokenizer": self._bundle.tokenizer_params, "transformer": self._bundle.transformer_params}
+        settings = json.dumps(self._drawing._replace(batch=0)._asdict())
+        return f"model {fingerprint({}, jax.tree.map(np.asarray, parameters))} {settings}"
+
+    def batches(self, start: int, size: int) -> Iterator[np.ndarray]:
+        """See `Pictures`."""
+        held = np.zeros((0, 0, 0, 3), np.uint8)
+        for at in range(start, self.count, self._drawing.batch):
+            drawn = self._draw(np.arange(at, at + self._drawing.batch))[: self.count - at]
+            held = np.concatenate([held, drawn]) if len(held) else drawn
+            while len(held) >= size:
+                yield held[:size]
+                held = held[size:]
+        if len(held):
+            yield held
+
+    def _draw(self, indices: np.ndarray) -> np.ndarray:
+        """One batch, uint8; places beyond the last picture are filled with the first one's."""
+        indices = np.where(indices < self.count, indices, 0)
+        labels, settings = indices % self._classes, self._drawing._asdict()
+        keys = class_keys(settings["seed"], labels, indices // self._classes)
+        chosen = {name: settings[name] for name in ("guidance", "top_k", "top_p")}
+        return to_uint8(np.asarray(self._bundle.generate(labels, keys, **chosen)))
+
+    def notes(self) -> list[str]:
+        """How they were drawn."""
+        d = self._drawing
+        return [
+            f"drawn here: {d.per_class} pictures of each of {self._classes} classes, guidance {d.guidance:g}, top-k "
+            f"{d.top_k}, top-p {d.top_p:g}, seed {d.seed}"
+        ]
+
+
+def open_pictures(path: str | os.PathLike[str], drawing: Drawing | None = None) -> Pictures:
+    """The source that a path stands for: an `.npz`, a folder of pictures, or (given `drawing`) a model to sample.
+
+    Raises:
+      InputError: if it is none of them.
+    """
+    if in_bucket(path) or any((Path(path) / name).exists() for name in (CONFIG_FILE, RUN_FILE)):
+        if drawing is None:
+            raise InputError(f"{path}: is a model directory, expected pictures or statistics to compare with")
+        return ModelPictures(path, drawing)
+    return FolderPictures(path) if os.path.isdir(path) else NpzPictures(path)

@@ -1,0 +1,245 @@
+"""All five figures of the published protocol (OpenAI's evaluator of guided diffusion, which VAR's paper uses).
+
+FID, sFID, Inception score, precision and recall of a row of pictures against a reference, in one pass over each. Of
+the pictures nothing is kept but 2048 numbers each; what that costs is stated in docs/evaluation.md.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from var_jax.errors import InputError
+from var_jax.evaluation.extract import Extractor
+from var_jax.evaluation.frechet import Moments, frechet_distance
+from var_jax.evaluation.inception_score import SPLIT_SIZE, InceptionScore, Score
+from var_jax.evaluation.neighbours import NEIGHBOURS, precision_recall
+from var_jax.evaluation.pictures import Pictures, open_pictures
+from var_jax.evaluation.statistics import Statistics, read_statistics
+from var_jax.features.inception import SPATIAL
+from var_jax.features.inception_file import read_inception
+
+PUBLISHED_COUNT = 50_000  # pictures that published figures are of
+Say = Callable[[str], None]
+
+
+class Judge(NamedTuple):
+    """A network that judges pictures.
+
+    Attributes:
+      extractor: gives their features.
+      head: [F, C], which turns pooled features into logits; no bias, as in the published evaluator.
+      spatial: how many spatial features a picture has.
+      weights: what is known of the weights, for the report.
+    """
+
+    extractor: Extractor
+    head: np.ndarray
+    spatial: int
+    weights: dict[str, Any]
+
+
+class Reference(NamedTuple):
+    """What samples are compared with.
+
+    Attributes:
+      name: for messages.
+      pool, spatial: stored statistics; those of `pictures` are computed where `pool` is None.
+      pictures: for precision and recall, or None.
+    """
+
+    name: str
+    pool: Statistics | None
+    spatial: Statistics | None
+    pictures: Pictures | None
+
+
+class Judged(NamedTuple):
+    """What is left of a row of pictures.
+
+    Attributes:
+      pool_NxF: pooled features, float32.
+      pool, spatial: statistics of both kinds of features.
+      score: the Inception score, if it was asked for.
+      copies: pictures that equal an earlier one.
+    """
+
+    pool_NxF: np.ndarray
+    pool: Statistics
+    spatial: Statistics
+    score: Score | None
+    copies: int
+
+
+def inception_judge(path: str | os.PathLike[str] | None = None, batch: int = 64) -> Judge:
+    """The 2015 Inception network on all devices, from a file or the cache folder.
+
+    Raises:
+      InputError: if there are no weights, or the batch does not divide over the devices.
+    """
+    weights = read_inception(path)
+    extractor = Extractor(weights.params, weights.sha256, batch=batch)
+    said = {"file": Path(weights.file).name, "sha256": weights.sha256, "published": weights.published}
+    return Judge(extractor, weights.params["fc"]["kernel"], SPATIAL, said)
+
+
+def open_reference(path: str | os.PathLike[str], judge: Judge) -> Reference:
+    """An `.npz` of statistics, pictures or both, or a folder of pictures.
+
+    Raises:
+      InputError: if it is none of them.
+    """
+    if not os.path.isfile(path):
+        return Reference(os.fspath(path), None, None, open_pictures(path))
+    pool, spatial = read_statistics(path, len(judge.head), judge.spatial)
+    try:
+        pictures = open_pictures(path)
+    except InputError:
+        if pool is None:
+            raise
+        pictures = None
+    return Reference(os.fspath(path), pool, spatial, pictures)
+
+
+def judge_pictures(
+    pictures: Pictures,
+    judge: Judge,
+    split_size: int | None = None,
+    work: Path | None = None,
+    say: Say = lambda text: None,
+) -> Judged:
+    """One pass over all pictures; the Inception score is computed if `split_size` is given.
+
+    Raises:
+      InputError: if they cannot be read, or are fewer than two.
+    """
+    if pictures.count < 2:
+        raise InputError(f"{pictures.name}: holds one picture, which has no statistics; give two or more")
+    pool_NxF = np.empty((pictures.count, len(judge.head)), np.float32)
+    pool, spatial, at = Moments(), Moments(), 0
+    score = InceptionScore(pictures.count, split_size) if split_size else None
+    digests = []
+    for chunk in judge.extractor.chunks(pictures, work, say):
+        pool_NxF[at : at + len(chunk.pool)] = chunk.pool
+        at += len(chunk.pool)
+        pool.add(chunk.pool)
+        spatial.add(chunk.spatial)
+        if score:
+            score.add(chunk.pool @ judge.head)
+        digests.append(chunk.digests)
+    statistics = (Statistics(*moments.mean_and_covariance()) for moments in (pool, spatial))
+    copies = pictures.count - len(np.unique(np.concatenate(digests)))
+    return Judged(pool_NxF, *statistics, score.score() if score else None, copies)
+
+
+def figures(
+    samples: Judged, reference: Reference | None, judge: Judge, half: bool, work: Path | None, say: Say
+) -> dict[str, float | None]:
+    """fid, sfid, precision and recall of samples; None where the reference lacks what it takes."""
+    found: dict[str, float | None] = dict.fromkeys(("fid", "sfid", "precision", "recall"))
+    if reference is None:
+        return found
+    pool, spatial, judged = reference.pool, reference.spatial, None
+    if reference.pictures is not None:
+        judged = judge_pictures(reference.pictures, judge, None, work, say)
+        if pool is None:
+            pool, spatial = judged.pool, judged.spatial
+    say("Frechet distances")
+    found["fid"] = _distance(samples.pool, pool)
+    found["sfid"] = None if spatial is None else _distance(samples.spatial, spatial)
+    if judged is not None and min(len(samples.pool_NxF), len(judged.pool_NxF)) > NEIGHBOURS:
+        say("precision and recall")
+        mesh = judge.extractor.mesh
+        pair = precision_recall(samples.pool_NxF, judged.pool_NxF, mesh, half)
+        found["precision"], found["recall"] = pair
+    return found
+
+
+def evaluate(
+    samples: Pictures,
+    reference: Reference | None,
+    judge: Judge,
+    half: bool = False,
+    split_size: int = SPLIT_SIZE,
+    work: str | os.PathLike[str] | None = None,
+    say: Say = lambda text: None,
+) -> tuple[dict[str, Any], Judged]:
+    """The report on samples, and what is left of them.
+
+    Args:
+      samples: pictures to judge.
+      reference: what to compare with; without one there is the Inception score alone.
+      judge: see `inception_judge`.
+      half: distances of precision and recall in float16, as the published evaluator has them.
+      split_size: pictures of one Inception score.
+      work: a folder that keeps features, so that the same call goes on after a break.
+      say: is told of progress.
+
+    Returns:
+      fid, sfid, inception_score (in file order), inception_score_shuffled, their _std over splits, precision, recall
+      (None where the reference has nothing to compute one from), counts, settings, weights, and `notes`: sentences on
+      everything that makes these figures differ from published ones.
+    """
+    folder = Path(work) if work else None
+    judged = judge_pictures(samples, judge, split_size, folder and folder / "samples", say)
+    found = figures(judged, reference, judge, half, folder and folder / "reference", say)
+    score, pictures = judged.score, reference.pictures if reference else None
+    report = {
+        "fid": found["fid"],
+        "sfid": found["sfid"],
+        "inception_score": score.in_order,
+        "inception_score_std": score.in_order_std,
+        "inception_score_shuffled": score.shuffled,
+        "inception_score_shuffled_std": score.shuffled_std,
+        "precision": found["precision"],
+        "recall": found["recall"],
+        "samples": samples.count,
+        "reference_pictures": pictures.count if pictures else 0,
+        "split_size": split_size,
+        "class_ordered": score.class_ordered,
+        "neighbour_correlation": score.neighbours,
+        "distances": "float16" if half else "float32",
+        "weights": judge.weights,
+    }
+    return report | {"notes": _notes(samples, reference, judged, judge.weights)}, judged
+
+
+def _distance(a: Statistics, b: Statistics) -> float:
+    return max(frechet_distance(*a, *b), 0.0)  # rounding may leave equal ones a little below
+
+
+def _notes(samples: Pictures, reference: Reference | None, judged: Judged, weights: dict[str, Any]) -> list[str]:
+    notes, score = samples.notes(), judged.score
+    if score.class_ordered:
+        notes.append(
+            f"the pictures are ordered by class: the Inception score in file order is {score.in_order:.2f}, shuffled "
+            f"{score.shuffled:.2f}; where they differ, the second is what papers print"
+        )
+    if samples.count != PUBLISHED_COUNT:
+        notes.append(f"{samples.count} samples, published figures are of {PUBLISHED_COUNT}; FID falls with the number")
+    if samples.count <= len(judged.pool.mean):
+        notes.append(f"fewer samples than the {len(judged.pool.mean)} features: FID says next to nothing")
+    if judged.copies:
+        notes.append(f"{judged.copies} samples are exact copies of others")
+    if weights.get("published") is False:
+        notes.append("the Inception weights are not the published ones: no figure compares with any other")
+    if weights.get("published") is None:
+        notes.append("the weights' file has no published checksum, its names and shapes are right")
+    return notes + _notes_on(reference)
+
+
+def _notes_on(reference: Reference | None) -> list[str]:
+    if reference is None:
+        return ["no reference: the Inception score alone"]
+    notes = [] if reference.pictures is None else [f"reference: {note}" for note in reference.pictures.notes()]
+    if reference.pool is not None and reference.spatial is None:
+        notes.append("no sFID: the reference has no mu_s and sigma_s")
+    if reference.pictures is None:
+        notes.append("no precision and recall: the reference has statistics only, no pictures")
+    elif reference.pictures.count <= NEIGHBOURS:
+        notes.append(f"no precision and recall: the reference has {reference.pictures.count} pictures")
+    return notes

@@ -1,0 +1,71 @@
+"""Statistics of features in `.npz` files, under the names of the published evaluator's reference files.
+
+`mu` [2048] and `sigma` [2048, 2048] are of the pooled features, `mu_s` [2023] and `sigma_s` of the spatial ones; the
+published files hold pictures in `arr_0` besides, for precision and recall.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+import numpy as np
+
+from var_jax.errors import InputError
+from var_jax.evaluation.pictures import open_npz
+from var_jax.formats.atomic import atomic_file
+
+POOL_NAMES, SPATIAL_NAMES = ("mu", "sigma"), ("mu_s", "sigma_s")
+
+
+class Statistics(NamedTuple):
+    """Mean [F] and covariance [F, F] of features, float64."""
+
+    mean: np.ndarray
+    covariance: np.ndarray
+
+
+def read_statistics(
+    path: str | os.PathLike[str], pool: int, spatial: int
+) -> tuple[Statistics | None, Statistics | None]:
+    """Those of the pooled and of the spatial features, where the file has them.
+
+    Args:
+      path: an `.npz`.
+      pool, spatial: how many numbers a picture's features have.
+
+    Raises:
+      InputError: if the file is damaged, or holds statistics of other features.
+    """
+    with open_npz(path) as archive:
+        present = {name.removesuffix(".npy") for name in archive.namelist()}
+    found = []
+    for names, size in ((POOL_NAMES, pool), (SPATIAL_NAMES, spatial)):
+        if not present.issuperset(names):
+            found.append(None)
+            continue
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                mean, covariance = (np.asarray(file[name], np.float64) for name in names)
+        except Exception as error:  # zip, zlib and numpy each raise their own on damage
+            raise InputError(f"{path}: {names[0]} or {names[1]} cannot be read ({error}); copy it again") from None
+        if mean.shape != (size,) or covariance.shape != (size, size):
+            raise InputError(
+                f"{path}: {names[0]} {mean.shape} and {names[1]} {covariance.shape}: expected {size} numbers a "
+                "picture; these are statistics of another network's features"
+            )
+        found.append(Statistics(mean, covariance))
+    return found[0], found[1]
+
+
+def write_statistics(path: str | os.PathLike[str], pool: Statistics, spatial: Statistics, count: int) -> None:
+    """Writes a file that serves as a reference, whole or not at all; `count` says how many pictures it stands for.
+
+    Raises:
+      InputError: if it cannot be written, or does not end in .npz.
+    """
+    if not os.fspath(path).endswith(".npz"):
+        raise InputError(f"{path}: statistics are written as .npz; give a name that ends so")
+    arrays = dict(zip((*POOL_NAMES, *SPATIAL_NAMES), (*pool, *spatial), strict=True))
+    with atomic_file(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays, count=np.int64(count))
