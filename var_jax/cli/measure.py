@@ -20,13 +20,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--counted", type=int, default=20_000, help="training pictures that the unigram model counts (default 20000)"
     )
+    parser.add_argument(
+        "--efficientnet",
+        metavar="FILE",
+        help="EfficientNet-Lite0's weights, for a Frechet distance on its features too",
+    )
     parser.add_argument("--json", metavar="FILE", help="write the figures here")
 
 
 def run(args: argparse.Namespace) -> None:
-    figures = measure(args.model, args.samples, args.guidance, args.top_k, args.top_p, args.real, counted=args.counted)
+    sampling = (args.samples, args.guidance, args.top_k, args.top_p)
+    figures = measure(args.model, *sampling, args.real, counted=args.counted, efficientnet=args.efficientnet)
     for name, value in figures.items():
-        print(f"{name:32} {value:.4f}")
+        print(f"{name:36} {value:.4f}")
     if args.json:
         with atomic_file(Path(args.json)) as temporary:
             temporary.write_text(json.dumps(figures, indent=2) + "\n")
