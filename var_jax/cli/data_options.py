@@ -8,9 +8,9 @@ from typing import Any
 _NAMES = ("path", "name", "data_dir", "validation_share", "seed", "size", "count", "variety")
 
 
-def add_data_options(parser: argparse.ArgumentParser, kinds: str) -> None:
-    """Adds --kind and the options of every kind."""
-    parser.add_argument("--kind", required=True, help=kinds)
+def add_data_options(parser: argparse.ArgumentParser, kinds: str, required: bool = True) -> None:
+    """Adds --kind, which has to be given if it is `required`, and the options of every kind."""
+    parser.add_argument("--kind", required=required, help=kinds)
     options = parser.add_argument_group("options of the kind, as in a config")
     options.add_argument("--path", metavar="DIR", help="folder: where its class folders are; tokens: the store")
     options.add_argument("--name", help="tfds: its name")

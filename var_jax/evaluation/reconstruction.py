@@ -1,10 +1,21 @@
-"""How close a reconstruction is: PSNR and SSIM, a number a picture."""
+"""How close a reconstruction is: PSNR and SSIM, a number a picture; and a tokenizer's figures by number of scales.
+
+A set's figures are made of sums over batches, so that a set of any size is one pass.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from var_jax.losses.perceptual import lpips
+from var_jax.models.quantizer import code_counts, codebook_perplexity, codebook_usage
+from var_jax.models.tokenizer import Tokenizer
+
+Params = dict[str, Any]
 
 _WINDOW, _SIGMA = 11, 1.5
 _K1, _K2 = 0.01, 0.03
@@ -41,3 +52,74 @@ def ssim(a_BxHxWx3: jax.Array, b_BxHxWx3: jax.Array) -> jax.Array:
     quality = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
     quality /= (mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)
     return jnp.mean(quality, axis=(1, 2, 3))
+
+
+def to_signed(images: jax.Array) -> jax.Array:
+    """uint8 -> float32 in [-1, 1]."""
+    return images.astype(jnp.float32) * (2.0 / 255.0) - 1.0
+
+
+def reconstruction_sums(
+    tokenizer: Tokenizer,
+    params: Params,
+    images_BxHxWx3: jax.Array,
+    mask_B: jax.Array,
+    lpips_params: Params | None = None,
+    pictures: bool = False,
+) -> dict[str, jax.Array]:
+    """Sums over a batch of what `reconstruction_figures` makes figures of; to be added up over batches.
+
+    Args:
+      tokenizer, params: the model.
+      images_BxHxWx3: uint8.
+      mask_B: 1 for a picture, 0 for filling, which counts nothing.
+      lpips_params: weights of LPIPS, if it is to be measured; see `features.lpips_file`.
+      pictures: whether to return the reconstructions too, which is no sum: "pictures", uint8 [S, B, H, W, 3], from
+        1 .. S scales, by truncation.
+
+    Returns:
+      "count"; "psnr", "ssim", "l1" and "lpips" [S] by number of scales; "quantizer"; "codes" [S, V].
+    """
+    config, bound = tokenizer.config, tokenizer.bind({"params": params})
+    images = to_signed(images_BxHxWx3)
+    quantized = bound.quantizer(bound.features(images))
+    original = (images + 1.0) / 2.0
+
+    def by_scales(scales: jax.Array) -> dict[str, jax.Array]:
+        shown = jnp.clip(bound.decode_features(bound.quantizer.decode(quantized.tokens, scales)), -1.0, 1.0)
+        picture = (shown + 1.0) / 2.0
+        error = jnp.mean(jnp.abs(picture - original), axis=(1, 2, 3))
+        found = {"psnr": psnr(picture, original), "ssim": ssim(picture, original), "l1": error}
+        if lpips_params is not None:
+            found["lpips"] = lpips(lpips_params, shown, images)
+        return found | ({"pictures": (picture * 255.0).astype(jnp.uint8)} if pictures else {})
+
+    found = jax.lax.map(by_scales, jnp.arange(1, len(config.pyramid) + 1))
+    shown = {"pictures": found.pop("pictures")} if pictures else {}
+    tokens = jnp.where(mask_B[:, None] > 0, quantized.tokens, config.codebook_size)
+    return {
+        "count": jnp.sum(mask_B),
+        **{name: values_SxB @ mask_B for name, values_SxB in found.items()},
+        "quantizer": quantized.loss * jnp.sum(mask_B),
+        "codes": code_counts(tokens, config.pyramid, config.codebook_size),
+        **shown,
+    }
+
+
+def reconstruction_figures(sums: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Sums over a set -> figures; lists are by number of scales, those of codes by scale.
+
+    Returns:
+      psnr, ssim, l1 and perhaps lpips from all scales; quantizer, the quantizer's loss; psnr_by_scales and perhaps
+      lpips_by_scales; ssim_by_scales; codes_used, usage (see `codebook_usage`) and perplexity.
+    """
+    count, codes = sums["count"], jnp.asarray(sums["codes"])
+    by_scales = {name: np.asarray(sums[name] / count) for name in ("psnr", "ssim", "l1", "lpips") if name in sums}
+    return {
+        **{name: float(values[-1]) for name, values in by_scales.items()},
+        "quantizer": float(sums["quantizer"] / count),
+        **{f"{name}_by_scales": by_scales[name] for name in ("psnr", "ssim", "lpips") if name in by_scales},
+        "codes_used": np.sum(np.asarray(codes) > 0, axis=-1),
+        "usage": np.asarray(codebook_usage(codes)),
+        "perplexity": np.asarray(codebook_perplexity(codes)),
+    }

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from var_jax.evaluation.reconstruction import psnr, ssim
+from var_jax.evaluation.reconstruction import reconstruction_figures, reconstruction_sums, to_signed
 from var_jax.generation.pictures import grid, to_uint8
 from var_jax.losses.perceptual import lpips, structure_loss
 from var_jax.models.precision import Dtype, parameters_for
-from var_jax.models.quantizer import code_counts, codebook_perplexity, codebook_usage
+from var_jax.models.quantizer import code_counts
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
 from var_jax.training.codebook import (
     CodebookCare,
@@ -29,11 +29,6 @@ from var_jax.training.codebook import (
 )
 
 Params = dict[str, Any]
-
-
-def to_signed(images: jax.Array) -> jax.Array:
-    """uint8 -> float32 in [-1, 1]."""
-    return images.astype(jnp.float32) * (2.0 / 255.0) - 1.0
 
 
 class TokenizerTask:
@@ -167,50 +162,12 @@ class TokenizerTask:
 
     def evaluate(self, params: Params, fixed: Any, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
         """Sums over a validation batch, rows weighted by its `mask`."""
-        images, mask = to_signed(batch["images"]), batch["mask"]
-        bound = self.module.bind({"params": params})
-        quantized = bound.quantizer(bound.features(images))
-        scales = jnp.arange(1, len(self.config.pyramid) + 1)
-        original = (images + 1.0) / 2.0
-
-        def by_scales(scales: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-            shown = jnp.clip(bound.decode_features(bound.quantizer.decode(quantized.tokens, scales)), -1.0, 1.0)
-            picture = (shown + 1.0) / 2.0
-            error = jnp.mean(jnp.abs(picture - original), axis=(1, 2, 3))
-            return psnr(picture, original), ssim(picture, original), error
-
-        psnr_SxB, ssim_SxB, error_SxB = jax.lax.map(by_scales, scales)
-        more = {}
-        if "lpips" in fixed:
-            more["lpips"] = lpips(fixed["lpips"], bound.decode(quantized.tokens), images) @ mask
-        counts = code_counts(
-            jnp.where(mask[:, None] > 0, quantized.tokens, self.config.codebook_size),
-            self.config.pyramid,
-            self.config.codebook_size,
-        )
-        return {
-            "count": jnp.sum(mask),
-            "psnr": psnr_SxB @ mask,
-            "ssim": ssim_SxB @ mask,
-            "l1": error_SxB @ mask,
-            "quantizer": quantized.loss * jnp.sum(mask),
-            "codes": counts,
-            **more,
-        }
+        return reconstruction_sums(self.module, params, batch["images"], batch["mask"], fixed.get("lpips"))
 
     def summarise(self, sums: dict[str, np.ndarray]) -> dict[str, Any]:
         """Sums over a validation set -> figures; lists are by number of scales, or by scale."""
-        count, codes = sums["count"], jnp.asarray(sums["codes"])
-        by_scales = {name: sums[name] / count for name in ("psnr", "ssim", "l1")}
-        return {
-            **{name: float(values[-1]) for name, values in by_scales.items()},
-            "loss": -float(by_scales["psnr"][-1]),  # what "best" is judged by: lower is better
-            **{name: float(sums[name] / count) for name in ("quantizer", "lpips") if name in sums},
-            "psnr_by_scales": by_scales["psnr"],
-            "codes_used": np.sum(np.asarray(codes) > 0, axis=-1),
-            "usage": np.asarray(codebook_usage(codes)),
-            "perplexity": np.asarray(codebook_perplexity(codes)),
-        }
+        figures = reconstruction_figures(sums)
+        return figures | {"loss": -figures["psnr"]}  # what "best" is judged by: lower is better
 
     def headline(self, figures: dict[str, Any]) -> str:
         """The line for people after an evaluation."""

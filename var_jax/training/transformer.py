@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from var_jax.data.sources import IMAGES, TOKENS
+from var_jax.evaluation.likelihood import likelihood_figures, likelihood_sums, token_losses
 from var_jax.generation import sampler
 from var_jax.generation.many import class_keys
 from var_jax.generation.pictures import grid
@@ -97,7 +98,7 @@ class TransformerTask:
         pyramid = self.config.pyramid if stage is None else stage.prefix
         tokens, inputs = tokens[:, : pyramid.length], inputs[:, : pyramid.length - pyramid.lengths[0]]
         logits = self.module.apply({"params": params}, batch["labels"], inputs, key)
-        nll_BxL, hit_BxL, smooth_BxL = _token_losses(logits, tokens)
+        nll_BxL, hit_BxL, smooth_BxL = token_losses(logits, tokens)
         loss_BxL = (1 - self.label_smoothing) * nll_BxL + self.label_smoothing * smooth_BxL
         loss = jnp.mean(loss_BxL if stage is None else jnp.sum(loss_BxL * stage.weights(step), axis=-1))
         last = pyramid.slice(len(pyramid) - 1)
@@ -110,29 +111,13 @@ class TransformerTask:
         return loss, (metrics, None)
 
     def evaluate(self, params: Params, fixed: Params, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        """Sums over a validation batch, rows weighted by its `mask`; no class is dropped.
-
-        (The reference drops classes in validation too, so its figures are a little higher.)
-        """
+        """Sums over a validation batch, rows weighted by its `mask`; no class is dropped."""
         tokens, inputs = self.tokens(fixed, batch)
-        logits = self.module.apply({"params": params}, batch["labels"], inputs)
-        nll_BxL, hit_BxL, _ = _token_losses(logits, tokens)
-        mask = batch["mask"]
-        return {"count": jnp.sum(mask), "loss_L": mask @ nll_BxL, "hits_L": mask @ hit_BxL}
+        return likelihood_sums(self.module, params, batch["labels"], tokens, inputs, batch["mask"])
 
     def summarise(self, sums: dict[str, np.ndarray]) -> dict[str, Any]:
         """Sums over a validation set -> figures; lists are by scale."""
-        loss_L, hits_L = sums["loss_L"] / sums["count"], sums["hits_L"] / sums["count"]
-        parts = [self.config.pyramid.slice(k) for k in range(len(self.config.pyramid))]
-        losses, hits = ([float(np.mean(values[part])) for part in parts] for values in (loss_L, hits_L))
-        return {
-            "loss": float(np.mean(loss_L)),
-            "loss_last": losses[-1],
-            "accuracy": float(np.mean(hits_L)),
-            "accuracy_last": hits[-1],
-            "loss_by_scale": losses,
-            "accuracy_by_scale": hits,
-        }
+        return likelihood_figures(sums, self.config.pyramid)
 
     def headline(self, figures: dict[str, Any]) -> str:
         """The line for people after an evaluation."""
@@ -151,11 +136,3 @@ class TransformerTask:
             self.tokenizer, self.module, fixed, params, jnp.asarray(rows), keys, settings, guided=True, smooth=False
         )
         return {"samples": grid(np.asarray(out.images), columns)}
-
-
-def _token_losses(logits_BxLxV: jax.Array, tokens_BxL: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """[B, L] each: -log p of the token, whether it is the likeliest, and the mean -log p of all tokens."""
-    normaliser = jax.nn.logsumexp(logits_BxLxV, axis=-1)
-    chosen = jnp.take_along_axis(logits_BxLxV, tokens_BxL[..., None], axis=-1)[..., 0]
-    hit = jnp.argmax(logits_BxLxV, axis=-1) == tokens_BxL
-    return normaliser - chosen, hit.astype(jnp.float32), normaliser - jnp.mean(logits_BxLxV, axis=-1)

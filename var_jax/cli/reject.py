@@ -1,0 +1,90 @@
+"""`var-jax reject`: rejection sampling; of many pictures of each class those that a classifier is surest of."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from var_jax.bundle import Bundle, check_settings, load
+from var_jax.errors import InputError
+from var_jax.evaluation.rejection import Judge, Rejection, drawn_for, imagenet_judge, model_draws, trained_judge
+from var_jax.formats.atomic import atomic_directory
+from var_jax.generation.classes import parse_classes
+from var_jax.generation.many import LARGEST_SEED
+from var_jax.generation.pictures import save_picture
+
+_TRAINED = "trained"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, metavar="DIR", help="a model or a transformer's training directory")
+    parser.add_argument("--accept", type=float, default=0.25, help="share of drawn pictures to keep (default 0.25)")
+    parser.add_argument(
+        "--classifier",
+        default=_TRAINED,
+        metavar="trained|FILE",
+        help="trained: a small one, trained on the real pictures of the training directory that --model is (default); "
+        "FILE: EfficientNet-Lite0's weights, for models of ImageNet's classes",
+    )
+    parser.add_argument(
+        "--held-out", metavar="DIR", help="with FILE: ImageNet's validation pictures, to measure its accuracy on"
+    )
+    parser.add_argument("--per-class", type=int, default=50, help="pictures to keep of each (default 50)")
+    parser.add_argument("--classes", help="ids or names like 207,980; without it every class")
+    parser.add_argument("--guidance", type=float, default=1.5, help="0 is none (default 1.5)")
+    parser.add_argument("--top-k", type=int, default=900, help="0 is off (default 900)")
+    parser.add_argument("--top-p", type=float, default=0.96, help="0 is off (default 0.96)")
+    parser.add_argument("--seed", type=int, default=0, help="pictures depend on seed, class and index alone")
+    parser.add_argument("--batch", type=int, default=50, help="pictures drawn at a time (default 50)")
+    parser.add_argument("--out", required=True, metavar="DIR", help="a new folder: RANK_CLASS.png and rejection.json")
+
+
+def run(args: argparse.Namespace) -> None:
+    check_settings(args.guidance, args.top_k, args.top_p, 1.0)
+    each = drawn_for(args.per_class, args.accept)
+    if args.batch < 1:
+        raise InputError(f"--batch {args.batch}: expected 1 or more")
+    if not 0 <= args.seed <= LARGEST_SEED:
+        raise InputError(f"--seed {args.seed}: expected 0 to {LARGEST_SEED}")
+    bundle = load(args.model)
+    if bundle.transformer is None:
+        raise InputError(f"{args.model}: has a tokenizer only, import a transformer with it to sample")
+    total = bundle.transformer.config.num_classes
+    classes = parse_classes(args.classes, total, bundle.class_names) if args.classes else list(range(total))
+    if total in classes:
+        raise InputError(f"--classes '{args.classes}': expected classes that a classifier can know, not 'none'")
+    with atomic_directory(Path(args.out)) as folder:
+        judge = _judge(args, bundle)
+        print(f"{judge.name}: right about {judge.accuracy:.1%} of {judge.accuracy_of}", flush=True)
+        settings = {name: getattr(args, name) for name in ("guidance", "top_k", "top_p")}
+        draw = model_draws(bundle, args.seed, **settings)
+        rejection = Rejection(draw, judge.probabilities, args.per_class, args.accept, args.batch)
+        pictures = _write(rejection, classes, folder, each)
+        report = rejection.report(judge) | settings | {"seed": args.seed}
+        (folder / "rejection.json").write_text(json.dumps(report | {"pictures": pictures}, indent=1) + "\n")
+    for name, value in report.items():
+        print(f"{name:24} {value:.4f}" if isinstance(value, float) else f"{name:24} {value}")
+
+
+def _judge(args: argparse.Namespace, bundle: Bundle) -> Judge:
+    if args.classifier != _TRAINED:
+        return imagenet_judge(args.classifier, bundle.transformer.config.num_classes, args.held_out)
+    if args.held_out:
+        raise InputError("--held-out: belongs to a classifier from a file; the trained one has its run's own pictures")
+    return trained_judge(args.model, bundle)
+
+
+def _write(rejection: Rejection, classes: list[int], folder: Path, each: int) -> list[dict[str, Any]]:
+    """Saves what is kept under names whose order lets classes take turns, as the Inception score needs it."""
+    pictures = []
+    for done, kept in enumerate(rejection.keep(classes), 1):
+        for rank, (index, score, image) in enumerate(zip(kept.indices, kept.scores, kept.images, strict=True)):
+            name = f"{rank:05d}_{kept.label:04d}.png"
+            save_picture(folder / name, np.asarray(image))
+            pictures.append({"file": name, "class": kept.label, "index": int(index), "score": float(score)})
+        print(f"{done}/{len(classes)} classes, {done * each} pictures drawn, {len(pictures)} kept", flush=True)
+    return pictures

@@ -1,0 +1,173 @@
+"""A model's figures over a whole set of pictures, in one pass: reconstructions by number of scales, tokens by scale.
+
+Peak memory is one batch with its reconstructions, and for each kind of features S + 1 times F^2 numbers.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from var_jax.bundle import Bundle
+from var_jax.data.pipeline import epoch_batches
+from var_jax.data.sources import IMAGES, Source
+from var_jax.errors import InputError
+from var_jax.evaluation.frechet import Moments, frechet_distance
+from var_jax.evaluation.likelihood import likelihood_figures, likelihood_sums, with_perplexity
+from var_jax.evaluation.reconstruction import reconstruction_figures, reconstruction_sums, to_signed
+from var_jax.models.tokenizer import Tokenizer
+from var_jax.models.transformer import Transformer
+from var_jax.parallel.mesh import BATCH_AXES, batch_sharding, make_mesh
+
+Params = dict[str, Any]
+# uint8 pictures [N, H, W, 3] -> features [N, F].
+Features = Callable[[np.ndarray], np.ndarray]
+Statistics = tuple[np.ndarray, np.ndarray]
+
+
+def whole_set(
+    bundle: Bundle,
+    source: Source,
+    *,
+    enlarge: float = 1.125,
+    batch: int = 48,
+    lpips_params: Params | None = None,
+    features: Mapping[str, Features] | None = None,
+    references: Mapping[str, Statistics] | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Judges a tokenizer, and the transformer if there is one, by every picture of a source.
+
+    Args:
+      bundle: the model.
+      source: pictures; the middle square of each is used.
+      enlarge: see `Crop`.
+      batch: pictures at a time, made a multiple of the devices.
+      lpips_params: weights of LPIPS, if it is to be measured.
+      features: by the name of the Frechet distance on them: "rfid" for Inception's.
+      references: by the same names, mean and covariance of features of other pictures, like the published reference:
+        gives NAME_reference, a figure of its own (rFID is against the same crops of the same pictures).
+      mesh: whose devices share each batch; all of them unless given.
+      say: told how far it is.
+
+    Returns:
+      "pictures", how many there were; "tokenizer", see `reconstruction_figures`, with NAME and NAME_by_scales for
+      each kind of features; "transformer", if there is one: see `likelihood_figures`.
+
+    Raises:
+      InputError: if the source holds no pictures, classes that the model does not have, or damaged pictures alone.
+    """
+    _check(bundle, source)
+    mesh = mesh or make_mesh()
+    parts = int(np.prod([mesh.shape[axis] for axis in BATCH_AXES]))
+    batch = -(-batch // parts) * parts
+    everywhere = jax.sharding.NamedSharding(mesh, jax.P())
+    modules = (bundle.tokenizer, bundle.transformer)
+    params = jax.device_put((bundle.tokenizer_params, bundle.transformer_params, lpips_params), everywhere)
+    judges = {name: _Judge(of, len(bundle.tokenizer.config.pyramid)) for name, of in (features or {}).items()}
+    totals, done = None, 0
+    for examples in epoch_batches(source, bundle.tokenizer.config.image_size, batch, enlarge=enlarge):
+        rows = {name: jax.device_put(examples[name], batch_sharding(mesh)) for name in (IMAGES, "labels", "mask")}
+        sums = jax.device_get(_sums(modules, bool(judges), params, rows))
+        kept = examples["mask"] > 0
+        shown = sums["tokenizer"].pop("pictures", None)
+        for judge in judges.values():
+            judge.add(examples[IMAGES][kept], shown[:, kept])
+        sums = jax.tree.map(lambda x: np.asarray(x, np.float64), sums)
+        totals = sums if totals is None else jax.tree.map(np.add, totals, sums)
+        done += int(kept.sum())
+        say(f"{done}/{len(source)} pictures")
+    if not done:
+        raise InputError(f"not one of the {len(source)} pictures can be read: expected a set with pictures in it")
+    return _figures(bundle, totals, judges, references or {})
+
+
+def _check(bundle: Bundle, source: Source) -> None:
+    if source.holds != IMAGES:
+        raise InputError("a store of tokens holds no pictures to reconstruct: give the pictures that it was made of")
+    if bundle.transformer is not None:
+        classes = bundle.transformer.config.num_classes
+        if len(source.class_names) > classes:
+            raise InputError(
+                f"the pictures have {len(source.class_names)} classes, the transformer has {classes}: give the "
+                "pictures that it was trained for"
+            )
+
+
+class _Judge:
+    """Moments of features of pictures, and of their reconstructions from 1 .. S scales."""
+
+    def __init__(self, features: Features, scales: int) -> None:
+        self._features, self.real, self.shown = features, Moments(), [Moments() for _ in range(scales)]
+
+    def add(self, real: np.ndarray, shown_SxNxHxWx3: np.ndarray) -> None:
+        if not len(real):
+            return
+        for moments, images in zip((self.real, *self.shown), (real, *shown_SxNxHxWx3), strict=True):
+            moments.add(self._features(images))
+
+    def distances(self, reference: Statistics) -> list[float]:
+        """By number of scales."""
+        return [max(frechet_distance(*moments.mean_and_covariance(), *reference), 0.0) for moments in self.shown]
+
+
+def _figures(
+    bundle: Bundle, totals: dict[str, Any], judges: Mapping[str, _Judge], references: Mapping[str, Statistics]
+) -> dict[str, Any]:
+    tokenizer = reconstruction_figures(totals["tokenizer"])
+    for name, judge in judges.items():
+        compared = {name: judge.real.mean_and_covariance()}
+        if name in references:
+            compared[f"{name}_reference"] = references[name]
+        for figure, reference in compared.items():
+            by_scales = judge.distances(reference)
+            tokenizer |= {figure: by_scales[-1], f"{figure}_by_scales": by_scales}
+    found = {"pictures": int(totals["tokenizer"]["count"]), "tokenizer": tokenizer}
+    if "transformer" in totals:
+        figures = likelihood_figures(totals["transformer"], bundle.transformer.config.pyramid)
+        found["transformer"] = with_perplexity(figures)
+    return found
+
+
+def table(figures: dict[str, Any], sides: tuple[int, ...]) -> list[str]:
+    """Lines for people: the figures of the whole, then a row for each number of scales and each scale."""
+    lines = [f"{figures['pictures']} pictures"]
+    for part in ("tokenizer", "transformer"):
+        if part not in figures:
+            continue
+        scalars = {name: value for name, value in figures[part].items() if isinstance(value, float)}
+        lines += ["", f"{part}:", *(f"{name:36} {value:.4f}" for name, value in scalars.items())]
+        columns = {
+            name.removesuffix("_by_scales").removesuffix("_by_scale"): np.asarray(value, float)
+            for name, value in figures[part].items()
+            if not isinstance(value, float)
+        }
+        lines.append("  ".join(["scale".ljust(8), *(name.rjust(max(len(name), 9)) for name in columns)]))
+        for k, side in enumerate(sides):
+            cells = (f"{values[k]:.4f}".rjust(max(len(name), 9)) for name, values in columns.items())
+            lines.append("  ".join([f"{side}x{side}".ljust(8), *cells]))
+    return lines
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _sums(
+    modules: tuple[Tokenizer, Transformer | None],
+    pictures: bool,
+    params: tuple[Params, Params | None, Params | None],
+    batch: dict[str, jax.Array],
+) -> dict[str, dict[str, jax.Array]]:
+    (tokenizer, transformer), (tokenizer_params, transformer_params, lpips_params) = modules, params
+    images, mask = batch[IMAGES], batch["mask"]
+    sums = {"tokenizer": reconstruction_sums(tokenizer, tokenizer_params, images, mask, lpips_params, pictures)}
+    if transformer is not None:
+        bound = tokenizer.bind({"params": tokenizer_params})
+        tokens = bound.encode(to_signed(images))
+        inputs = bound.transformer_input(tokens)
+        labels = batch["labels"]
+        sums["transformer"] = likelihood_sums(transformer, transformer_params, labels, tokens, inputs, mask)
+    return sums
