@@ -88,11 +88,65 @@ def test_a_picture_depends_on_seed_class_and_index_alone(pair, tmp_path):
 def test_settings_reach_the_sampler(pair, tmp_path):
     usual = sample(pair, tmp_path / "a.png", "--classes", "1")
     for number, options in enumerate(
-        (["--guidance", "9"], ["--top-k", "1"], ["--top-p", "0.1"], ["--temperature", "9"])
+        (
+            ["--guidance", "9"],
+            ["--schedule", "interval:0,0.5"],
+            ["--top-k", "0,0,1"],
+            ["--top-p", "0.1"],
+            ["--temperature", "9"],
+            ["--classes", "none"],
+        )
     ):
         assert np.any(sample(pair, tmp_path / f"{number}.png", "--classes", "1", *options) != usual), options
     greedy = [sample(pair, tmp_path / f"g{seed}.png", "--top-k", "1", "--seed", seed) for seed in (0, 1)]
     np.testing.assert_array_equal(*greedy)
+
+
+def test_a_picture_grows_by_scale(pair, tmp_path):
+    plain = tiles(sample(pair, tmp_path / "a.png", "--classes", "1,3"))
+    strip = tiles(sample(pair, tmp_path / "b.png", "--classes", "1,3", "--growth"), CAPTION)
+    assert strip.shape[:2] == (4, 3)  # a row a picture, a column a scale
+    np.testing.assert_allclose(strip[:, -1].astype(int), plain.reshape(4, SIZE, SIZE, 3).astype(int), atol=1)
+    assert np.any(strip[:, 0] != strip[:, -1])
+    for suffix in ("gif", "webp"):
+        sample(pair, tmp_path / f"c.{suffix}", "--classes", "1,3", "--growth")
+        with Image.open(tmp_path / f"c.{suffix}") as animation:
+            assert animation.n_frames == 3
+            assert animation.size == (2 * SIZE + GAP, 2 * SIZE + GAP)
+            animation.seek(2)
+            last = np.asarray(animation.convert("RGB"))
+        if suffix == "webp":  # without loss
+            np.testing.assert_array_equal(last[:SIZE, :SIZE], strip[0, -1])
+
+
+def test_many_pictures_over_all_devices(pair, tmp_path, capsys):
+    """Into a folder and a file, over eight devices; what a grid draws on one."""
+    usual = ("sample", "--model", pair.model, "--seed", 5, "--batch", 7)
+    for out in (tmp_path / "many.npz", tmp_path / "many"):
+        assert run(*usual, "--per-class", 2, "--out", out) == 0
+        printed = capsys.readouterr()
+        assert printed.err == ""
+        assert printed.out.endswith(f"wrote {out}: 10 pictures in shuffled order\n")
+    with np.load(tmp_path / "many.npz") as file:
+        images, labels = file["arr_0"], file["arr_1"]
+    assert sorted(labels.tolist()) == sorted([*range(CLASSES)] * 2)
+    whole = tiles(sample(pair, tmp_path / "a.png", "--seed", 5))
+    files = sorted((tmp_path / "many").glob("*.png"))
+    assert len(files) == 10
+    for file, image in zip(files, images, strict=True):
+        _, label, index = file.stem.split("_")
+        with Image.open(file) as saved:
+            np.testing.assert_array_equal(np.asarray(saved), image)
+        one = whole[int(label.removeprefix("class")), int(index)]
+        np.testing.assert_allclose(image.astype(int), one.astype(int), atol=1)
+    before = {file.name: file.read_bytes() for file in files}
+    files[3].unlink()
+    assert run(*usual, "--per-class", 2, "--out", tmp_path / "many") == 0
+    assert "9/10 pictures are there already" in capsys.readouterr().out
+    assert {file.name: file.read_bytes() for file in files} == before
+    for out in (tmp_path / "many.npz", tmp_path / "many"):
+        assert run(*usual, "--per-class", 3, "--out", out) == 2
+        assert "holds pictures with per_class 2, not 3; choose another --out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -101,12 +155,12 @@ def test_settings_reach_the_sampler(pair, tmp_path):
         (["--classes", "5"], "class id 5: this model has classes 0 to 4"),
         (["--classes", "0,-1"], "class id -1: this model has classes 0 to 4"),
         (["--classes", "-1"], "class id -1"),
-        (["--classes", "cat"], "--classes 'cat': expected class ids like 207,980"),
-        (["--classes", "1;2"], "--classes '1;2'"),
-        (["--classes", "²"], "--classes '²'"),
-        (["--classes=--1"], "--classes '--1'"),
-        (["--classes", " , "], "--classes ' , '"),
-        (["--classes", "1" * 5000], "expected class ids"),
+        (["--classes", "cat"], "class 'cat': expected a class id, as this model's classes have no names"),
+        (["--classes", "1;2"], "class '1;2'"),
+        (["--classes", "²"], "class '²'"),
+        (["--classes=--1"], "class '--1'"),
+        (["--classes", " , "], "--classes ' , ': expected class ids like 207,980, or names"),
+        (["--classes", "1" * 5000], "expected a class id"),
         (["--temperature", "-1"], "temperature -1.0: expected a number above 0"),
         (["--temperature", "0"], "temperature 0.0: expected a number above 0 (top_k 1 is the greedy choice)"),
         (["--temperature", "nan"], "temperature nan"),
@@ -122,7 +176,13 @@ def test_settings_reach_the_sampler(pair, tmp_path):
         (["--seed", "-1"], "--seed -1: expected 0 to 4294967295"),
         (["--seed", "4294967296"], "--seed 4294967296: expected 0 to 4294967295"),
         (["--seed", "1" * 40], "expected 0 to 4294967295"),
-        (["--out", "{new}"], "'' is not a picture format"),
+        (["--top-k", "1,2"], "top_k [1, 2]: expected a number, or one for each scale, which are 3"),
+        (["--top-p", "0.5,0.5,2"], "top_p 2.0: expected 0 to 1"),
+        (["--schedule", "cosine"], "guidance schedule 'cosine': expected linear, constant, interval:LOW,HIGH"),
+        (["--schedule", "interval:0.9,0.1"], "guidance schedule 'interval:0.9,0.1'"),
+        (["--growth", "--out", "{new}"], "new.png or .gif"),
+        (["--growth", "--out", "{new}.npz"], "--growth: shows scales in one picture"),
+        (["--out", "{file}"], "is a file, expected a folder for the pictures"),
         (["--out", "{new}.mp3"], "'.mp3' is not a picture format that can be written; use .png"),
         (["--out", "{folder}"], "a folder or a device stands there"),
         (["--out", "{file}/a.png"], "is no folder you may write to"),

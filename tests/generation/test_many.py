@@ -41,3 +41,8 @@ def test_batches_are_of_one_size_and_cover_everything_once(count, size):
     assert {len(rows) for rows, _ in taken} == {min(size, count)}
     assert [row for rows, new in taken for row in rows[:new]] == list(range(count))
     assert all(row == 0 for rows, new in taken for row in rows[new:])
+
+
+def test_a_single_batch_is_filled_up_where_asked():
+    ((rows, new),) = batches(3, 8, fill=True)
+    assert (rows.tolist(), new) == ([0, 1, 2, 0, 0, 0, 0, 0], 3)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from tests.formats.samples import only_files_in
 from var_jax.errors import InputError
-from var_jax.generation.pictures import check_picture_path, grid, save_picture, to_uint8
+from var_jax.generation.pictures import check_picture_path, grid, save_animation, save_picture, strips, to_uint8
 
 PICTURE = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
 
@@ -112,3 +112,30 @@ def test_a_check_writes_nothing(tmp_path):
     (tmp_path / "a.png").write_bytes(b"old")
     check_picture_path(tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes() == b"old"
+
+
+def test_strips_have_a_row_a_picture():
+    growth = np.arange(3 * 2, dtype=np.uint8).reshape(3, 2, 1, 1, 1) * np.ones((1, 1, 4, 4, 3), np.uint8)
+    drawn = strips(growth)
+    assert drawn[::6, ::6, 0].tolist() == [[0, 2, 4], [1, 3, 5]]
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp", ".apng"])
+def test_an_animation_stands_longest_at_its_end(tmp_path, suffix):
+    frames = [np.full((6, 8, 3), value, np.uint8) for value in (0, 120, 255)]
+    save_animation(tmp_path / f"a{suffix}", frames, 100)
+    with Image.open(tmp_path / f"a{suffix}") as image:
+        assert (image.n_frames, image.size) == (3, (8, 6))
+        shown = []
+        for frame in range(3):
+            image.seek(frame)
+            shown.append(np.asarray(image.convert("RGB"))[0, 0, 0])
+            image.load()
+            assert image.info["duration"] == (400 if frame == 2 else 100)
+    assert shown == [0, 120, 255]
+
+
+def test_an_animation_needs_a_format_that_moves(tmp_path):
+    with pytest.raises(InputError, match="an animation is written as one of .gif, .webp, .apng"):
+        save_animation(tmp_path / "a.png", [PICTURE, PICTURE])
+    assert only_files_in(tmp_path) == []
