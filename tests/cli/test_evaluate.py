@@ -48,7 +48,7 @@ def test_figures_are_printed_and_written(files, small, capsys):
 
 def test_a_model_is_sampled_on_the_way(files, small):
     save_model(files / "model", small_model())
-    arguments = ["evaluate", "--samples", files / "model", "--per-class", "2", "--draw-batch", "5", "--batch", "8"]
+    arguments = ["evaluate", "--samples", files / "model", "--per-class", "2", "--draw-batch", "8", "--batch", "8"]
     assert run(*arguments, "--json", files / "report.json") == 0
     report = json.loads((files / "report.json").read_text())
     assert report["samples"] == 10

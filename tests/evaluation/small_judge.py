@@ -19,7 +19,7 @@ POOL, SPATIAL, CLASSES, SIDE = 6, 8, 5, 8
 PYRAMID = Pyramid((1, 2))
 TOKENIZER = tokenizer_config(pyramid=PYRAMID, base_channels=8, norm_groups=4)
 TRANSFORMER = transformer_config(pyramid=PYRAMID, depth=1, num_classes=CLASSES)
-DRAWING = Drawing(per_class=3, batch=5)  # one size of batches for all tests: compiled once
+DRAWING = Drawing(per_class=3, batch=8)  # one size of batches for all tests: compiled once
 
 
 def network(params: jax.Array, images_BxHxWx3: jax.Array) -> Features:

@@ -11,8 +11,10 @@ from tests.evaluation.small_judge import CLASSES, DRAWING, TOKENIZER, pictures, 
 from tests.interop.checkpoints import drawn_model
 from var_jax.errors import InputError
 from var_jax.evaluation.pictures import FolderPictures, ModelPictures, NpzPictures, open_pictures
+from var_jax.generation.bulk import shuffled
 from var_jax.generation.many import class_keys
 from var_jax.model_directory import save_model
+from var_jax.parallel.mesh import make_mesh
 
 
 def everything(source, start=0, size=4) -> np.ndarray:
@@ -156,18 +158,18 @@ def test_a_model_draws_the_same_from_any_place(model, drawn):
     np.testing.assert_array_equal(everything(source, 7, 4), drawn[7:])
     assert source.identity() == ModelPictures(model, DRAWING._replace(batch=3)).identity()
     assert source.identity() != ModelPictures(model, DRAWING._replace(seed=1)).identity()
-    assert "drawn here: 3 pictures of each of 5 classes, guidance 1.5, top-k 900, top-p 0.96" in source.notes()[0]
+    assert "drawn here: 3 pictures of each of 5 classes, guidance 1.5, top_k 900, top_p 0.96" in source.notes()[0]
 
 
 def test_trap_bytes_are_truncated_not_rounded(model, drawn):
     """A model's floats become bytes by int(255 x), as published figures have it: half a level darker than rounding."""
-    labels = np.arange(5)
-    settings = {"guidance": 1.5, "top_k": 900, "top_p": 0.96}
-    floats = var_jax.load(model).generate(labels, class_keys(0, labels, np.zeros(5, int)), **settings)
-    levels = np.asarray(floats, np.float64) * 255
+    labels, indices = (array[:8] for array in shuffled(range(CLASSES), 3))
+    assert len(np.unique(labels)) > 2  # classes are mixed
+    bundle = var_jax.load(model).over(make_mesh())
+    levels = np.asarray(bundle.generate(labels, class_keys(0, labels, indices), **DRAWING.settings), np.float64) * 255
     inside = (levels > 1) & (levels < 254)
     assert inside.mean() > 0.3
-    lost = (levels - drawn[:5])[inside]
+    lost = (levels - drawn[:8])[inside]
     assert np.all((lost > -1e-3) & (lost < 1 + 1e-3))
     assert 0.4 < lost.mean() < 0.6
 
@@ -178,5 +180,5 @@ def test_what_cannot_be_sampled_is_refused(model, tmp_path):
     save_model(tmp_path / "tokenizer", drawn_model(TOKENIZER, None))
     with pytest.raises(InputError, match="has a tokenizer only"):
         open_pictures(tmp_path / "tokenizer", DRAWING)
-    with pytest.raises(InputError, match="0 pictures a class, 5 at a time: expected 1 or more"):
+    with pytest.raises(InputError, match="0 pictures a class, 8 at a time: expected 1 or more"):
         open_pictures(model, DRAWING._replace(per_class=0))

@@ -7,7 +7,7 @@ import functools
 import json
 from pathlib import Path
 
-from var_jax.bundle import check_settings
+from var_jax.cli.sampling_options import add_sampling_options, sampling_settings
 from var_jax.errors import InputError
 from var_jax.evaluation.expected import beside, published
 from var_jax.evaluation.pictures import Drawing, open_pictures
@@ -29,21 +29,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--half-distances", action="store_true", help="precision and recall from float16 distances")
     parser.add_argument("--batch", type=int, default=64, help="pictures judged at a time (default 64)")
-    drawing = parser.add_argument_group("sampling a model")
-    drawing.add_argument("--per-class", type=int, default=50, help="pictures of each class (default 50)")
-    drawing.add_argument("--guidance", type=float, default=1.5, help="0 is none (default 1.5)")
-    drawing.add_argument("--top-k", type=int, default=900, help="0 is off (default 900)")
-    drawing.add_argument("--top-p", type=float, default=0.96, help="0 is off (default 0.96)")
-    drawing.add_argument("--seed", type=int, default=0, help="pictures depend on seed, class and index alone")
-    drawing.add_argument("--draw-batch", type=int, default=32, help="pictures drawn at a time (default 32)")
+    parser.add_argument("--per-class", type=int, default=50, help="pictures of each class to draw (default 50)")
+    parser.add_argument("--draw-batch", type=int, default=32, help="pictures drawn at a time (default 32)")
+    add_sampling_options(parser, guidance=1.5)
+    parser.set_defaults(top_p=0.96)  # as published figures have it
 
 
 def run(args: argparse.Namespace) -> None:
-    check_settings(args.guidance, args.top_k, args.top_p, 1.0)
+    settings = sampling_settings(args)
     if args.expect:
         published(args.expect)  # an unknown name is told before hours of work
-    settings = (args.per_class, args.guidance, args.top_k, args.top_p, args.seed, args.draw_batch)
-    samples = open_pictures(args.samples, Drawing(*settings))
+    samples = open_pictures(args.samples, Drawing(args.per_class, args.seed, args.draw_batch, settings))
     if args.count is not None and samples.count != args.count:
         raise InputError(f"{args.samples}: {samples.count} pictures, --count says {args.count}; find the missing ones")
     judge = inception_judge(args.inception, args.batch)

@@ -70,12 +70,12 @@ class Extractor:
         self._apply = jax.jit(apply, out_shardings=everywhere)
 
     def __call__(self, images_NxHxWx3: np.ndarray) -> Features:
-        """Features of at most `batch` pictures as numpy arrays; missing ones are filled up and left out again."""
+        """Features of at most `batch` pictures on the device; missing ones are filled up and left out again."""
         count = len(images_NxHxWx3)
         filled = np.zeros((self.batch, *images_NxHxWx3.shape[1:]), np.uint8)
         filled[:count] = images_NxHxWx3
         found = self._apply(self._params, jax.device_put(filled, self._rows))
-        return Features(*(np.asarray(part)[:count] for part in found))
+        return Features(*(part[:count] for part in found))
 
     def chunks(
         self,
@@ -115,9 +115,12 @@ class Extractor:
         parts, digests, seen = [], [], 0
         while seen < count:
             images = next(fresh)
-            parts.append(self(images))
+            found = self(images)  # computed while the next pictures are read
             digests += [hashlib.blake2b(image.tobytes(), digest_size=_DIGEST).digest() for image in images]
             seen += len(images)
+            if parts:
+                parts[-1] = jax.device_get(parts[-1])
+            parts.append(found)
         pool, spatial = (np.concatenate(rows) for rows in zip(*parts, strict=True))
         return Chunk(pool, spatial, np.frombuffer(b"".join(digests), np.uint64))
 

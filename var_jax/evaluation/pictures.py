@@ -11,10 +11,11 @@ import hashlib
 import json
 import os
 import re
+import types
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -22,14 +23,16 @@ import jax
 import numpy as np
 from PIL import Image
 
-from var_jax.bundle import Bundle, load
+from var_jax.bundle import load
 from var_jax.data.folder import SUFFIXES
 from var_jax.data.images import read_image
 from var_jax.errors import InputError
 from var_jax.formats.bucket import in_bucket
-from var_jax.generation.many import class_keys
+from var_jax.generation.bulk import shuffled
+from var_jax.generation.many import batches, class_keys
 from var_jax.generation.pictures import to_uint8
-from var_jax.model_directory import CONFIG_FILE, fingerprint
+from var_jax.model_directory import CONFIG_FILE
+from var_jax.parallel.mesh import make_mesh
 from var_jax.training_directory import RUN_FILE
 
 ARRAY = "arr_0"
@@ -225,24 +228,22 @@ class Drawing(NamedTuple):
 
     Attributes:
       per_class: pictures of each class.
-      guidance, top_k, top_p: as in `Bundle.generate`.
-      seed: pictures depend on seed, class and index alone.
-      batch: pictures at a time.
+      seed: a picture follows from seed, class and index alone.
+      batch: pictures at a time, rounded up to a multiple of the devices.
+      settings: as `Bundle.generate` takes them.
     """
 
     per_class: int = 50
-    guidance: float = 1.5
-    top_k: int = 900
-    top_p: float = 0.96
     seed: int = 0
     batch: int = 32
+    settings: Mapping[str, Any] = types.MappingProxyType({"guidance": 1.5, "top_k": 900, "top_p": 0.96})
 
 
 class ModelPictures:
-    """Samples of a model, drawn when they are asked for; classes take turns, so no split of them lacks any.
+    """Samples of a model, drawn on all devices when they are asked for.
 
-    Picture i is number i // C of class i % C and has a key of its own, whatever is drawn beside it. Bytes are made by
-    truncation, as published figures have them.
+    They are those that `var-jax sample` writes to an .npz, in the same shuffled order; each has a key of its own,
+    whatever is drawn beside it. Bytes are made by truncation, as published figures have them.
 
     Raises:
       InputError: if the directory is no model's that can be sampled.
@@ -251,45 +252,41 @@ class ModelPictures:
     def __init__(self, path: str | os.PathLike[str], drawing: Drawing) -> None:
         if drawing.per_class < 1 or drawing.batch < 1:
             raise InputError(f"{drawing.per_class} pictures a class, {drawing.batch} at a time: expected 1 or more")
-        self.name, self._drawing = os.fspath(path), drawing
-        self._bundle: Bundle = load(path)
-        if self._bundle.transformer is None:
+        bundle = load(path)
+        if bundle.transformer is None:
             raise InputError(f"{path}: has a tokenizer only, import a transformer with it to sample")
-        self._classes = self._bundle.transformer.config.num_classes
-        self.count = drawing.per_class * self._classes
+        self.name, self._drawing = os.fspath(path), drawing
+        self._classes = bundle.transformer.config.num_classes
+        mesh = make_mesh(devices=jax.local_devices())
+        self._bundle, self._batch = bundle.over(mesh), -(-drawing.batch // mesh.size) * mesh.size
+        self._labels_N, self._indices_N = shuffled(range(self._classes), drawing.per_class)
+        self.count = len(self._labels_N)
 
     def identity(self) -> str:
         """From weights and settings."""
-        parameters = {"tokenizer": self._bundle.tokenizer_params, "transformer": self._bundle.transformer_params}
-        settings = json.dumps(self._drawing._replace(batch=0)._asdict())
-        return f"model {fingerprint({}, jax.tree.map(np.asarray, parameters))} {settings}"
+        told = {"per_class": self._drawing.per_class, "seed": self._drawing.seed, **self._drawing.settings}
+        told |= {"model": self._bundle.fingerprints, "type": np.dtype(self._bundle.transformer.dtype).name}
+        return f"model {json.dumps(told, sort_keys=True)}"
 
     def batches(self, start: int, size: int) -> Iterator[np.ndarray]:
         """See `Pictures`."""
-        held = np.zeros((0, 0, 0, 3), np.uint8)
-        for at in range(start, self.count, self._drawing.batch):
-            drawn = self._draw(np.arange(at, at + self._drawing.batch))[: self.count - at]
-            held = np.concatenate([held, drawn]) if len(held) else drawn
+        held: list[np.ndarray] = []
+        for rows, new in batches(self.count - start, self._batch, fill=True):
+            labels, indices = self._labels_N[start + rows], self._indices_N[start + rows]
+            keys = class_keys(self._drawing.seed, labels, indices)
+            held.extend(to_uint8(self._bundle.generate(labels, keys, **self._drawing.settings))[:new])
             while len(held) >= size:
-                yield held[:size]
-                held = held[size:]
-        if len(held):
-            yield held
-
-    def _draw(self, indices: np.ndarray) -> np.ndarray:
-        """One batch, uint8; places beyond the last picture are filled with the first one's."""
-        indices = np.where(indices < self.count, indices, 0)
-        labels, settings = indices % self._classes, self._drawing._asdict()
-        keys = class_keys(settings["seed"], labels, indices // self._classes)
-        chosen = {name: settings[name] for name in ("guidance", "top_k", "top_p")}
-        return to_uint8(np.asarray(self._bundle.generate(labels, keys, **chosen)))
+                yield np.stack(held[:size])
+                del held[:size]
+        if held:
+            yield np.stack(held)
 
     def notes(self) -> list[str]:
         """How they were drawn."""
-        d = self._drawing
+        settings = ", ".join(f"{name} {value}" for name, value in self._drawing.settings.items())
         return [
-            f"drawn here: {d.per_class} pictures of each of {self._classes} classes, guidance {d.guidance:g}, top-k "
-            f"{d.top_k}, top-p {d.top_p:g}, seed {d.seed}"
+            f"drawn here: {self._drawing.per_class} pictures of each of {self._classes} classes, {settings}, seed "
+            f"{self._drawing.seed}"
         ]
 
 
