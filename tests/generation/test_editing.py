@@ -119,15 +119,18 @@ def box(shape, x0, y0, x1, y1):
     ("shape", "marked", "expected"),
     [
         ((8, 8), (2, 3, 4, 5), (0, 0, 8)),
-        ((10, 30), (20, 1, 24, 3), (17, 0, 10)),  # left, top, side
-        ((10, 30), (28, 1, 30, 3), (20, 0, 10)),
-        ((30, 10), (0, 0, 2, 2), (0, 0, 10)),
+        ((10, 30), (20, 1, 25, 3), (17, 0, 10)),  # left, top, side
+        ((10, 30), (25, 1, 30, 3), (20, 0, 10)),
+        ((30, 10), (0, 0, 5, 2), (0, 0, 10)),
         ((10, 30), (4, 0, 24, 10), (4, -5, 20)),  # wider than the picture is high
         ((10, 30), (0, 0, 30, 10), (0, -10, 30)),
+        ((90, 80), (40, 50, 48, 56), (36, 45, 16)),  # twice the mask, for the model sees less than the picture
+        ((90, 80), (40, 50, 41, 51), (36, 46, 8)),  # at its own size
+        ((90, 80), (79, 0, 80, 1), (72, 0, 8)),
     ],
 )
-def test_the_window_is_the_largest_square_that_fits(shape, marked, expected):
-    window = editing.window_around(box(shape, *marked))
+def test_the_window_holds_the_mask_and_some_room(shape, marked, expected):
+    window = editing.window_around(box(shape, *marked), 8)
     assert (window.left, window.top, window.side) == expected
     picture = RNG.integers(0, 256, (*shape, 3), np.uint8)
     part, outside = window.cut(picture), window.outside(*shape)
@@ -152,7 +155,7 @@ def white(images, keep):
 def test_beyond_the_soft_edge_the_picture_is_untouched(shape):
     picture, region = RNG.integers(0, 250, (*shape, 3), np.uint8), box(shape, 1, 1, shape[1] // 2, shape[0] // 2)
     edited = editing.edit(white, PYRAMID, SIZE, picture, region)
-    edge = soft_edge(region, max(1, editing.window_around(region).side // 32)) > 0
+    edge = soft_edge(region, max(1, editing.window_around(region, SIZE).side // 32)) > 0
     assert edited.shape == picture.shape
     np.testing.assert_array_equal(edited[~edge], picture[~edge])
     assert np.all(edited[region] == 255)

@@ -31,6 +31,8 @@ MASKED_TASKS = ("inpaint", "outpaint", "class", "vary")
 TASKS = (*MASKED_TASKS, "upscale")
 _EDGES_A_SIDE = 32  # the soft edge is one part in so many of the window: half a token of 16
 
+_ROOM = 2  # the window's side in sides of what is redrawn in it
+
 # Pictures uint8 [B, M, M, 3] at the model's size, keep [B, L] -> pictures [B, M, M, 3] in [0, 1].
 Redraw = Callable[[np.ndarray, np.ndarray], np.ndarray | jax.Array]
 
@@ -106,15 +108,17 @@ class Window:
         return result
 
 
-def window_around(mask_HxW: np.ndarray) -> Window:
-    """The largest square within the picture that holds the mask, as near to its middle as the picture allows.
+def window_around(mask_HxW: np.ndarray, size: int) -> Window:
+    """A square of twice the mask's longer side around its middle, moved into the picture.
 
-    Where no square within the picture holds it, the smallest that does.
+    It is `size` at least, where nothing has to be scaled, and no larger than the picture; but where no square
+    within the picture holds the mask, it is the smallest that does.
     """
     height, width = mask_HxW.shape
     rows, columns = np.flatnonzero(mask_HxW.any(axis=1)), np.flatnonzero(mask_HxW.any(axis=0))
     spans = (rows[0], rows[-1] + 1), (columns[0], columns[-1] + 1)
-    side = int(max(min(height, width), *(end - start for start, end in spans)))
+    longest = max(end - start for start, end in spans)
+    side = int(max(longest, min(height, width, max(size, _ROOM * longest))))
 
     def start_of(span: tuple[int, int], length: int) -> int:
         if side >= length:
@@ -175,7 +179,7 @@ def edit(
     _check_count("keep_scales", keep_scales, len(pyramid))
     _check_count("dilate", dilate, pyramid.final_side)
     _check_count("edge", 0 if edge is None else edge, max(image_HxWx3.shape))
-    window = window_around(region_HxW)
+    window = window_around(region_HxW, size)
     part, region = window.cut(image_HxWx3), window.cut(region_HxW)
     unknown = window.outside(*region_HxW.shape)
     shown, keep_L = shown_and_kept(part, region | unknown, pyramid, size, keep_scales, dilate)
