@@ -49,6 +49,7 @@ setup(
         "cuda12": ["jax[cuda12]>=0.10.0"],
         "cuda13": ["jax[cuda13]>=0.10.0"],
         "examples": ["scikit-image>=0.25", "scikit-learn>=1.6"],  # pictures that `var-jax data example` writes
+        "figures": ["matplotlib>=3.10"],  # curves of the benchmarks
         "gcs": ["gcsfs>=2026.10.1"],  # gs:// work and model directories
         "hub": ["huggingface_hub>=0.34.0"],
         "tensorboard": ["tensorboardX>=2.6.5"],  # curves of a training run

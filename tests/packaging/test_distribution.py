@@ -51,7 +51,7 @@ def test_metadata(installed):
     assert metadata["Version"] == __version__
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "Apache-2.0"
-    extras = {"cuda12", "cuda13", "examples", "gcs", "hub", "tensorboard", "test", "tpu"}
+    extras = {"cuda12", "cuda13", "examples", "figures", "gcs", "hub", "tensorboard", "test", "tpu"}
     assert set(metadata.get_all("Provides-Extra")) == extras
 
 
