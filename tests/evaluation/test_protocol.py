@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.evaluation.small_judge import POOL, SPATIAL, network, pictures, small_judge
+from tests.features import drawn_inception
 from var_jax.errors import InputError
 from var_jax.evaluation.frechet import frechet_distance, mean_and_covariance
 from var_jax.evaluation.neighbours import precision_recall
 from var_jax.evaluation.pictures import open_pictures
-from var_jax.evaluation.protocol import evaluate, open_reference
+from var_jax.evaluation.protocol import evaluate, inception_judge, open_reference
 from var_jax.evaluation.statistics import Statistics, write_statistics
+from var_jax.formats.tensors import write_tensors
 
 REPORT = {"inception_score", "inception_score_shuffled", "precision", "recall", "fid", "sfid"}
 
@@ -163,3 +166,17 @@ def test_a_folder_as_a_reference(judge, files):
     (folder / "pictures" / "07.png").unlink()
     notes = run(judge, folder, "pictures")[0]["notes"]
     assert any(note.startswith("reference: 1 pictures seem to be missing, the first is number 7") for note in notes)
+
+
+def test_inception_as_the_judge(tmp_path):
+    """What the command takes: the whole network's shapes, its head, and what is known of its weights."""
+    write_tensors(tmp_path / "drawn.pth", drawn_inception.tensors(), {})
+    judge = inception_judge(tmp_path / "drawn.pth", batch=16)
+    shaped = jax.eval_shape(
+        judge.extractor._apply, judge.extractor._params, jax.ShapeDtypeStruct((16, 32, 32, 3), np.uint8)
+    )
+    assert (judge.head.shape, judge.spatial) == ((2048, 1008), 2023)
+    assert (shaped.pool.shape, shaped.spatial.shape) == ((16, len(judge.head)), (16, judge.spatial))
+    np.testing.assert_array_equal(judge.head, drawn_inception.tensors()["fc.weight"].T)
+    assert (judge.weights["file"], judge.weights["published"]) == ("drawn.pth", False)
+    assert judge.weights["sha256"] == judge.extractor.identity
