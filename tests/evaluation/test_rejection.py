@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from var_jax.bundle import load
 from var_jax.cli.main import main
@@ -14,6 +15,7 @@ from var_jax.data.images import read_image
 from var_jax.errors import InputError
 from var_jax.evaluation import rejection
 from var_jax.evaluation.rejection import Judge, Rejection, drawn_for, imagenet_judge, model_draws
+from var_jax.features.efficientnet import ImageNetClassifier
 from var_jax.generation.many import class_keys
 from var_jax.generation.pictures import to_uint8
 
@@ -77,7 +79,7 @@ def test_wrong_classifiers_and_classes_are_named():
     with pytest.raises(InputError, match="expected each one once"):
         next(Rejection(draw, probabilities, 1, 1.0).keep([1, 1]))
     with pytest.raises(InputError, match=r"gave an array of shape \(1, 3\) for 1 pictures, .* at least 4 classes"):
-        next(Rejection(draw, probabilities, 1, 1.0).keep([3]))
+        next(Rejection(draw, lambda images: np.zeros((len(images), 3)), 1, 1.0).keep([3]))
     with pytest.raises(InputError, match="not finite"):
         next(Rejection(draw, lambda images: np.full((len(images), 3), np.nan), 1, 1.0).keep([0]))
     with pytest.raises(InputError, match="knows ImageNet's 1000 classes, the model has 10"):
@@ -104,6 +106,29 @@ def test_the_command_on_a_tiny_run(tiny_run, tmp_path, monkeypatch, capsys):
     np.testing.assert_allclose(np.asarray(read_image(out / first["file"]), int), alone, atol=1)
     again = model_draws(bundle, 0, **settings)(np.array([3]), np.array([first["index"]]))[0]
     np.testing.assert_array_equal(again, alone)
+
+
+def test_the_built_in_classifier_names_where_its_accuracy_is_from(tmp_path, monkeypatch):
+    """A fake with two classes: dark and bright."""
+    bright = lambda images: np.stack([255.0 - images.mean((1, 2, 3)), images.mean((1, 2, 3))], axis=1) / 255
+    fake = lambda images: (bright(images), None)
+    fake.name = "fake"
+    monkeypatch.setattr(ImageNetClassifier, "from_file", classmethod(lambda cls, path: fake))
+    monkeypatch.setattr(rejection.efficientnet, "NUM_CLASSES", 2)
+    told = imagenet_judge("a.pth", 2)
+    assert (told.accuracy, told.accuracy_of) == (0.751, "ImageNet's validation pictures, as published: not measured")
+    for name, level in (("a", 10), ("b", 240)):
+        for number, wrong in enumerate((0, 0, 0, 1)):  # of four pictures of a class one looks like the other class
+            for split in ("train", "val"):
+                (tmp_path / split / name).mkdir(parents=True, exist_ok=True)
+                picture = np.full((40, 50, 3), 250 - level if wrong else level, np.uint8)
+                Image.fromarray(picture).save(tmp_path / split / name / f"{number}.png")
+    measured = imagenet_judge("a.pth", 2, tmp_path)
+    assert measured.accuracy == 0.75
+    assert measured.accuracy_of == f"8 pictures of {tmp_path}"
+    monkeypatch.setattr(rejection.efficientnet, "NUM_CLASSES", 3)
+    with pytest.raises(InputError, match="has 2 classes, expected ImageNet's 3"):
+        imagenet_judge("a.pth", 3, tmp_path)
 
 
 @pytest.mark.parametrize(
