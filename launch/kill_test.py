@@ -77,7 +77,7 @@ class Tester:
 
     def __init__(self, folder: Path, rng: random.Random) -> None:
         """Nothing is run yet."""
-        self.folder, self.rng = folder, rng
+        self.folder, self.rng, self._seconds = folder, rng, {}
         (folder / "log").mkdir()
         # Every start compiles as a first one would, except that the work is not done twice.
         cache = {"JAX_COMPILATION_CACHE_DIR": str(folder / "xla"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
@@ -107,8 +107,8 @@ class Tester:
             raise SystemExit(f"{kind}: exit code {code}\n{(self.folder / 'log' / out.name).read_text()[-3000:]}")
         return time.monotonic() - since
 
-    def unbroken(self, kind: str) -> float:
-        """Makes the run to compare with, and what it needs, where they are missing; seconds of the run."""
+    def unbroken(self, kind: str) -> None:
+        """Makes the run to compare with, and what it needs, where they are missing."""
         for needed in {"tokenizer": (), "pictures": ("tokenizer",), "tokenize": ("tokenizer",)}.get(
             kind, ("tokenizer", "tokenize")
         ):
@@ -116,18 +116,23 @@ class Tester:
                 self.finish(needed, self.folder / needed)
         if not (self.folder / kind).exists():
             self.finish(kind, self.folder / kind)
-        # The first one compiled, and the killed ones will not: their time is what moments are drawn from.
-        return self.finish(kind, self.folder / f"{kind}_again")
+
+    def seconds(self, kind: str) -> float:
+        """What an unbroken run takes that finds everything compiled, as the killed ones will."""
+        if kind not in self._seconds:
+            self._seconds[kind] = self.finish(kind, self.folder / f"{kind}_again")
+        return self._seconds[kind]
 
     def test(self, kind: str, kills: int, kills_per_run: int) -> dict[str, object]:
         """Kills, restarts and compares until `kills` were made."""
-        seconds, tried, done, runs, identical, caught = self.unbroken(kind), 0, 0, 0, 0, Counter()
+        self.unbroken(kind)
+        tried, done, runs, identical, caught = 0, 0, 0, 0, Counter()
         while done < kills:
             out = self.folder / f"{kind}_{runs}"
             for _ in range(min(kills_per_run, kills - done)):
                 aims = AIMS[:2] if kind == "tokenize" else AIMS
                 tried += 1
-                found = self.kill(kind, out, seconds, aims[tried % len(aims)])
+                found = self.kill(kind, out, aims[tried % len(aims)])
                 if found is None:  # it was through before its moment came
                     break
                 caught[found] += 1
@@ -138,11 +143,12 @@ class Tester:
             print(f"{kind}: {done} kills, {identical} of {runs} runs identical, killed in {dict(caught)}", flush=True)
         return {"kills": done, "runs": runs, "identical": identical, "killed_in": dict(caught)}
 
-    def kill(self, kind: str, out: Path, seconds: float, aim: str | None) -> str | None:
+    def kill(self, kind: str, out: Path, aim: str | None) -> str | None:
         """One start and one SIGKILL; in which phase, or None if the process ended first."""
         log = self.folder / "log" / out.name
         before, left = log.stat().st_size if log.exists() else 0, half_written(out)
-        process, moment = self.start(kind, out), time.monotonic() + self.rng.uniform(0, seconds)
+        wait = 0.0 if aim else self.rng.uniform(0, self.seconds(kind))
+        process, moment = self.start(kind, out), time.monotonic() + wait
 
         def where() -> str:
             said = log.read_bytes()[before:].decode(errors="replace")
