@@ -102,6 +102,10 @@ def test_trap_missing_pictures(tmp_path):
     assert note == f"2 pictures seem to be missing, the first is number 3 of {tmp_path / 'a'}/*"
     save_all(tmp_path / "b", pictures(3), ["n0144.png", "n9000.png", "n4711.png"])
     assert open_pictures(tmp_path / "b").notes() == []
+    save_all(tmp_path / "c", pictures(3), ["00_class1_0001.png", "01_class3_0000.png", "03_class1_0000.png"])
+    assert open_pictures(tmp_path / "c").notes()[0].startswith("1 pictures seem to be missing, the first is number 2 ")
+    save_all(tmp_path / "d", pictures(3), ["fox1.png", "fox2.png", "fox4.png"])
+    assert open_pictures(tmp_path / "d").notes()[0].endswith(f"number 3 of {tmp_path / 'd'}/fox*")
     with pytest.raises(InputError, match="holds no pictures .*and is no model directory"):
         (tmp_path / "empty").mkdir()
         open_pictures(tmp_path / "empty")

@@ -38,7 +38,7 @@ from var_jax.training_directory import RUN_FILE
 ARRAY = "arr_0"
 _LOSSY = (".jpg", ".jpeg", ".webp")
 _ORIENTATION = 0x0112  # EXIF tag
-_NUMBERED = re.compile(r"(.*?)(\d+)$")
+_LEADING, _TRAILING = re.compile(r"\d+"), re.compile(r"(.*?)(\d+)$")
 
 
 class Pictures(Protocol):
@@ -207,20 +207,31 @@ def _survey(files: list[Path]) -> Counter[str]:
 
 def _gaps(root: Path, files: list[Path]) -> list[str]:
     """Numbers that a numbered row of files lacks: a lost picture, or samples of a process that died."""
-    numbers: dict[tuple[Path, str], set[int]] = {}
+    stems: dict[Path, list[str]] = {}
     for file in files:
-        if match := _NUMBERED.match(file.stem):
-            numbers.setdefault((file.parent, match[1]), set()).add(int(match[2]))
+        stems.setdefault(file.parent, []).append(file.stem)
     notes = []
-    for (folder, prefix), found in numbers.items():
-        missing = max(found) - min(found) + 1 - len(found)
-        # Few among many: names that merely contain numbers are no row.
-        if 0 < missing <= len(found):
-            first = next(n for n in range(min(found), max(found)) if n not in found)
-            notes.append(
-                f"{missing} pictures seem to be missing, the first is number {first} of {root / folder}/{prefix}*"
-            )
+    for folder, names in stems.items():
+        for prefix, found in _rows(names).items():
+            missing = max(found) - min(found) + 1 - len(found)
+            # Few among many: names that merely contain numbers are no row.
+            if 0 < missing <= len(found):
+                first = next(n for n in range(min(found), max(found)) if n not in found)
+                notes.append(
+                    f"{missing} pictures seem to be missing, the first is number {first} of {root / folder}/{prefix}*"
+                )
     return notes
+
+
+def _rows(names: list[str]) -> dict[str, set[int]]:
+    """Numbers that names start with, if each has one of its own; else those at their ends, by what is before."""
+    leading = [match for name in names if (match := _LEADING.match(name))]
+    if len({int(match[0]) for match in leading}) == len(names):
+        return {"": {int(match[0]) for match in leading}}
+    rows: dict[str, set[int]] = {}
+    for match in filter(None, map(_TRAILING.match, names)):
+        rows.setdefault(match[1], set()).add(int(match[2]))
+    return rows
 
 
 class Drawing(NamedTuple):
