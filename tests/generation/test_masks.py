@@ -38,12 +38,12 @@ def test_one_pixel_redraws_its_cell_and_those_around_it(dilate, redrawn):
     np.testing.assert_array_equal(kept, expected)
 
 
-def test_coarse_tokens_stay_where_most_of_their_cell_does():
+def test_coarse_tokens_stay_where_a_quarter_of_their_cell_does():
     kept = masks.kept_positions(box(16, 0, 0, 8, 10)[None], PYRAMID, 0)  # 4 x 5 cells of the upper left
     by_scale = [kept[0, PYRAMID.slice(k)].reshape(side, side) for k, side in enumerate(PYRAMID.sides)]
     assert by_scale[0].all()
     np.testing.assert_array_equal(by_scale[1], [[False, True], [True, True]])
-    np.testing.assert_array_equal(by_scale[2][:, 0], [False, False, False, True])  # the half-covered third is redrawn
+    np.testing.assert_array_equal(by_scale[2][:, 0], [False, False, True, True])  # the third is covered by half
     np.testing.assert_array_equal(by_scale[2][:, 2:], np.ones((4, 2)))
 
 

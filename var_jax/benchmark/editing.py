@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -62,7 +63,7 @@ class Judge:
         """A number a picture by name; uint8 pictures in."""
         measures: dict[str, Callable] = {"structure": structure_loss}
         if self.lpips_params is not None:
-            measures["lpips"] = jax.jit(lambda a, b: lpips(self.lpips_params, a, b))
+            measures["lpips"] = functools.partial(jax.jit(lpips), self.lpips_params)
         figures = {name: _by_batches(measure, edited, originals) for name, measure in measures.items()}
         squares = np.mean((edited.astype(np.float64) - originals) ** 2, axis=-1)
         error = np.sum(squares * mask_NxHxW, axis=(1, 2)) / np.sum(mask_NxHxW, axis=(1, 2))

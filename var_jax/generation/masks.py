@@ -9,6 +9,9 @@ import numpy as np
 
 from var_jax.pyramid import Pyramid, area_matrix
 
+# Of a coarse token's cell, so much has to be kept for the token to stay. The rest of it was filled in from around, and
+# what such a token tells of colours is worth more than what is drawn without seeing its neighbours.
+_KEPT_SHARE = 0.25
 _FROM_AFAR = 1e-6  # weight that keeps a division finite where nothing is known
 
 
@@ -17,7 +20,7 @@ def kept_positions(mask_BxHxW: np.ndarray, pyramid: Pyramid, dilate: int = 1) ->
 
     On the finest grid a token is redrawn if its cell holds one pixel of the mask or lies within `dilate`
     tokens of one that does: an encoder's token knows of pixels beyond its cell. On a coarser grid it stays
-    where more than half of its cell does. So a mask over everything keeps nothing, and an empty one all.
+    where more than a quarter of its cell does. So a mask over everything keeps nothing, and an empty one all.
 
     Args:
       mask_BxHxW: bool, at the model's size, a multiple of the finest side.
@@ -30,7 +33,9 @@ def kept_positions(mask_BxHxW: np.ndarray, pyramid: Pyramid, dilate: int = 1) ->
     scales = []
     for p in pyramid.sides:
         matrix = area_matrix(side, p).astype(np.float64)
-        scales.append((np.einsum("ih,bhw,jw->bij", matrix, kept, matrix) > 0.5 + _FROM_AFAR).reshape(len(kept), -1))
+        scales.append(
+            (np.einsum("ih,bhw,jw->bij", matrix, kept, matrix) > _KEPT_SHARE + _FROM_AFAR).reshape(len(kept), -1)
+        )
     return np.concatenate(scales, axis=1)
 
 
