@@ -10,6 +10,7 @@ from var_jax.benchmark.rejection import as_table, curve, plot
 from var_jax.data.images import read_image
 
 
+@pytest.mark.filterwarnings("ignore:Mean of empty slice", "ignore:invalid value")  # one picture has no spread
 def test_rows_are_means_over_rounds_of_the_best():
     """One class, four pictures drawn: two rounds of two at a rate of a half, one picture kept of each."""
     features = np.array([[[0.0], [10.0], [2.0], [30.0]], [[0.0], [10.0], [2.0], [30.0]]])

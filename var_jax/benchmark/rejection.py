@@ -80,6 +80,8 @@ def curve(
     Raises:
       InputError: if the directory is no transformer's run, or a rate or a number cannot be.
     """
+    if per_class < 2:
+        raise InputError(f"{per_class} pictures a class have no spread: expected 2 or more to keep")
     each = {rate: drawn_for(per_class, rate) for rate in rates}
     more: dict[str, Features] = {}
     if efficientnet is not None:
