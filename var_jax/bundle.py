@@ -225,7 +225,7 @@ class Bundle:
         mask: np.ndarray | None = None,
         label: int | str | None = None,
         keep_scales: int | None = None,
-        dilate: int = 1,
+        dilate: int = 0,
         edge: int | None = None,
         factor: int = 2,
         guidance: float = 3.0,

@@ -38,7 +38,7 @@ def test_one_pixel_redraws_its_cell_and_those_around_it(dilate, redrawn):
     np.testing.assert_array_equal(kept, expected)
 
 
-def test_coarse_tokens_stay_where_a_quarter_of_their_cell_does():
+def test_coarse_tokens_stay_where_any_of_their_cell_does():
     kept = masks.kept_positions(box(16, 0, 0, 8, 10)[None], PYRAMID, 0)  # 4 x 5 cells of the upper left
     by_scale = [kept[0, PYRAMID.slice(k)].reshape(side, side) for k, side in enumerate(PYRAMID.sides)]
     assert by_scale[0].all()

@@ -184,7 +184,7 @@ def measure(model: str, count: int, lpips_file: str | None, folder: Path | None,
 def _pairs(task: str) -> list[tuple[str, str]]:
     if task == "upscale":
         return [("model", "bicubic")]
-    return [("dilate_1", other) for other in ("mean_fill", "reference", "dilate_0", "dilate_2")]
+    return [("dilate_0", other) for other in ("mean_fill", "reference", "dilate_1", "dilate_2")]
 
 
 def _differences(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> dict[str, list[float]]:

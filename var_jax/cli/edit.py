@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     region.add_argument("--extend", type=_numbers, metavar="L,T,R,B", help="outpaint: pixels to add at each side")
     parser.add_argument("--class", dest="label", metavar="NAME", help="class name or id; without it none")
     parser.add_argument("--keep-scales", type=int, help="scales that stay (default: as the task needs)")
-    parser.add_argument("--dilate", type=int, default=1, help="tokens around the region redrawn with it (default 1)")
+    parser.add_argument("--dilate", type=int, default=0, help="tokens around the region redrawn with it (default 0)")
     parser.add_argument("--edge", type=int, help="pixels of the soft edge (default: a 32nd of what the model sees)")
     parser.add_argument("--factor", type=int, default=2, help="of upscale (default 2)")
     parser.add_argument("--out", required=True, metavar="FILE", help="the result, as .png")

@@ -159,7 +159,7 @@ def edit(
     image_HxWx3: np.ndarray,
     region_HxW: np.ndarray,
     keep_scales: int = 0,
-    dilate: int = 1,
+    dilate: int = 0,
     edge: int | None = None,
 ) -> np.ndarray:
     """The picture, uint8 [H, W, 3], with its region redrawn; beyond the soft edge byte for byte the same.

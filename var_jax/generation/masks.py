@@ -9,18 +9,17 @@ import numpy as np
 
 from var_jax.pyramid import Pyramid, area_matrix
 
-# Of a coarse token's cell, so much has to be kept for the token to stay. The rest of it was filled in from around, and
-# what such a token tells of colours is worth more than what is drawn without seeing its neighbours.
-_KEPT_SHARE = 0.25
 _FROM_AFAR = 1e-6  # weight that keeps a division finite where nothing is known
 
 
-def kept_positions(mask_BxHxW: np.ndarray, pyramid: Pyramid, dilate: int = 1) -> np.ndarray:
+def kept_positions(mask_BxHxW: np.ndarray, pyramid: Pyramid, dilate: int = 0) -> np.ndarray:
     """[B, L] bool: the tokens of all scales that stay as they are.
 
     On the finest grid a token is redrawn if its cell holds one pixel of the mask or lies within `dilate`
     tokens of one that does: an encoder's token knows of pixels beyond its cell. On a coarser grid it stays
-    where more than a quarter of its cell does. So a mask over everything keeps nothing, and an empty one all.
+    where any of its cell does: the rest was filled in from around (`blank`), and what such a token tells of
+    colours is worth more than what is drawn without seeing its neighbours. So a mask over everything keeps
+    nothing, and an empty one all.
 
     Args:
       mask_BxHxW: bool, at the model's size, a multiple of the finest side.
@@ -33,9 +32,7 @@ def kept_positions(mask_BxHxW: np.ndarray, pyramid: Pyramid, dilate: int = 1) ->
     scales = []
     for p in pyramid.sides:
         matrix = area_matrix(side, p).astype(np.float64)
-        scales.append(
-            (np.einsum("ih,bhw,jw->bij", matrix, kept, matrix) > _KEPT_SHARE + _FROM_AFAR).reshape(len(kept), -1)
-        )
+        scales.append((np.einsum("ih,bhw,jw->bij", matrix, kept, matrix) > _FROM_AFAR).reshape(len(kept), -1))
     return np.concatenate(scales, axis=1)
 
 
