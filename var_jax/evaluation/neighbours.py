@@ -81,7 +81,8 @@ def _radii(rows_NxD: np.ndarray, blocks, mesh: jax.sharding.Mesh, neighbours: in
         nearest = np.full((len(rows), neighbours + 1), np.inf, np.float32)
         rows, nearest = _split((rows, nearest), mesh)
         for _, columns, columns_valid in blocks(rows_NxD):
-            nearest = _nearest(nearest, rows, columns, columns_valid, half)
+            before, nearest = nearest, _nearest(nearest, rows, columns, columns_valid, half)
+            jax.block_until_ready(before)  # or all columns would wait in memory for their turn
         count = int(valid.sum())
         radii[start : start + count] = np.asarray(nearest)[:count, -1]
     return radii
