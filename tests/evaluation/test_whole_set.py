@@ -8,14 +8,17 @@ import jax
 import numpy as np
 import pytest
 
+from tests.evaluation.small_judge import POOL, SPATIAL, small_judge
 from tests.losses.drawn import weights as drawn_lpips
 from tests.training import tiny
 from var_jax.bundle import load
+from var_jax.cli import validate
 from var_jax.cli.main import main
 from var_jax.data.sources import Spread, make_source
 from var_jax.errors import InputError
 from var_jax.evaluation.frechet import frechet_distance, mean_and_covariance
 from var_jax.evaluation.reconstruction import psnr, reconstruction_figures, reconstruction_sums
+from var_jax.evaluation.statistics import Statistics, write_statistics
 from var_jax.evaluation.structure import transformer_losses
 from var_jax.evaluation.whole_set import whole_set
 from var_jax.features.efficientnet import ImageNetClassifier
@@ -104,17 +107,26 @@ def test_what_cannot_be_judged_is_named(bundle, source):
 
 
 def test_the_command(tiny_run, tmp_path, monkeypatch, capsys):
-    """On a run's own data, with LPIPS left out (its pictures are too small) and a fake built-in classifier."""
+    """On a run's own data, without LPIPS (its pictures are too small), with small networks in the others' places."""
     fake = lambda images: (None, features(images))
     monkeypatch.setattr(ImageNetClassifier, "from_file", classmethod(lambda cls, path: fake))
+    monkeypatch.setattr(validate, "inception_judge", lambda path: small_judge())
+    statistics = (np.zeros(POOL), np.eye(POOL)), (np.zeros(SPATIAL), np.eye(SPATIAL))
+    write_statistics(tmp_path / "reference.npz", *(Statistics(*of) for of in statistics), 9)
     model, out = str(tiny_run / "tokenizer"), tmp_path / "figures.json"
-    options = ["--pictures", "21", "--batch", "8", "--efficientnet", "a.pth", "--expect", "--json", str(out)]
+    options = ["--pictures", "21", "--batch", "16", "--efficientnet", "a.pth", "--expect", "--json", str(out)]
+    options += ["--inception", "a.pb", "--reference", str(tmp_path / "reference.npz")]
     assert main(["validate", "--model", model, *options]) == 0
     found, printed = json.loads(out.read_text()), capsys.readouterr().out
     assert "Published figures of VAR's tokenizer" in printed
     assert (found["pictures"], list(found)) == (21, ["pictures", "tokenizer"])
     assert len(found["tokenizer"]["frechet_efficientnet_lite0_by_scales"]) == 3
     assert f"{found['tokenizer']['psnr']:.4f}" in printed
+    rfid = found["tokenizer"]["rfid"]
+    assert found["tokenizer"]["rfid_reference"] != rfid > 0
+    assert next(line for line in printed.splitlines() if line.startswith("rfid ") and "0.92" in line).split()[1] == (
+        f"{rfid:.4f}".rstrip("0").rstrip(".")
+    )
     assert [line.split()[0] for line in printed.splitlines() if "x" in line.split(" ")[0]][-3:] == ["1x1", "2x2", "4x4"]
 
 
