@@ -84,7 +84,7 @@ def main() -> int:
         if failed:
             print(f"{failed} of {len(runs)} runs failed, see their log.txt; start the same command again")
             return 1
-    report(args.out, [run for run in fresh + onward if run.table == args.only or not args.only])
+    report(args.out, [run for run in fresh + onward if run.table == args.only or not args.only], args.seeds)
     return 0
 
 
@@ -128,7 +128,7 @@ def last_figures(directory: Path, step: int) -> dict | None:
     return next((line for line in reversed(lines) if line["kind"] == "validation" and line["step"] == step), None)
 
 
-def report(out: Path, runs: list[Run]) -> None:
+def report(out: Path, runs: list[Run], seeds: int) -> None:
     """Tables, figures and pictures."""
     figures = [
         run._asdict() | {"base": str(run.base), "figures": last_figures(run.directory(out), run.steps)} for run in runs
@@ -137,7 +137,7 @@ def report(out: Path, runs: list[Run]) -> None:
     for table, rows in (("codes", CODES), ("losses", LOSSES)):
         found = {row: [f["figures"] for f in figures if f["table"] == table and f["row"] == row] for row in rows}
         if all(found.values()):
-            text = markdown({row: each[:2] if table == "codes" else each for row, each in found.items()})
+            text = markdown({row: each[:seeds] if table == "codes" else each for row, each in found.items()})
             (out / f"{table}.md").write_text(text)
             print(f"\n{table}\n{text}")
     losses = [run for run in runs if run.table == "losses" and run.seed == 0]
