@@ -29,6 +29,7 @@ setup(
     python_requires=">=3.11",
     packages=[*find_packages(include=["var_jax", "var_jax.*"]), "var_jax.configs"],
     package_dir={"var_jax.configs": "configs"},
+    package_data={"var_jax": ["bundled_model/*"]},
     install_requires=[
         "etils[epath]>=1.12.2",
         "flax>=0.12.7",

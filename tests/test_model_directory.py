@@ -53,6 +53,34 @@ def test_round_trip(model, tmp_path):
         assert only_files_in(path) == [CONFIG_FILE, WEIGHTS_FILE]
 
 
+def test_stored_in_half_the_room(model, folder, tmp_path):
+    """float16 on disk, float32 once read, fingerprints of what is read: it is a model like any other."""
+    save_model(tmp_path / "half", model, half=True)
+    stored = read_safetensors(tmp_path / "half" / WEIGHTS_FILE)
+    assert {array.dtype for name, array in stored.items() if not name.startswith("statistics")} == {np.dtype("float16")}
+    sizes = [(path / WEIGHTS_FILE).stat().st_size for path in (folder, tmp_path / "half")]
+    assert sizes[1] < 0.65 * sizes[0]  # the header, which no rounding shortens, is much of so small a file
+    read = read_model(tmp_path / "half")
+    for part, (_, params) in read.parts.items():
+        theirs = flatten(model.parts[part][1])
+        for path, leaf in flatten(params).items():
+            assert leaf.dtype == np.float32
+            np.testing.assert_allclose(leaf, theirs[path], rtol=2**-11, atol=2**-25)
+    save_model(tmp_path / "again", read)
+    assert read_model(tmp_path / "again").fingerprints == read.fingerprints
+    damaged = {name: array + (array.dtype == np.float16) for name, array in stored.items()}
+    write_safetensors(tmp_path / "half" / WEIGHTS_FILE, damaged, {})
+    with pytest.raises(InputError, match="changed since they were written"):
+        read_model(tmp_path / "half")
+
+
+def test_what_is_beyond_half_precision(model, tmp_path):
+    params = unflatten({name: leaf + np.float32(1e5) for name, leaf in flatten(model.tokenizer_params).items()})
+    with pytest.raises(InputError, match="tokenizer parameter '.+': is beyond float16; store float32 instead"):
+        save_model(tmp_path / "half", dataclasses.replace(model, tokenizer_params=params), half=True)
+    assert only_files_in(tmp_path) == []
+
+
 def test_the_config_can_be_read_by_people(model, folder):
     config = json.loads((folder / CONFIG_FILE).read_text())
     assert config["tokenizer"]["pyramid"] == [1, 2, 3]

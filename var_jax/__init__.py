@@ -5,7 +5,8 @@ Importing this starts no device and pulls in neither TensorFlow nor PyTorch.
 
 from var_jax.bundle import Bundle, load
 from var_jax.errors import InputError
+from var_jax.model_directory import bundled_model
 from var_jax.pyramid import Pyramid
 
 __version__ = "0.1.0"
-__all__ = ["Bundle", "InputError", "Pyramid", "load"]
+__all__ = ["Bundle", "InputError", "Pyramid", "bundled_model", "load"]

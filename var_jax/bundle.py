@@ -19,7 +19,7 @@ from var_jax.generation.guidance import LINEAR, Schedule
 from var_jax.generation.many import batches
 from var_jax.generation.settings import PerScale, check_settings, make_controls
 from var_jax.interop.names import Params
-from var_jax.model_directory import fingerprint
+from var_jax.model_directory import bundled_model, fingerprint
 from var_jax.models.tokenizer import Tokenizer
 from var_jax.models.transformer import Transformer
 from var_jax.parallel.mesh import batch_sharding
@@ -30,11 +30,11 @@ __all__ = ["Bundle", "check_settings", "load"]
 _WINDOWS_AT_A_TIME = 8  # of a picture that is edited in several
 
 
-def load(path: str | os.PathLike[str], dtype: Any = None) -> Bundle:
+def load(path: str | os.PathLike[str] | None = None, dtype: Any = None) -> Bundle:
     """Loads a model directory onto the default device.
 
     Args:
-      path: the directory.
+      path: the directory; None: the small model that comes with the package.
       dtype: compute type of decoder and transformer; None is float32 on CPU and bfloat16 on TPU and
         GPU. Parameters, the tokenizer's encoder and its quantizer are float32 whatever it is.
 
@@ -43,7 +43,7 @@ def load(path: str | os.PathLike[str], dtype: Any = None) -> Bundle:
     """
     if dtype is None:
         dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
-    model = read_any_model(path)
+    model = read_any_model(bundled_model() if path is None else path)
     transformer = Transformer(model.transformer_config, dtype) if model.transformer_config else None
     return Bundle(
         tokenizer=Tokenizer(model.tokenizer_config, dtype),

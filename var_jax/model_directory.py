@@ -2,7 +2,8 @@
 
 Each part (tokenizer, transformer) carries a fingerprint of its config and weights, checked on reading,
 so that damage is noticed and stored tokens can name the tokenizer that made them. A directory is
-written whole or not at all.
+written whole or not at all. Weights may be stored in float16, half as large; they are float32 once read, and
+the fingerprints are of those.
 """
 
 from __future__ import annotations
@@ -32,6 +33,12 @@ WEIGHTS_FILE = "model.safetensors"
 FORMAT = "var_jax model directory"
 FORMAT_VERSION = 1
 _CODE_COUNTS = "statistics/code_counts"
+_BUNDLED = Path(__file__).parent / "bundled_model"
+
+
+def bundled_model() -> Path:
+    """The model directory that comes with the package: a small one that draws ten classes of shapes at 64 px."""
+    return _BUNDLED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,12 +101,19 @@ def fingerprint(config: Mapping[str, Any], params: Params) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def save_model(path: str | os.PathLike[str], model: Model) -> None:
+def save_model(path: str | os.PathLike[str], model: Model, half: bool = False) -> None:
     """Writes a model directory, local or in a bucket, whole or not at all.
 
+    Args:
+      path: the directory.
+      model: what to write.
+      half: round the parameters to float16 and store them so.
+
     Raises:
-      InputError: if `path` is taken or cannot be written.
+      InputError: if `path` is taken or cannot be written, or a parameter is beyond float16.
     """
+    if half:
+        model = _rounded(model)
     config = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -110,10 +124,25 @@ def save_model(path: str | os.PathLike[str], model: Model) -> None:
     }
     tensors = {_CODE_COUNTS: model.code_counts_SxV}
     for part, (_, params) in model.parts.items():
-        tensors |= {"/".join((part, *name)): leaf for name, leaf in flatten(params).items()}
+        stored = np.float16 if half else None
+        tensors |= {"/".join((part, *name)): np.asarray(leaf, stored) for name, leaf in flatten(params).items()}
     with new_directory(path, last=CONFIG_FILE) as folder:
         write_safetensors(folder / WEIGHTS_FILE, tensors, {"format": FORMAT})
         (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+
+
+def _rounded(model: Model) -> Model:
+    """The model with every parameter, float32, at the nearest number that float16 has."""
+    rounded = {}
+    for part, (_, params) in model.parts.items():
+        halves = {}
+        for name, leaf in flatten(params).items():
+            with np.errstate(over="ignore"):
+                halves[name] = np.asarray(leaf, np.float16).astype(np.float32)
+            if not np.isfinite(halves[name]).all():
+                raise InputError(f"{part} parameter '{'/'.join(name)}': is beyond float16; store float32 instead")
+        rounded[f"{part}_params"] = unflatten(halves)
+    return dataclasses.replace(model, **rounded)
 
 
 def read_model(path: str | os.PathLike[str]) -> Model:
@@ -200,5 +229,5 @@ def _take(tensors: dict[str, np.ndarray], part: str, abstract: Params, file: Pat
         array = tensors.pop(key)
         if array.shape != leaf.shape:
             raise InputError(f"{file}: tensor '{key}' has shape {array.shape}, {CONFIG_FILE} implies {leaf.shape}")
-        flat[name] = array
+        flat[name] = array.astype(np.float32) if array.dtype == np.float16 else array
     return unflatten(flat)

@@ -7,7 +7,7 @@ import argparse
 import jax
 import numpy as np
 
-from var_jax.cli.sampling_options import add_sampling_options, load_to_sample, sampling_settings
+from var_jax.cli.sampling_options import add_model_option, add_sampling_options, load_to_sample, sampling_settings
 from var_jax.data.images import read_image
 from var_jax.errors import InputError
 from var_jax.generation.classes import class_id
@@ -18,7 +18,7 @@ _WHITE = 128  # and above: marked
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, metavar="DIR", help="a model directory")
+    add_model_option(parser)
     parser.add_argument("--image", required=True, metavar="FILE", help="the picture, of any size")
     tasks = (
         "inpaint: redraw the marked region; outpaint: redraw all but it; class: redraw it as --class; "

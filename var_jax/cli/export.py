@@ -1,4 +1,4 @@
-"""`var-jax export`: a model directory -> the reference's checkpoint files."""
+"""`var-jax export`: a model -> the reference's checkpoint files, or a training directory -> a model directory."""
 
 from __future__ import annotations
 
@@ -9,20 +9,25 @@ from var_jax.errors import InputError
 from var_jax.formats.tensors import write_tensors
 from var_jax.interop.tokenizer import export_tokenizer
 from var_jax.interop.transformer import export_transformer
+from var_jax.model_directory import save_model
 from var_jax.training_directory import read_any_model
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, metavar="DIR", help="a model directory")
+    parser.add_argument("--model", required=True, metavar="DIR", help="a model directory, or a training directory")
     parser.add_argument("--tokenizer", metavar="FILE", help="write the tokenizer here: .pth or .safetensors")
     parser.add_argument("--transformer", metavar="FILE", help="write the transformer here: .pth or .safetensors")
+    parser.add_argument("--directory", metavar="DIR", help="write a model directory here")
+    parser.add_argument("--half", action="store_true", help="of --directory: store float16, half as large")
 
 
 def run(args: argparse.Namespace) -> None:
-    if not (args.tokenizer or args.transformer):
-        raise InputError("nothing to write: give --tokenizer FILE, --transformer FILE or both")
+    if not (args.tokenizer or args.transformer or args.directory):
+        raise InputError("nothing to write: give --tokenizer FILE, --transformer FILE or --directory DIR")
+    if args.half and not args.directory:
+        raise InputError("--half: is about --directory DIR, which is missing; files hold what the model holds")
     files = [path for path in (args.tokenizer, args.transformer) if path]
     for path in files:  # all of them before the first is written
         if os.path.splitext(path)[1].lower() not in SUFFIXES:
@@ -40,3 +45,6 @@ def run(args: argparse.Namespace) -> None:
         tensors = export_transformer(model.transformer_config, model.transformer_params)
         write_tensors(args.transformer, tensors, {})
         print(f"wrote {args.transformer}: {len(tensors)} tensors")
+    if args.directory:
+        save_model(args.directory, model, args.half)
+        print(f"wrote {args.directory}: a model directory")

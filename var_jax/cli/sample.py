@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from var_jax.bundle import Bundle
-from var_jax.cli.sampling_options import add_sampling_options, load_to_sample, sampling_settings
+from var_jax.cli.sampling_options import add_model_option, add_sampling_options, load_to_sample, sampling_settings
 from var_jax.errors import InputError
 from var_jax.generation.bulk import NpzFile, PngFolder, draw_all, shuffled
 from var_jax.generation.classes import label_text, parse_classes
@@ -31,7 +31,7 @@ _MOST_DEFAULT_CLASSES = 16
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, metavar="DIR", help="a model directory")
+    add_model_option(parser)
     parser.add_argument("--classes", help="ids or names like 207,980 or 'disc, star', or none; without it every class")
     parser.add_argument("--per-class", type=int, default=4, help="pictures of each (default 4)")
     parser.add_argument("--batch", type=int, default=8, help="pictures drawn at a time, over all devices (default 8)")

@@ -10,6 +10,7 @@ from var_jax.bundle import Bundle, check_settings, load
 from var_jax.errors import InputError
 from var_jax.generation.guidance import EXPECTED
 from var_jax.generation.many import LARGEST_SEED
+from var_jax.model_directory import bundled_model
 
 _SETTINGS = ("guidance", "schedule", "top_k", "top_p", "temperature", "smooth")
 
@@ -38,12 +39,20 @@ def sampling_settings(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in _SETTINGS}
 
 
-def load_to_sample(path: str) -> Bundle:
-    """A model that can draw.
+def add_model_option(parser: argparse.ArgumentParser) -> None:
+    """Adds `--model`, for `load_to_sample`."""
+    text = "a model directory (default: the small model that comes with the package)"
+    parser.add_argument("--model", metavar="DIR", help=text)
+
+
+def load_to_sample(path: str | None) -> Bundle:
+    """A model that can draw; without a path the one that comes with the package, of which a line tells.
 
     Raises:
       InputError: if there is none at `path`, or a tokenizer alone.
     """
+    if path is None:
+        print(f"no --model given: the small one that comes with the package is used, {bundled_model()}", flush=True)
     bundle = load(path)
     if bundle.transformer is None:
         raise InputError(f"{path}: has a tokenizer only, import a transformer with it to sample")
