@@ -46,6 +46,7 @@ def common(stage: str) -> ConfigDict:
     c.accumulate = 1  # micro-batches a step
     c.steps = None  # of the whole training ...
     c.epochs = None  # ... or passes over the pictures; one of the two
+    c.remat = None  # what blocks keep for the backward pass, a policy of jax.checkpoint_policies; None: everything
     c.init_from = None  # directory of a model to start from
     c.ema_decay = 0.0  # moving average of the parameters, used for pictures; 0 is off
 
@@ -99,6 +100,7 @@ def tokenizer() -> ConfigDict:
     c.model.commitment_weight = 0.25
     c.model.dropout = 0.05
     c.model.unit_codes = False  # codes of length 1, not only looked up by direction
+    c.encoder_dtype = None  # in training; None: float32, in which tokens are made whatever a training computes in
     c.loss = ConfigDict({"l1": 0.2, "l2": 1.0, "quantizer": 1.0})  # weights; pixels are in [-1, 1]
     c.loss.lpips = 0.0  # perceptual, by VGG16: needs the file or folder ...
     c.lpips_weights = ""  # ... of its weights; given, validation reports LPIPS whatever its weight
@@ -154,6 +156,7 @@ def transformer(preset: str) -> ConfigDict:
     c.progressive.until = 0.0  # share of all steps after which every scale takes part; 0: all from the start
     c.progressive.first_scales = 5  # scales until the warm-up is over
     c.progressive.ramp = 1 / 300  # share of all steps over which a new scale's loss weight rises to the full one
-    c.remat = None  # or a policy of jax.checkpoint_policies, like "nothing_saveable"
+    c.attention = "xla"  # or a kernel that keeps no matrix of scores: "splash" on TPUs, "cudnn" on NVIDIA GPUs
+    c.attention_blocks = (256, 768)  # queries and keys a block of "splash", at most; multiples of 128
     c.sample_guidance = 1.5  # of the sample grid; 0 is none
     return c

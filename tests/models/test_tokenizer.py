@@ -77,6 +77,39 @@ def test_training_forward_and_gradients(stored, small):
         assert relative_error(by_name[name], gradient) < 1e-3, name
 
 
+def test_recomputing_blocks_changes_no_gradient(stored, small):
+    tokenizer, params = small
+    image = jnp.asarray(to_nhwc(stored["image"]))
+    again = Tokenizer(tokenizer.config, remat="nothing_saveable")
+
+    def gradients(module):
+        loss = lambda p: jnp.mean(jnp.square(module.apply({"params": p}, image).reconstruction_BxHxWx3 - image))
+        return jax.jit(jax.grad(loss))(params)
+
+    for one, other in zip(*map(jax.tree.leaves, (gradients(tokenizer), gradients(again))), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    recomputed = str(jax.make_jaxpr(lambda p: again.apply({"params": p}, image))(params)).count("remat")
+    blocks = tokenizer.config.encoder_blocks + tokenizer.config.decoder_blocks
+    assert recomputed == len(tokenizer.config.channel_multipliers) * blocks + 4
+
+
+def test_features_are_placed_wherever_they_change_shape(small):
+    """Every convolution of both networks but the last of each has its result placed."""
+    tokenizer, params = small
+    seen = []
+
+    def constrain(x, name):
+        seen.append((name, x.shape))
+        return x
+
+    module = Tokenizer(tokenizer.config, constrain=constrain)
+    jax.eval_shape(lambda p: module.apply({"params": p}, jnp.zeros((2, 16, 16, 3))), params)
+    assert {name for name, _ in seen} == {"features"}
+    assert {shape[1] for _, shape in seen} == {
+        16 // 2**level for level in range(len(tokenizer.config.channel_multipliers))
+    }
+
+
 def test_decoder_gives_nothing_to_the_codes(small):
     """Straight-through: the pixel loss reaches the encoder, but neither codebook nor phi."""
     tokenizer, params = small

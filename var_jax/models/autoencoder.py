@@ -3,16 +3,22 @@
 Pictures and features are NHWC. Parameters are float32; `dtype` is the compute type. Group norms take
 their statistics in float32 whatever the compute type, and float32 compute means full float32 on
 every platform (no reduced-precision matrix passes), so that stored tokens are the same everywhere.
+
+As in the transformer, `constrain(x, name)` places activations on a mesh that is bound outside ("features"
+[B, H, W, C]), and `remat` names a policy in `jax.checkpoint_policies` by which residual blocks are computed
+again in the backward pass; None keeps everything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from var_jax.models.constraint import Constrain, identity
 from var_jax.models.precision import Dtype, at_least_float32
 
 # The last kernel of every residual branch starts at zero, so that a fresh network passes its input on.
@@ -32,17 +38,18 @@ class ResidualBlock(nn.Module):
     norm_groups: int = 32
     dropout: float = 0.0
     dtype: Dtype = jnp.float32
+    constrain: Constrain = identity
 
     @nn.compact
     def __call__(self, x_BxHxWxC: jax.Array, deterministic: bool = True) -> jax.Array:
         h = nn.silu(group_norm(self.norm_groups, self.dtype, "norm_1")(x_BxHxWxC))
-        h = conv(self.channels, self.dtype, "conv_1")(h)
+        h = self.constrain(conv(self.channels, self.dtype, "conv_1")(h), "features")
         h = nn.silu(group_norm(self.norm_groups, self.dtype, "norm_2")(h))
         h = nn.Dropout(self.dropout)(h, deterministic=deterministic)
         h = conv(self.channels, self.dtype, "conv_2", kernel_init=_ZEROS)(h)
         if x_BxHxWxC.shape[-1] != self.channels:
             x_BxHxWxC = conv(self.channels, self.dtype, "shortcut", kernel=1)(x_BxHxWxC)
-        return x_BxHxWxC + h
+        return self.constrain(x_BxHxWxC + h, "features")
 
 
 class SpatialAttention(nn.Module):
@@ -81,22 +88,26 @@ class Encoder(nn.Module):
     norm_groups: int = 32
     dropout: float = 0.0
     dtype: Dtype = jnp.float32
+    constrain: Constrain = identity
+    remat: str | None = None
 
     @nn.compact
     def __call__(self, image_BxHxWx3: jax.Array, deterministic: bool = True) -> jax.Array:
-        last = len(self.channel_multipliers) - 1
+        last, blocks = len(self.channel_multipliers) - 1, _blocks(self)
         h = conv(self.base_channels, self.dtype, "conv_in")(image_BxHxWx3.astype(self.dtype))
+        h = self.constrain(h, "features")
         for level, multiplier in enumerate(self.channel_multipliers):
             channels = self.base_channels * multiplier
             for block in range(self.blocks_per_level):
                 name = f"level_{level}_block_{block}"
-                h = ResidualBlock(channels, self.norm_groups, self.dropout, self.dtype, name=name)(h, deterministic)
+                h = blocks(channels, name=name)(h, deterministic)
                 if level == last:
                     h = SpatialAttention(self.norm_groups, self.dtype, name=f"level_{level}_attention_{block}")(h)
             if level != last:
                 pad_end = ((0, 1), (0, 1))  # one row and column of zeros at the bottom and right only
                 h = conv(channels, self.dtype, f"level_{level}_downsample", stride=2, padding=pad_end)(h)
-        h = Middle(self.norm_groups, self.dropout, self.dtype, name="middle")(h, deterministic)
+                h = self.constrain(h, "features")
+        h = Middle(blocks, self.norm_groups, self.dtype, name="middle")(h, deterministic)
         h = nn.silu(group_norm(self.norm_groups, self.dtype, "norm_out")(h))
         return conv(self.code_width, self.dtype, "conv_out")(h)
 
@@ -110,22 +121,25 @@ class Decoder(nn.Module):
     norm_groups: int = 32
     dropout: float = 0.0
     dtype: Dtype = jnp.float32
+    constrain: Constrain = identity
+    remat: str | None = None
 
     @nn.compact
     def __call__(self, features_BxhxwxC: jax.Array, deterministic: bool = True) -> jax.Array:
-        last = len(self.channel_multipliers) - 1
+        last, blocks = len(self.channel_multipliers) - 1, _blocks(self)
         channels = self.base_channels * self.channel_multipliers[last]
         h = conv(channels, self.dtype, "conv_in")(features_BxhxwxC.astype(self.dtype))
-        h = Middle(self.norm_groups, self.dropout, self.dtype, name="middle")(h, deterministic)
+        h = self.constrain(h, "features")
+        h = Middle(blocks, self.norm_groups, self.dtype, name="middle")(h, deterministic)
         for level in reversed(range(last + 1)):
             channels = self.base_channels * self.channel_multipliers[level]
             for block in range(self.blocks_per_level):
                 name = f"level_{level}_block_{block}"
-                h = ResidualBlock(channels, self.norm_groups, self.dropout, self.dtype, name=name)(h, deterministic)
+                h = blocks(channels, name=name)(h, deterministic)
                 if level == last:
                     h = SpatialAttention(self.norm_groups, self.dtype, name=f"level_{level}_attention_{block}")(h)
             if level != 0:
-                h = conv(channels, self.dtype, f"level_{level}_upsample")(nearest_twice(h))
+                h = self.constrain(conv(channels, self.dtype, f"level_{level}_upsample")(nearest_twice(h)), "features")
         h = nn.silu(group_norm(self.norm_groups, self.dtype, "norm_out")(h))
         return conv(3, self.dtype, "conv_out")(h)
 
@@ -133,16 +147,26 @@ class Decoder(nn.Module):
 class Middle(nn.Module):
     """Residual block, attention, residual block at the coarsest level."""
 
+    blocks: Callable[..., ResidualBlock]
     norm_groups: int
-    dropout: float
     dtype: Dtype
 
     @nn.compact
     def __call__(self, h: jax.Array, deterministic: bool) -> jax.Array:
         channels = h.shape[-1]
-        h = ResidualBlock(channels, self.norm_groups, self.dropout, self.dtype, name="block_1")(h, deterministic)
+        h = self.blocks(channels, name="block_1")(h, deterministic)
         h = SpatialAttention(self.norm_groups, self.dtype, name="attention")(h)
-        return ResidualBlock(channels, self.norm_groups, self.dropout, self.dtype, name="block_2")(h, deterministic)
+        return self.blocks(channels, name="block_2")(h, deterministic)
+
+
+def _blocks(network: Encoder | Decoder) -> Callable[..., ResidualBlock]:
+    """(channels, name) -> a residual block of a network, recomputed in the backward pass where it says so."""
+    kind = ResidualBlock
+    if network.remat is not None:
+        policy = getattr(jax.checkpoint_policies, network.remat)
+        kind = nn.remat(ResidualBlock, policy=policy, static_argnums=(2,))  # counted from self
+    shared = {name: getattr(network, name) for name in ("norm_groups", "dropout", "dtype", "constrain")}
+    return functools.partial(kind, **shared)
 
 
 def conv(

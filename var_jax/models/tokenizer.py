@@ -12,6 +12,7 @@ from flax import linen as nn
 from var_jax.errors import InputError
 from var_jax.models.autoencoder import Decoder, Dtype, Encoder, conv
 from var_jax.models.config import config_from_dict, require_count
+from var_jax.models.constraint import Constrain, identity
 from var_jax.models.precision import at_least_float32, widened
 from var_jax.models.quantizer import Quantizer
 from var_jax.pyramid import PUBLISHED_SIDES, Pyramid
@@ -114,19 +115,31 @@ class TokenizerOutput(NamedTuple):
 class Tokenizer(nn.Module):
     """Encoder, quantizer and decoder. Pictures are NHWC in [-1, 1].
 
-    `dtype` is the decoder's compute type; encoder and quantizer compute in float32 whatever it is,
-    because their result is discrete.
+    Encoder and quantizer compute in float32 whatever `dtype` is, because their result is discrete and
+    must be the same everywhere; the encoder of a tokenizer that is still learning may do with less.
+
+    Attributes:
+      config: what it is.
+      dtype: compute type of the decoder.
+      encoder_dtype: of the encoder; None: float32, or `dtype` where that is wider.
+      constrain: see `models.autoencoder`.
+      remat: see `models.autoencoder`.
     """
 
     config: TokenizerConfig
     dtype: Dtype = jnp.float32
+    encoder_dtype: Dtype | None = None
+    constrain: Constrain = identity
+    remat: str | None = None
 
     def setup(self) -> None:
         c = self.config
-        wide = at_least_float32(self.dtype)
-        shared = (c.base_channels, c.channel_multipliers)
-        self.encoder = Encoder(*shared, c.encoder_blocks, c.code_width, c.norm_groups, c.dropout, wide)
-        self.decoder = Decoder(*shared, c.decoder_blocks, c.norm_groups, c.dropout, self.dtype)
+        encoder_dtype = self.encoder_dtype or at_least_float32(self.dtype)
+        widths = (c.base_channels, c.channel_multipliers)
+        shared = (c.norm_groups, c.dropout)
+        placed = (self.constrain, self.remat)
+        self.encoder = Encoder(*widths, c.encoder_blocks, c.code_width, *shared, encoder_dtype, *placed)
+        self.decoder = Decoder(*widths, c.decoder_blocks, *shared, self.dtype, *placed)
         self.quantizer = Quantizer(
             c.pyramid,
             c.codebook_size,
@@ -137,12 +150,12 @@ class Tokenizer(nn.Module):
             c.commitment_weight,
             c.unit_codes,
         )
-        self.pre_quantizer = conv(c.code_width, wide, "pre_quantizer")
+        self.pre_quantizer = conv(c.code_width, encoder_dtype, "pre_quantizer")
         self.post_quantizer = conv(c.code_width, self.dtype, "post_quantizer")
 
     def features(self, image_BxHxWx3: jax.Array, deterministic: bool = True) -> jax.Array:
         """[B, h, w, C] float32: what the quantizer is asked to tell."""
-        return self.pre_quantizer(self.encoder(image_BxHxWx3, deterministic))
+        return widened(self.pre_quantizer(self.encoder(image_BxHxWx3, deterministic)))
 
     def encode(self, image_BxHxWx3: jax.Array) -> jax.Array:
         """Picture in [-1, 1] -> tokens [B, L] int32."""

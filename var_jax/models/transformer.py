@@ -26,12 +26,12 @@ from var_jax.errors import InputError
 from var_jax.models.attention import AttentionFn, xla_attention
 from var_jax.models.autoencoder import Dtype, precision_for
 from var_jax.models.config import config_from_dict, require_count
+from var_jax.models.constraint import Constrain, identity
 from var_jax.models.precision import at_least_float32, widened
 from var_jax.models.quantizer import unit_norm
 from var_jax.pyramid import Pyramid
 
 Params = dict[str, Any]
-Constrain = Callable[[jax.Array, str], jax.Array]
 
 _NORM_EPSILON = 1e-6
 _LARGEST_QK_SCALE = 100.0
@@ -139,11 +139,6 @@ class Cache(NamedTuple):
     v: jax.Array
 
 
-def identity(x: jax.Array, name: str) -> jax.Array:
-    """The `constrain` of a single device."""
-    return x
-
-
 def new_cache(config: TransformerConfig, batch: int, dtype: Dtype) -> Cache:
     """An empty cache. The finest scale is never looked back at, so it has no place in it."""
     kept = config.pyramid.length - config.pyramid.lengths[-1]
@@ -190,7 +185,8 @@ class Transformer(nn.Module):
     Attributes:
       config: what it is.
       dtype: compute type.
-      attention_fn: see `models.attention`.
+      attention_fn: see `models.attention`; of teacher-forced passes. Sampling, where nothing is masked and the
+        keys come from the cache, is always plain.
       constrain: sharding constraint by name: "sequence" [B, L, W], "heads" [B, L, H, K],
         "hidden" [B, L, M], "logits" [B, L, V].
       remat: name of a policy in `jax.checkpoint_policies` ("nothing_saveable": recompute every block
@@ -308,14 +304,14 @@ class Transformer(nn.Module):
                         jnp.concatenate([_layer_of(old, index, start), new], axis=1)
                         for old, new in ((cache.k, new_k), (cache.v, new_v))
                     ]
-                    return self.attention_fn(q, *seen, None), cache
+                    return xla_attention(q, *seen, None), cache
                 at = (index, 0, start, 0, 0)
                 grown = Cache(
                     jax.lax.dynamic_update_slice(cache.k, new_k[None], at),
                     jax.lax.dynamic_update_slice(cache.v, new_v[None], at),
                 )
                 seen = [_layer_of(part, index, end) for part in grown]
-                return self.attention_fn(q, *seen, None), grown
+                return xla_attention(q, *seen, None), grown
 
             return self._block(x, scanned["params"], scanned["adaln"], attend), None
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -21,8 +21,9 @@ from var_jax.parallel.mesh import BATCH_AXES
 Axis = str | tuple[str, ...] | None
 Rules = Sequence[tuple[str, Sequence[Axis]]]
 
-# Activations of a transformer, by the names it hands to `constrain`.
+# Activations of both models, by the names that they hand to `constrain`.
 ACTIVATIONS: tuple[tuple[str, tuple[Axis, ...]], ...] = (
+    ("features", (BATCH_AXES, None, None, None)),
     ("sequence", (BATCH_AXES, None, None)),
     ("heads", (BATCH_AXES, None, "tensor", None)),
     ("hidden", (BATCH_AXES, None, "tensor")),
@@ -103,3 +104,26 @@ class Constrain:
         if axes is None:
             return x
         return jax.lax.with_sharding_constraint(x, jax.sharding.NamedSharding(self.mesh, jax.P(*axes)))
+
+
+@dataclasses.dataclass(frozen=True)
+class PerDevice:
+    """Attention that every device computes for its own pictures and heads: for kernels that XLA cannot split.
+
+    Hashable, so a module may carry it.
+
+    Attributes:
+      mesh: whose `data` and `fsdp` axes split the batch, and `tensor` the heads, as `ACTIVATIONS` has it.
+      kernel: (q, k, v, mask) -> result, all [B, L, H, K] but the mask, which every device has whole.
+    """
+
+    mesh: jax.sharding.Mesh
+    kernel: Callable[[jax.Array, jax.Array, jax.Array, Any], jax.Array]
+
+    def __call__(self, q_BxLxHxK: jax.Array, k_BxLxHxK: jax.Array, v_BxLxHxK: jax.Array, mask_LxL: Any) -> jax.Array:
+        """What `kernel` gives, split over the mesh like its arguments."""
+        heads = jax.P(*dict(ACTIVATIONS)["heads"])
+        local = lambda q, k, v: self.kernel(q, k, v, mask_LxL)
+        # What a kernel gives has no record of the axes it varies over, so there is nothing to check.
+        split = jax.shard_map(local, mesh=self.mesh, in_specs=(heads,) * 3, out_specs=heads, check_vma=False)
+        return split(q_BxLxHxK, k_BxLxHxK, v_BxLxHxK)

@@ -22,7 +22,6 @@ from var_jax.parallel.rules import Constrain, shardings
 from var_jax.pyramid import PUBLISHED_SIDES, Pyramid
 from var_jax.training import build
 from var_jax.training.adversary import make_adversary
-from var_jax.training.codebook import CodebookCare
 from var_jax.training.optimizer import make_config_optimizer
 from var_jax.training.state import make_step, new_state
 from var_jax.training.tokenizer import TokenizerTask
@@ -45,7 +44,10 @@ def training_step(
     if config.batch_size % config.accumulate:
         raise InputError(f"batch_size {config.batch_size} does not divide by accumulate {config.accumulate}")
     check_batch(mesh, config.batch_size // config.accumulate, "batch size (of a micro-batch)")
-    task = _tokenizer_task(config) if config.stage == "tokenizer" else _transformer_task(config, mesh, num_classes)
+    if config.stage == "tokenizer":
+        task = build.tokenizer_task(config, _lpips_shapes() if config.loss.lpips else None, Constrain(mesh))
+    else:
+        task = _transformer_task(config, mesh, num_classes)
     total = config.steps or _STEPS
     rate, optimizer = make_config_optimizer(config.optimizer, config.batch_size, total, task.decayed)
     if config.stage == "tokenizer" and config.adversary.kind == "dino":
@@ -67,12 +69,6 @@ def training_step(
             _placed(_batch(config, task), batch_sharding(mesh)),
             opponent,
         )
-
-
-def _tokenizer_task(config: ml_collections.ConfigDict) -> TokenizerTask:
-    lpips_params = _lpips_shapes() if config.loss.lpips else None
-    tokenizer, care = TokenizerConfig(**config.model), CodebookCare(**config.codebook)
-    return TokenizerTask(tokenizer, config.loss, build.DTYPES[config.dtype], lpips_params, care)
 
 
 def _transformer_task(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh, num_classes: int) -> TransformerTask:

@@ -15,10 +15,12 @@ from var_jax.errors import InputError
 from var_jax.features.lpips_file import read_lpips, require_published
 from var_jax.interop.names import Params, flatten, unflatten
 from var_jax.model_directory import CONFIG_FILE, Model, save_model
+from var_jax.models.attention import AttentionFn, cudnn_attention, xla_attention
 from var_jax.models.presets import transformer_preset
-from var_jax.models.tokenizer import TokenizerConfig
+from var_jax.models.splash import Splash
+from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
 from var_jax.models.transformer import Transformer, TransformerConfig
-from var_jax.parallel.rules import Constrain
+from var_jax.parallel.rules import Constrain, PerDevice
 from var_jax.pyramid import Pyramid
 from var_jax.training.adversary import Adversary, make_adversary
 from var_jax.training.codebook import CodebookCare
@@ -30,6 +32,12 @@ from var_jax.training.transformer import TransformerTask
 from var_jax.training_directory import TOKENIZER, read_any_model
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float64": jnp.float64}
+# Attention kind -> platform it is for (None: any), compute types it knows.
+_ATTENTION = {
+    "xla": (None, tuple(DTYPES)),
+    "splash": ("tpu", ("float32", "bfloat16")),
+    "cudnn": ("gpu", ("bfloat16",)),
+}
 
 
 def make_sources(config: ml_collections.ConfigDict) -> tuple[Source, Source]:
@@ -51,14 +59,11 @@ def make_task(
     Raises:
       InputError: for an unknown stage or type, or a tokenizer that is missing or did not make the stored tokens.
     """
-    if config.dtype not in DTYPES:
-        raise InputError(f"config dtype '{config.dtype}': expected bfloat16, float32 or float64")
+    _dtype(config.dtype, "dtype")
     if config.dtype == "float64" and not jax.config.jax_enable_x64:
         raise InputError("config dtype 'float64': JAX has it switched off, start with JAX_ENABLE_X64=1")
-    dtype = DTYPES[config.dtype]
     if config.stage == "tokenizer":
-        care = CodebookCare(**config.codebook)
-        return TokenizerTask(TokenizerConfig(**config.model), config.loss, dtype, _lpips_params(config), care)
+        return tokenizer_task(config, _lpips_params(config), Constrain(mesh))
     if config.stage != "transformer":
         raise InputError(f"config stage '{config.stage}': expected tokenizer or transformer")
     tokenizer, class_names = _tokenizer(config), source.class_names
@@ -73,6 +78,32 @@ def make_task(
         config.label_smoothing,
         guidance=config.sample_guidance,
     )
+
+
+def tokenizer_task(
+    config: ml_collections.ConfigDict, lpips_params: Params | None, constrain: Constrain
+) -> TokenizerTask:
+    """Stage 1 as the config has it, with LPIPS' weights or without."""
+    dtype, shape = DTYPES[config.dtype], TokenizerConfig(**config.model)
+    encoder_dtype = None
+    if config.encoder_dtype:
+        encoder_dtype = _dtype(config.encoder_dtype, "encoder_dtype")
+    training = Tokenizer(shape, dtype, encoder_dtype, constrain, _remat(config))
+    return TokenizerTask(shape, config.loss, dtype, lpips_params, CodebookCare(**config.codebook), training)
+
+
+def _dtype(name: str, field: str) -> jnp.dtype:
+    if name not in DTYPES:
+        raise InputError(f"config {field} '{name}': expected bfloat16, float32 or float64")
+    return DTYPES[name]
+
+
+def _remat(config: ml_collections.ConfigDict) -> str | None:
+    """The config's policy of recomputation, of which there is one by that name."""
+    if config.remat is not None and not hasattr(jax.checkpoint_policies, config.remat):
+        policies = ", ".join(name for name in vars(jax.checkpoint_policies) if name.endswith("saveable"))
+        raise InputError(f"config remat '{config.remat}': no such policy, expected None or one of {policies}")
+    return config.remat
 
 
 def _lpips_params(config: ml_collections.ConfigDict) -> Params | None:
@@ -117,7 +148,33 @@ def transformer(
 ) -> Transformer:
     """The stage-2 module that the config names, for a tokenizer's tokens."""
     shape = _transformer_config(config, tokenizer, num_classes)
-    return Transformer(shape, DTYPES[config.dtype], constrain=constrain, remat=config.remat)
+    kind = attention(config, constrain.mesh)
+    return Transformer(shape, DTYPES[config.dtype], kind, constrain, _remat(config))
+
+
+def attention(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> AttentionFn:
+    """The attention kind that the config names, for the devices of `mesh`.
+
+    Raises:
+      InputError: for an unknown kind, or one that cannot run there or in the config's type.
+    """
+    if config.attention not in _ATTENTION:
+        raise InputError(f"config attention '{config.attention}': expected one of {', '.join(_ATTENTION)}")
+    platform, dtypes = _ATTENTION[config.attention]
+    found = mesh.devices.flat[0].platform
+    if platform and found != platform:
+        raise InputError(
+            f"config attention '{config.attention}' is for devices of kind {platform}, these are {found}: "
+            "take --config.attention=xla"
+        )
+    if config.dtype not in dtypes:
+        raise InputError(
+            f"config attention '{config.attention}' computes in {' or '.join(dtypes)}, not in {config.dtype}: "
+            "take --config.attention=xla"
+        )
+    if config.attention == "splash":
+        return PerDevice(mesh, Splash(*config.attention_blocks))
+    return PerDevice(mesh, cudnn_attention) if config.attention == "cudnn" else xla_attention
 
 
 def _transformer_config(

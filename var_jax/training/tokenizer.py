@@ -49,8 +49,11 @@ class TokenizerTask:
         dtype: Dtype,
         lpips_params: Params | None = None,
         care: CodebookCare | None = None,
+        training: Tokenizer | None = None,
     ) -> None:
         """`weights` are those of the losses: "l1", "l2", "quantizer", perhaps "structure" and "lpips".
+
+        `training` is the module that a step runs where it is not the plain one: narrower, on a mesh, recomputing.
 
         Raises:
           InputError: for a `care` that this pyramid cannot have.
@@ -59,6 +62,7 @@ class TokenizerTask:
         if self.care.dropout:
             kept_scales(jax.random.key(0), 1, config.pyramid, self.care.dropout, self.care.fewest_scales)
         self.module = Tokenizer(config, dtype)
+        self.training = training or self.module
         self.image_size = config.image_size
         self.warm_batches = self.care.warm_start
         self.fixed: dict[str, Any] = {} if lpips_params is None else {"lpips": lpips_params}
@@ -100,7 +104,7 @@ class TokenizerTask:
             kept_B = kept_scales(keep_key, len(images), self.config.pyramid, care.dropout, care.fewest_scales)
         if care.means:
             params = with_codebook(params, jax.lax.stop_gradient(codebook_of(params)))
-        out = self.module.apply({"params": params}, images, deterministic, kept_B, rngs={"dropout": key})
+        out = self.training.apply({"params": params}, images, deterministic, kept_B, rngs={"dropout": key})
         return (out.reconstruction_BxHxWx3, out.quantizer_loss), (out.tokens_BxL, out.asked_BxLxC)
 
     def picture_loss(self, picture: jax.Array, images: jax.Array, fixed: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
