@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,9 +11,11 @@ import pytest
 
 from tests.training import tiny
 from var_jax.errors import InputError
+from var_jax.evaluation.frechet import frechet_distance, mean_and_covariance
+from var_jax.evaluation.reconstruction import to_signed
 from var_jax.parallel.mesh import make_mesh
 from var_jax.parallel.rules import Constrain
-from var_jax.training import build
+from var_jax.training import build, tokenizer
 
 
 def task_of(**changes):
@@ -44,3 +48,25 @@ def test_a_narrow_encoder_learns_and_is_judged_in_float32():
 def test_a_typo_is_named(field, value, says):
     with pytest.raises(InputError, match=says):
         task_of(**{field: value})
+
+
+def test_rfid_is_between_pictures_and_their_reconstructions(monkeypatch):
+    """On features that can be computed by hand, over two batches, the second of them with filling."""
+    pooled = lambda images: images.reshape(len(images), 4, -1).mean(-1).astype("float32")
+    monkeypatch.setattr(tokenizer, "extract", lambda params, images: SimpleNamespace(pool=pooled(images)))
+    task = task_of()
+    task.fixed["inception"] = {}
+    params = task.init(jax.random.key(0))
+    images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
+    totals = None
+    for rows, mask in ((images[:4], [1, 1, 1, 1]), (images[[4, 5, 5, 5]], [1, 1, 0, 0])):
+        batch = {"images": rows, "mask": np.asarray(mask, np.float32)}
+        totals = task.add(totals, jax.device_get(jax.jit(task.evaluate)(params, task.fixed, batch)))
+    figures = task.summarise(totals)
+    bound = task.module.bind({"params": params})
+    shown = np.asarray((bound.decode(bound.encode(to_signed(images))) + 1) / 2 * 255).astype(np.uint8)
+    both = (mean_and_covariance(pooled(each)) for each in (images, shown))
+    expected = frechet_distance(*(part for pair in both for part in pair))
+    np.testing.assert_allclose(figures["rfid"], expected, rtol=1e-3)
+    assert expected > 1.0
+    assert f"rFID {figures['rfid']:.2f}" in task.headline(figures)

@@ -12,6 +12,7 @@ from etils import epath
 
 from var_jax.data.sources import SPLITS, TOKENS, Source, Spread, make_source
 from var_jax.errors import InputError
+from var_jax.features.inception_file import read_inception
 from var_jax.features.lpips_file import read_lpips, require_published
 from var_jax.interop.names import Params, flatten, unflatten
 from var_jax.model_directory import CONFIG_FILE, Model, save_model
@@ -63,7 +64,10 @@ def make_task(
     if config.dtype == "float64" and not jax.config.jax_enable_x64:
         raise InputError("config dtype 'float64': JAX has it switched off, start with JAX_ENABLE_X64=1")
     if config.stage == "tokenizer":
-        return tokenizer_task(config, _lpips_params(config), Constrain(mesh))
+        task = tokenizer_task(config, _lpips_params(config), Constrain(mesh))
+        if config.inception_weights:
+            task.fixed["inception"] = read_inception(config.inception_weights).params
+        return task
     if config.stage != "transformer":
         raise InputError(f"config stage '{config.stage}': expected tokenizer or transformer")
     tokenizer, class_names = _tokenizer(config), source.class_names

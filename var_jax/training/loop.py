@@ -105,7 +105,8 @@ class Run:
         )
         place = jax.tree.map(lambda x: x.sharding, self.state)
         self._step = jax.jit(step, donate_argnums=0, static_argnums=3, out_shardings=(place, None))
-        self._evaluate = jax.jit(self.task.evaluate)
+        everywhere = jax.sharding.NamedSharding(self.mesh, jax.P())
+        self._evaluate = jax.jit(self.task.evaluate, out_shardings=everywhere)
         self._stopping = False
 
     def _open(self, opened: contextlib.ExitStack) -> None:
@@ -277,7 +278,7 @@ class Run:
         for batch in batches:
             first = first or batch
             sums = jax.device_get(self._evaluate(params, self.task.fixed, self._checked(batch, "validation")))
-            totals = sums if totals is None else jax.tree.map(np.add, totals, sums)
+            totals = self.task.add(totals, sums)
         figures = self.task.summarise(totals)
         self.reporter.metrics(step, "validation", figures)
         self.reporter.say(f"step {step}, validation: {self.task.headline(figures)}")

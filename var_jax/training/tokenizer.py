@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from var_jax.evaluation.frechet import Moments, frechet_distance
 from var_jax.evaluation.reconstruction import reconstruction_figures, reconstruction_sums, to_signed
+from var_jax.features.inception import extract
 from var_jax.generation.pictures import grid, to_uint8
 from var_jax.losses.perceptual import lpips, structure_loss
 from var_jax.models.precision import Dtype, parameters_for
@@ -36,7 +39,8 @@ class TokenizerTask:
 
     Attributes:
       decayed: patterns of parameters that weight decay applies to.
-      fixed: arrays that a step uses and does not learn: LPIPS' weights, where they are given.
+      fixed: arrays that are used and not learned: LPIPS' weights ("lpips"), and Inception's, which makes validation
+        report rFID ("inception"), where they are given.
       warm_batches: batches that `warmed` wants before the first step; 0: it is not called.
     """
 
@@ -164,19 +168,43 @@ class TokenizerTask:
         codebook = warm_start(self._asked(params, images), weights, self.config.codebook_size, key)
         return with_codebook(params, codebook)
 
-    def evaluate(self, params: Params, fixed: Any, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        """Sums over a validation batch, rows weighted by its `mask`."""
-        return reconstruction_sums(self.module, params, batch["images"], batch["mask"], fixed.get("lpips"))
+    def evaluate(self, params: Params, fixed: Any, batch: dict[str, jax.Array]) -> dict[str, Any]:
+        """Sums over a validation batch, rows weighted by its `mask`; with Inception's weights its features, too."""
+        images, judged = batch["images"], "inception" in fixed
+        sums = reconstruction_sums(self.module, params, images, batch["mask"], fixed.get("lpips"), judged)
+        if judged:
+            pictures = {"real": images, "shown": sums.pop("pictures")[-1]}
+            sums["features"] = {name: extract(fixed["inception"], each).pool for name, each in pictures.items()}
+            sums["features"]["mask"] = batch["mask"]
+        return sums
 
-    def summarise(self, sums: dict[str, np.ndarray]) -> dict[str, Any]:
-        """Sums over a validation set -> figures; lists are by number of scales, or by scale."""
-        figures = reconstruction_figures(sums)
+    def add(self, totals: dict[str, Any] | None, sums: dict[str, Any]) -> dict[str, Any]:
+        """A batch's sums on top of those so far (None before the first)."""
+        features, moments = sums.pop("features", None), totals and totals.pop("moments", None)
+        totals = sums if totals is None else jax.tree.map(np.add, totals, sums)
+        if features is not None:
+            kept = features.pop("mask") > 0
+            moments = moments or {name: Moments() for name in features}
+            for name, rows in features.items():
+                moments[name].add(rows[kept])
+            totals["moments"] = moments
+        return totals
+
+    def summarise(self, totals: dict[str, Any]) -> dict[str, Any]:
+        """Totals over a validation set -> figures; lists are by number of scales, or by scale."""
+        figures = reconstruction_figures(totals)
+        if moments := totals.get("moments"):
+            both = (each.mean_and_covariance() for each in (moments["real"], moments["shown"]))
+            figures["rfid"] = max(frechet_distance(*itertools.chain(*both)), 0.0)
         return figures | {"loss": -figures["psnr"]}  # what "best" is judged by: lower is better
 
     def headline(self, figures: dict[str, Any]) -> str:
         """The line for people after an evaluation."""
         used = ", ".join(f"{int(number)}" for number in figures["codes_used"])
-        return f"PSNR {figures['psnr']:.2f} dB, SSIM {figures['ssim']:.3f}, codes in use by scale {used}"
+        said = [f"PSNR {figures['psnr']:.2f} dB", f"SSIM {figures['ssim']:.3f}"]
+        for title, name, digits in (("LPIPS", "lpips", 3), ("rFID", "rfid", 2)):
+            said += [f"{title} {figures[name]:.{digits}f}"] if name in figures else []
+        return ", ".join([*said, f"codes in use by scale {used}"])
 
     def pictures(self, params: Params, fixed: Any, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Strips: a picture and its reconstruction from 1 .. S scales, eight rows."""

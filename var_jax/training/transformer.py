@@ -14,6 +14,7 @@ from var_jax.evaluation.likelihood import likelihood_figures, likelihood_sums, t
 from var_jax.generation import sampler
 from var_jax.generation.many import class_keys
 from var_jax.generation.pictures import grid
+from var_jax.models.attention import xla_attention
 from var_jax.models.precision import parameters_for
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
 from var_jax.models.transformer import Transformer
@@ -64,10 +65,11 @@ class TransformerTask:
         }
 
     def init(self, key: jax.Array) -> Params:
-        """Fresh parameters."""
+        """Fresh parameters; of one picture, which no mesh divides, so that attention is plain."""
         pyramid = self.config.pyramid
         inputs = jnp.zeros((1, pyramid.length - pyramid.lengths[0], self.config.code_width), jnp.float32)
-        params = self.module.init(key, jnp.zeros((1,), jnp.int32), inputs)["params"]
+        module = self.module.clone(attention_fn=xla_attention)
+        params = module.init(key, jnp.zeros((1,), jnp.int32), inputs)["params"]
         return parameters_for(self.module.dtype, params)
 
     def new_counts(self) -> None:
@@ -114,6 +116,10 @@ class TransformerTask:
         """Sums over a validation batch, rows weighted by its `mask`; no class is dropped."""
         tokens, inputs = self.tokens(fixed, batch)
         return likelihood_sums(self.module, params, batch["labels"], tokens, inputs, batch["mask"])
+
+    def add(self, totals: dict[str, np.ndarray] | None, sums: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """A batch's sums on top of those so far (None before the first)."""
+        return sums if totals is None else jax.tree.map(np.add, totals, sums)
 
     def summarise(self, sums: dict[str, np.ndarray]) -> dict[str, Any]:
         """Sums over a validation set -> figures; lists are by scale."""
