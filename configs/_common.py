@@ -123,7 +123,9 @@ def tokenizer() -> ConfigDict:
 
 def _adversary() -> ConfigDict:
     a = ConfigDict()
-    a.kind = "none"  # or patch (group norm, blurred halvings), residual (StyleGAN's, no norm), dino (heads on a ViT)
+    a.kind = (
+        None  # or "patch" (group norm, blurred halvings), "residual" (StyleGAN's, no norm), "dino" (heads on a ViT)
+    )
     a.dino_weights = ""  # file of DINO's ViT-S/16, for "dino"
     a.loss = "hinge"  # or "non_saturating"
     a.weight = 0.4  # of the generator's side ...

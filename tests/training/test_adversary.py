@@ -225,7 +225,7 @@ def test_perceptual_losses_take_part_by_weight():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"adversary": SMALL | {"kind": "gan"}}, "adversary.kind 'gan': expected one of none, patch, residual, dino"),
+        ({"adversary": SMALL | {"kind": "gan"}}, "adversary.kind 'gan': expected None or one of patch, residual, dino"),
         ({"adversary": SMALL | {"kind": "dino"}}, "weights of DINO: no file ''; give dino_deitsmall16_pretrain.pth"),
         ({"adversary": SMALL | {"loss": "wgan"}}, "adversarial loss 'wgan'"),
         ({"adversary": SMALL | {"start": 1.5}}, "adversary.start 1.5 and adversary.ramp 0.5: expected shares"),

@@ -26,7 +26,7 @@ from var_jax.training.optimizer import Schedule, make_optimizer, weight_decay_sc
 from var_jax.training.state import Batch, Metrics, Opponent, Params
 from var_jax.training.tokenizer import TokenizerTask, to_signed
 
-KINDS = ("none", "patch", "residual", "dino")
+KINDS = ("patch", "residual", "dino")
 _DECAYED = ("kernel$",)
 # Where the last thing that a decoder does lies in the tokenizer's parameters.
 _LAST_KERNEL = ("decoder", "conv_out", "kernel")
@@ -178,7 +178,7 @@ def make_adversary(
     Raises:
       InputError: for a kind or a field that cannot be.
     """
-    if config.stage != "tokenizer" or config.adversary.kind == "none":
+    if config.stage != "tokenizer" or config.adversary.kind is None:
         return None
     adversary = Adversary(config.adversary, task, dtype, total_steps, rate)
     if config.adversary.kind == "dino":
@@ -193,7 +193,7 @@ def _discriminator(config: ml_collections.ConfigDict, dtype: Dtype) -> nn.Module
         return ResidualDiscriminator(config.channels, dtype=dtype)
     if config.kind == "dino":
         return FeatureDiscriminator(config.norm_groups, dtype)
-    raise InputError(f"config adversary.kind '{config.kind}': expected one of {', '.join(KINDS)}")
+    raise InputError(f"config adversary.kind '{config.kind}': expected None or one of {', '.join(KINDS)}")
 
 
 def _last_kernel(params: Params) -> jax.Array:
