@@ -26,6 +26,7 @@ from var_jax.generation.pictures import (
     to_uint8,
 )
 from var_jax.parallel.mesh import make_mesh
+from var_jax.parallel.processes import EXPECTED, join
 
 _MOST_DEFAULT_CLASSES = 16
 
@@ -40,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "a grid as .png; with --growth a strip as .png, or an animation as .gif or .webp; for many a folder, or .npz"
     )
     parser.add_argument("--out", required=True, metavar="FILE|DIR", help=where)
+    parser.add_argument("--processes", metavar="WHICH", help=f"share a folder or .npz with others: {EXPECTED}")
     add_sampling_options(parser, guidance=4.0)
 
 
@@ -50,6 +52,10 @@ def run(args: argparse.Namespace) -> None:
             raise InputError(f"--{name.replace('_', '-')} {getattr(args, name)}: expected 1 or more")
     suffix = Path(args.out).suffix.lower()
     many = suffix in ("", ".npz") or args.out.endswith("/")
+    if args.processes is not None:
+        if not many:
+            raise InputError(f"--processes: share a folder or an .npz of many pictures; leave it out for {args.out}")
+        join(args.processes)  # before anything asks for devices
     if many and args.growth:
         raise InputError(f"--growth: shows scales in one picture; give --out a name like {args.out}.png or .gif")
     if not many:
@@ -100,5 +106,5 @@ def _draw_many(args: argparse.Namespace, bundle: Bundle, classes: list[int], set
     else:
         target = PngFolder(Path(args.out), labels, indices, told)
     draw = lambda labels, keys: to_uint8(bundle.generate(labels, keys, **settings))
-    draw_all(draw, target, labels, indices, args.seed, batch)
+    draw_all(draw, target, labels, indices, args.seed, batch, jax.process_index(), jax.process_count())
     print(f"wrote {args.out}: {len(labels)} pictures in shuffled order")

@@ -6,6 +6,9 @@ the file in turn, which is far too low where the file goes class by class.
 A folder holds a PNG a picture, `00017_class3_0001.png` for the second picture of class 3 that stands at place 17.
 An .npz holds what the common evaluator reads: `arr_0` uint8 [N, H, W, 3], and `arr_1` int64 [N], the classes. Either
 tells in `settings` what it was drawn with, and is never mixed with pictures of other settings.
+
+Several processes, on one machine or on several that see the same files, share the work: each has its stretch of
+the order, and the first one ends it once nobody's pictures are missing. Which process drew a picture does not show.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from __future__ import annotations
 import concurrent.futures
 import hashlib
 import json
+import os
 import shutil
 import time
 import zipfile
@@ -30,6 +34,7 @@ from var_jax.generation.many import batches, class_keys
 
 SETTINGS_FILE = "settings.json"
 _SECONDS_BETWEEN_LINES = 5.0
+_SECONDS_BETWEEN_LOOKS = 1.0  # at what other processes have drawn
 
 Draw = Callable[[np.ndarray, jax.Array], np.ndarray]  # labels [B], keys [B] -> uint8 [B, H, W, 3]
 
@@ -100,41 +105,61 @@ class NpzFile:
         """
         self._path, self._labels_N, self._settings = Path(path), labels_N, dict(settings)
         self._part = Path(f"{local_target(path)}.part")
-        self._whole = self._path.exists()
-        if self._whole:
+        if self._path.exists():
             _refuse_others(self._path, _settings_of_npz(self._path), settings)
             return
         _same_settings(self._part, settings)
-        shape = (len(labels_N), size, size, 3)
-        self._images = _mapped(self._part / "pictures.npy", shape)
-        self._done = _mapped(self._part / "done.npy", shape[:1])
+        self._images = _Rows(self._part / "pictures", (len(labels_N), size, size, 3))
+        self._done = _Rows(self._part / "done", (len(labels_N), 1))
 
     def missing(self) -> np.ndarray:
-        return np.empty(0, np.int64) if self._whole else np.flatnonzero(np.asarray(self._done) == 0)
+        if self._path.exists():
+            return np.empty(0, np.int64)
+        try:
+            return np.flatnonzero(self._done.read()[:, 0] == 0)
+        except FileNotFoundError:
+            if self._path.exists():  # the first process has just finished
+                return np.empty(0, np.int64)
+            raise
 
     def write(self, places: np.ndarray, images: np.ndarray) -> None:
-        self._images[places] = images
-        self._images.flush()  # before they are called done
-        self._done[places] = 1
-        self._done.flush()
+        self._images.write(places, images)  # on the disk before they are called done
+        self._done.write(places, np.ones((len(places), 1), np.uint8))
 
     def finish(self) -> None:
-        if not self._whole:
+        if not self._path.exists():
             text = np.asarray(json.dumps(self._settings, sort_keys=True))
             with atomic_file(self._path) as temporary, open(temporary, "wb") as file:
-                np.savez(file, arr_0=self._images, arr_1=self._labels_N, settings=text)
+                np.savez(file, arr_0=self._images.read(), arr_1=self._labels_N, settings=text)
         shutil.rmtree(self._part, ignore_errors=True)
 
 
-def _mapped(path: Path, shape: tuple[int, ...]) -> np.memmap:
-    """A file of uint8 zeros on disk, or what was written to it before."""
-    if not path.exists():
-        with atomic_file(path, f".{path.name}.tmp") as temporary:
-            np.lib.format.open_memmap(temporary, "w+", np.uint8, shape).flush()
-    found = np.load(path, mmap_mode="r+")
-    if found.shape != shape:
-        raise InputError(f"{path}: holds pictures of another size or number; remove the folder it is in")
-    return found
+class _Rows:
+    """A file of uint8 rows, zeros until written; whoever opens it first makes it, at once with others or not.
+
+    Rows are written as bytes to their places, not through mapped pages: those are coherent on one machine only.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
+        self._path, self._shape = path, shape
+        length = int(np.prod(shape))
+        with open(path, "ab"):
+            pass
+        if path.stat().st_size == 0:
+            os.truncate(path, length)
+        if path.stat().st_size != length:
+            raise InputError(f"{path}: holds pictures of another size or number; remove the folder it is in")
+
+    def read(self) -> np.ndarray:
+        return np.memmap(self._path, np.uint8, "r", shape=self._shape)
+
+    def write(self, places: np.ndarray, rows: np.ndarray) -> None:
+        with open(self._path, "r+b") as file:
+            for place, row in zip(places, rows, strict=True):
+                file.seek(int(place) * row.nbytes)
+                file.write(np.ascontiguousarray(row, np.uint8).data)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def _same_settings(folder: Path, settings: Mapping[str, Any]) -> None:
@@ -142,6 +167,8 @@ def _same_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     file, target = folder / SETTINGS_FILE, local_target(folder)
     if target.exists() and not target.is_dir():
         raise InputError(f"{folder}: is a file, expected a folder for the pictures; choose another --out")
+    # Looked for before the settings: another process may begin just now, and writes those first.
+    strangers = target.exists() and any(not name.name.startswith(".") for name in target.iterdir())
     if file.exists():
         try:
             return _refuse_others(folder, json.loads(file.read_text()), settings)
@@ -149,9 +176,9 @@ def _same_settings(folder: Path, settings: Mapping[str, Any]) -> None:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{file}: cannot be read as JSON ({error}); choose another --out") from None
-    if target.exists() and any(not name.name.startswith(".") for name in target.iterdir()):
+    if strangers:
         raise InputError(f"{folder}: holds other files and no {SETTINGS_FILE}; choose another --out")
-    with atomic_file(file, f".{SETTINGS_FILE}.tmp") as temporary:
+    with atomic_file(file, f".{SETTINGS_FILE}.{os.getpid()}.tmp") as temporary:
         temporary.write_text(json.dumps(dict(settings), indent=2, sort_keys=True) + "\n")
 
 
@@ -172,7 +199,16 @@ def _refuse_others(path: Path, found: Any, settings: Mapping[str, Any]) -> None:
             raise InputError(f"{path}: holds pictures with {name} {a}, not {b}; choose another --out or remove it")
 
 
-def draw_all(draw: Draw, target: Target, labels_N: np.ndarray, indices_N: np.ndarray, seed: int, batch: int) -> None:
+def draw_all(
+    draw: Draw,
+    target: Target,
+    labels_N: np.ndarray,
+    indices_N: np.ndarray,
+    seed: int,
+    batch: int,
+    process: int = 0,
+    processes: int = 1,
+) -> None:
     """Draws what is missing and tells on one line now and then how far it is.
 
     Args:
@@ -181,9 +217,11 @@ def draw_all(draw: Draw, target: Target, labels_N: np.ndarray, indices_N: np.nda
       labels_N, indices_N: see `shuffled`.
       seed: a picture follows from seed, class and index.
       batch: rows.
+      process, processes: which of how many this is; each returns once all is drawn, and the first has finished then.
     """
-    missing, started, said = target.missing(), time.monotonic(), 0.0
-    total, before = len(labels_N), len(labels_N) - len(missing)
+    mine = np.array_split(np.arange(len(labels_N)), processes)[process]
+    missing, started, said = np.intersect1d(target.missing(), mine), time.monotonic(), 0.0
+    total, before = len(mine), len(mine) - len(missing)
     if before:
         print(f"{before}/{total} pictures are there already", flush=True)
     for rows, new in batches(len(missing), batch, fill=True) if len(missing) else ():
@@ -195,4 +233,7 @@ def draw_all(draw: Draw, target: Target, labels_N: np.ndarray, indices_N: np.nda
         if done == total or spent - said > _SECONDS_BETWEEN_LINES:
             left, said = spent / (done - before) * (total - done), spent
             print(f"{done}/{total} pictures, {spent:.0f} s, about {left:.0f} s left", flush=True)
-    target.finish()
+    while len(target.missing()):  # those of other processes
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    if process == 0:
+        target.finish()
