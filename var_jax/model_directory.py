@@ -21,6 +21,7 @@ import numpy as np
 
 from var_jax.errors import InputError
 from var_jax.formats.bucket import local_files, new_directory
+from var_jax.formats.description import read_description
 from var_jax.formats.safetensors_file import read_safetensors, write_safetensors
 from var_jax.interop import tokenizer as tokenizer_interop
 from var_jax.interop import transformer as transformer_interop
@@ -191,16 +192,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     file = path / CONFIG_FILE
     if not os.path.isfile(file):
         raise InputError(f"{path}: not a model directory, it has no {CONFIG_FILE} (var-jax import makes one)")
-    try:
-        config = json.loads(file.read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{file}: cannot be read as JSON ({error})") from None
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise InputError(f"{file}: is not the config of a {FORMAT}")
-    if config.get("format_version") != FORMAT_VERSION:
-        version = config.get("format_version")
-        raise InputError(f"{file}: format version {version}, this var_jax reads version {FORMAT_VERSION}; update it")
-    return config
+    return read_description(file, "the config", FORMAT, FORMAT_VERSION)
 
 
 def _section(config: dict[str, Any], name: str, path: Path) -> dict[str, Any]:

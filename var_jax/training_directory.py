@@ -8,7 +8,6 @@ be it a model directory or this.
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from etils import epath
 from var_jax.errors import InputError
 from var_jax.formats.bucket import in_bucket, open_folder
 from var_jax.formats.checksums import damage
+from var_jax.formats.description import read_description
 from var_jax.interop import tokenizer as tokenizer_interop
 from var_jax.interop import transformer as transformer_interop
 from var_jax.model_directory import CONFIG_FILE, Model, read_model
@@ -54,16 +54,7 @@ def read_run(workdir: str | os.PathLike[str]) -> dict[str, Any]:
     file = open_folder(workdir) / RUN_FILE
     if not file.exists():
         raise InputError(f"{workdir}: not a training directory, it has no {RUN_FILE}")
-    try:
-        content = json.loads(file.read_text())
-    except ValueError as error:
-        raise InputError(f"{file}: cannot be read as JSON ({error})") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise InputError(f"{file}: is not the description of a {FORMAT}")
-    if content.get("format_version") != FORMAT_VERSION:
-        version = content.get("format_version")
-        raise InputError(f"{file}: format version {version}, this var_jax reads version {FORMAT_VERSION}; update it")
-    return content
+    return read_description(file, "the description", FORMAT, FORMAT_VERSION)
 
 
 def has_checkpoint(workdir: epath.Path) -> bool:

@@ -9,7 +9,6 @@ type that holds them; all little-endian. The K crops of a picture follow each ot
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import struct
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 
 from var_jax.data.sources import TOKENS
 from var_jax.errors import InputError
+from var_jax.formats.description import read_description
 
 INDEX_FILE, SETTINGS_FILE = "index.json", "settings.json"
 FORMAT = "var_jax token store"
@@ -126,16 +126,7 @@ def read_index(path: str | os.PathLike[str]) -> dict[str, Any]:
         state = "the store is not whole yet" if begun else "no store of tokens"
         remedy = _REMEDY if begun else "make one with 'var-jax tokenize'"
         raise InputError(f"{path}: {state}, it has no {INDEX_FILE}; {remedy}")
-    try:
-        content = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file}: cannot be read as JSON ({error}); remove it, and {_REMEDY}") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise InputError(f"{file}: is not the index of a {FORMAT}")
-    if content.get("format_version") != FORMAT_VERSION:
-        version = content.get("format_version")
-        raise InputError(f"{file}: format version {version}, this var_jax reads version {FORMAT_VERSION}; update it")
-    return content
+    return read_description(file, "the index", FORMAT, FORMAT_VERSION, f"remove it, and {_REMEDY}")
 
 
 def encode(tokens_L: np.ndarray, label: int, index: int, dtype: str) -> bytes:
