@@ -14,12 +14,12 @@ from var_jax.cli.main import main
 from var_jax.data.images import read_image
 from var_jax.errors import InputError
 from var_jax.evaluation import rejection
-from var_jax.evaluation.rejection import Judge, Rejection, drawn_for, imagenet_judge, model_draws
+from var_jax.evaluation.rejection import Chooser, Rejection, drawn_for, imagenet_chooser, model_draws
 from var_jax.features.efficientnet import ImageNetClassifier
 from var_jax.generation.many import class_keys
 from var_jax.generation.pictures import to_uint8
 
-JUDGE = Judge("a fake", None, 0.9, "nothing")
+CHOOSER = Chooser("a fake", None, 0.9, "nothing")
 
 
 def draw(labels, indices):
@@ -48,7 +48,7 @@ def test_the_best_of_each_class_are_kept(batch):
         np.testing.assert_array_equal(part.images, draw(np.full(2, part.label), part.indices))
         np.testing.assert_allclose(part.scores, [1.0, 0.95])
         assert part.right.all()
-    assert sampling.report(JUDGE) == {
+    assert sampling.report(CHOOSER) == {
         "acceptance_rate": 0.25,
         "drawn": 16,
         "kept": 4,
@@ -83,7 +83,7 @@ def test_wrong_classifiers_and_classes_are_named():
     with pytest.raises(InputError, match="not finite"):
         next(Rejection(draw, lambda images: np.full((len(images), 3), np.nan), 1, 1.0).keep([0]))
     with pytest.raises(InputError, match="knows ImageNet's 1000 classes, the model has 10"):
-        imagenet_judge("a.pth", 10)
+        imagenet_chooser("a.pth", 10)
 
 
 def test_the_command_on_a_tiny_run(tiny_run, tmp_path, monkeypatch, capsys):
@@ -115,7 +115,7 @@ def test_the_built_in_classifier_names_where_its_accuracy_is_from(tmp_path, monk
     fake.name = "fake"
     monkeypatch.setattr(ImageNetClassifier, "from_file", classmethod(lambda cls, path: fake))
     monkeypatch.setattr(rejection.efficientnet, "NUM_CLASSES", 2)
-    told = imagenet_judge("a.pth", 2)
+    told = imagenet_chooser("a.pth", 2)
     assert (told.accuracy, told.accuracy_of) == (0.751, "ImageNet's validation pictures, as published: not measured")
     for name, level in (("a", 10), ("b", 240)):
         for number, wrong in enumerate((0, 0, 0, 1)):  # of four pictures of a class one looks like the other class
@@ -123,12 +123,12 @@ def test_the_built_in_classifier_names_where_its_accuracy_is_from(tmp_path, monk
                 (tmp_path / split / name).mkdir(parents=True, exist_ok=True)
                 picture = np.full((40, 50, 3), 250 - level if wrong else level, np.uint8)
                 Image.fromarray(picture).save(tmp_path / split / name / f"{number}.png")
-    measured = imagenet_judge("a.pth", 2, tmp_path)
+    measured = imagenet_chooser("a.pth", 2, tmp_path)
     assert measured.accuracy == 0.75
     assert measured.accuracy_of == f"8 pictures of {tmp_path}"
     monkeypatch.setattr(rejection.efficientnet, "NUM_CLASSES", 3)
     with pytest.raises(InputError, match="has 2 classes, expected ImageNet's 3"):
-        imagenet_judge("a.pth", 3, tmp_path)
+        imagenet_chooser("a.pth", 3, tmp_path)
 
 
 @pytest.mark.parametrize(

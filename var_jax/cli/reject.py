@@ -11,7 +11,7 @@ import numpy as np
 
 from var_jax.bundle import Bundle, check_settings, load
 from var_jax.errors import InputError
-from var_jax.evaluation.rejection import Judge, Rejection, drawn_for, imagenet_judge, model_draws, trained_judge
+from var_jax.evaluation.rejection import Chooser, Rejection, drawn_for, imagenet_chooser, model_draws, trained_chooser
 from var_jax.formats.atomic import atomic_directory
 from var_jax.generation.classes import parse_classes
 from var_jax.generation.many import LARGEST_SEED
@@ -58,24 +58,24 @@ def run(args: argparse.Namespace) -> None:
     if total in classes:
         raise InputError(f"--classes '{args.classes}': expected classes that a classifier can know, not 'none'")
     with atomic_directory(Path(args.out)) as folder:
-        judge = _judge(args, bundle)
-        print(f"{judge.name}: right about {judge.accuracy:.1%} of {judge.accuracy_of}", flush=True)
+        chooser = _chooser(args, bundle)
+        print(f"{chooser.name}: right about {chooser.accuracy:.1%} of {chooser.accuracy_of}", flush=True)
         settings = {name: getattr(args, name) for name in ("guidance", "top_k", "top_p")}
         draw = model_draws(bundle, args.seed, **settings)
-        rejection = Rejection(draw, judge.probabilities, args.per_class, args.accept, args.batch)
+        rejection = Rejection(draw, chooser.probabilities, args.per_class, args.accept, args.batch)
         pictures = _write(rejection, classes, folder, each)
-        report = rejection.report(judge) | settings | {"seed": args.seed}
+        report = rejection.report(chooser) | settings | {"seed": args.seed}
         (folder / "rejection.json").write_text(json.dumps(report | {"pictures": pictures}, indent=1) + "\n")
     for name, value in report.items():
         print(f"{name:24} {value:.4f}" if isinstance(value, float) else f"{name:24} {value}")
 
 
-def _judge(args: argparse.Namespace, bundle: Bundle) -> Judge:
+def _chooser(args: argparse.Namespace, bundle: Bundle) -> Chooser:
     if args.classifier != _TRAINED:
-        return imagenet_judge(args.classifier, bundle.transformer.config.num_classes, args.held_out)
+        return imagenet_chooser(args.classifier, bundle.transformer.config.num_classes, args.held_out)
     if args.held_out:
         raise InputError("--held-out: belongs to a classifier from a file; the trained one has its run's own pictures")
-    return trained_judge(args.model, bundle)
+    return trained_chooser(args.model, bundle)
 
 
 def _write(rejection: Rejection, classes: list[int], folder: Path, each: int) -> list[dict[str, Any]]:

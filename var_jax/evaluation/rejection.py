@@ -32,7 +32,7 @@ Draw = Callable[[np.ndarray, np.ndarray], np.ndarray]
 _HELD_OUT = 2000  # pictures that a classifier's accuracy is measured on, at most
 
 
-class Judge(NamedTuple):
+class Chooser(NamedTuple):
     """A classifier, and how far to trust it.
 
     Attributes:
@@ -128,8 +128,8 @@ class Rejection:
         if best is not None:
             yield self._finished(best)
 
-    def report(self, judge: Judge) -> dict[str, Any]:
-        """What was done so far; `judge` is the classifier's name and accuracy.
+    def report(self, chooser: Chooser) -> dict[str, Any]:
+        """What was done so far; `chooser` is the classifier's name and accuracy.
 
         The two class accuracies are by the classifier that chose, so the second one says more of how the choice
         went than of the pictures.
@@ -139,9 +139,9 @@ class Rejection:
             "acceptance_rate": float(self._seen[1] / self._seen[0]) if self._seen[0] else None,
             "drawn": int(self._seen[0]),
             "kept": int(self._seen[1]),
-            "classifier": judge.name,
-            "classifier_accuracy": judge.accuracy,
-            "classifier_accuracy_of": judge.accuracy_of,
+            "classifier": chooser.name,
+            "classifier_accuracy": chooser.accuracy,
+            "classifier_accuracy_of": chooser.accuracy_of,
             "class_accuracy_drawn": shares[0],
             "class_accuracy_kept": shares[1],
         }
@@ -178,13 +178,13 @@ def model_draws(bundle: Bundle, seed: int, **settings: Any) -> Draw:
     return lambda labels, indices: to_uint8(bundle.generate(labels, class_keys(seed, labels, indices), **settings))
 
 
-def trained_judge(
+def trained_chooser(
     directory: str | os.PathLike[str],
     bundle: Bundle,
     real: int = 6000,
     seed: int = 0,
     say: Callable[[str], None] = print,
-) -> Judge:
+) -> Chooser:
     """A small classifier trained on the real pictures of a transformer's training directory.
 
     Args:
@@ -199,7 +199,7 @@ def trained_judge(
     """
     training, held_out = real_pictures(directory, bundle, real, _HELD_OUT)
     classifier = train_classifier(*training, bundle.transformer.config.num_classes, seed=seed, progress=say)
-    return Judge(
+    return Chooser(
         f"small classifier trained on {len(training[0])} real pictures",
         lambda images: classifier(images)[0],
         classifier.accuracy(*held_out),
@@ -207,9 +207,9 @@ def trained_judge(
     )
 
 
-def imagenet_judge(
+def imagenet_chooser(
     file: str | os.PathLike[str], num_classes: int, held_out: str | os.PathLike[str] | None = None
-) -> Judge:
+) -> Chooser:
     """EfficientNet-Lite0, for models of ImageNet's 1000 classes in their usual order.
 
     Args:
@@ -235,4 +235,4 @@ def imagenet_judge(
         images, labels = pictures_of(Spread(source, _HELD_OUT), 256, 1.0)
         accuracy = float(np.mean(np.argmax(classifier(images)[0], axis=1) == labels))
         accuracy_of = f"{len(images)} pictures of {held_out}"
-    return Judge(classifier.name, lambda images: classifier(images)[0], accuracy, accuracy_of)
+    return Chooser(classifier.name, lambda images: classifier(images)[0], accuracy, accuracy_of)
