@@ -160,6 +160,6 @@ def transformer(preset: str) -> ConfigDict:
     c.progressive.first_scales = 5  # scales until the warm-up is over
     c.progressive.ramp = 1 / 300  # share of all steps over which a new scale's loss weight rises to the full one
     c.attention = "xla"  # or a kernel that keeps no matrix of scores: "splash" on TPUs, "cudnn" on NVIDIA GPUs
-    c.attention_blocks = (256, 768)  # queries and keys a block of "splash", at most; multiples of 128
+    c.attention_blocks = (384, 768)  # queries and keys a block of "splash", at most; multiples of 128
     c.sample_guidance = 1.5  # of the sample grid; 0 is none
     return c

@@ -113,6 +113,8 @@ def plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 # What may change between runs in one directory: where and how often, never what is learned.
 _FREE = (
+    "attention",
+    "attention_blocks",
     "report_every",
     "evaluate_every",
     "checkpoint_every",
