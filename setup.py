@@ -29,7 +29,7 @@ setup(
     python_requires=">=3.11",
     packages=[*find_packages(include=["var_jax", "var_jax.*"]), "var_jax.configs"],
     package_dir={"var_jax.configs": "configs"},
-    package_data={"var_jax": ["bundled_model/*"]},
+    package_data={"var_jax": ["bundled_model/*"], "var_jax.app": ["page/*"]},
     install_requires=[
         "etils[epath]>=1.12.2",
         "flax>=0.12.7",
@@ -47,6 +47,7 @@ setup(
     extras_require={
         # jax's own extras choose the device runtime that belongs to its version: never install one beside it.
         "tpu": ["jax[tpu]>=0.10.0"],
+        "app": ["aiohttp>=3.11.0"],  # the page of `var-jax app`
         "cuda12": ["jax[cuda12]>=0.10.0"],
         "cuda13": ["jax[cuda13]>=0.10.0"],
         "examples": ["scikit-image>=0.25", "scikit-learn>=1.6"],  # pictures that `var-jax data example` writes

@@ -44,6 +44,10 @@ def test_wheel_holds_every_module_and_no_test(wheel):
     assert [name for name in modules if not {f"{name}.py", f"{name}/__init__.py"} & files] == []
     assert {name.split("/")[0] for name in files} == {"var_jax", f"var_jax-{__version__}.dist-info"}
     assert any(name.endswith("dist-info/licenses/LICENSE") for name in files)
+    assert {"config.json", "model.safetensors", "README.md"} == {
+        name.rpartition("/")[2] for name in files if name.startswith("var_jax/bundled_model/")
+    }
+    assert {f"var_jax/app/page/{name}" for name in ("index.html", "page.css", "page.js", "edit.js")} <= files
 
 
 def test_metadata(installed):
@@ -51,7 +55,7 @@ def test_metadata(installed):
     assert metadata["Version"] == __version__
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "Apache-2.0"
-    extras = {"cuda12", "cuda13", "examples", "figures", "gcs", "hub", "tensorboard", "test", "tpu"}
+    extras = {"app", "cuda12", "cuda13", "examples", "figures", "gcs", "hub", "tensorboard", "test", "tpu"}
     assert set(metadata.get_all("Provides-Extra")) == extras
 
 

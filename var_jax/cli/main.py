@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("train", "train a tokenizer or a transformer"),
     "sample": ("sample", "draw pictures of given classes: a grid, a strip by scale, or a folder of many"),
     "edit": ("edit", "in-paint, out-paint, change the class of a region, vary or enlarge a picture"),
+    "app": ("app", "a page to draw and edit pictures with, in a browser on this machine"),
     "reconstruct": ("reconstruct", "draw a picture's reconstruction scale by scale"),
     "reject": ("reject", "draw many pictures of each class and keep those that a classifier is surest of"),
     "measure": ("measure", "judge a trained model by a classifier of its own data's pictures"),
@@ -27,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("evaluate", "FID, sFID, Inception score, precision and recall of pictures or of a model's samples"),
     "data": ("data", "prepare a data set, or say what one holds"),
     "tokenize": ("tokenize", "encode a data set once, into a store of tokens to train from"),
+    "rehearse": ("rehearse", "compile what a TPU pod would run, without it: does it fit, how fast can it be"),
     "parity": ("parity", "run the PyTorch reference beside this package and print the differences"),
 }
 

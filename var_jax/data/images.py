@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from var_jax.errors import InputError
 
+_COMMON = ("PNG", "JPEG", "WEBP", "GIF", "BMP")  # what Pillow decodes itself, without another program
 _MOST_STRETCHED = 16  # a longer strip is cut before it is scaled, or a thin one would not fit the memory
 
 
@@ -25,17 +29,44 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
     if not os.path.isfile(path):
         kind = "a folder" if os.path.isdir(path) else "not a regular file"
         raise InputError(f"{path}: is {kind}, expected a picture file")
+    with _named(path), Image.open(path) as image:
+        image.load()
+        return to_rgb(ImageOps.exif_transpose(image))
+
+
+def decode_image(content: bytes, name: str, most_pixels: int) -> Image.Image:
+    """As `read_image`, of bytes that somebody sent: of the common formats only, and of so many pixels at most.
+
+    Args:
+      content: a PNG, JPEG, WebP, GIF or BMP file.
+      name: what an error calls it.
+      most_pixels: checked before a pixel is decoded.
+
+    Raises:
+      InputError: if it is none of those, or larger.
+    """
+    with _named(name), Image.open(io.BytesIO(content), formats=_COMMON) as image:
+        width, height = image.size
+        if width * height > most_pixels:
+            raise InputError(f"{name}: has {width} x {height} pixels, at most {most_pixels} are taken; scale it down")
+        image.load()
+        return to_rgb(ImageOps.exif_transpose(image))
+
+
+@contextlib.contextmanager
+def _named(name: str | os.PathLike[str]) -> Iterator[None]:
+    """Turns whatever a decoder raises into an InputError that names the picture."""
     try:
-        with Image.open(path) as image:
-            image.load()
-            return to_rgb(ImageOps.exif_transpose(image))
+        yield
+    except InputError:
+        raise
     except UnidentifiedImageError:
-        raise InputError(f"{path}: cannot be read as a picture (no format that Pillow knows)") from None
+        raise InputError(f"{name}: cannot be read as a picture (no format that Pillow knows)") from None
     except Image.DecompressionBombError:
-        raise InputError(f"{path}: the picture claims too many pixels to be opened safely; scale it down") from None
+        raise InputError(f"{name}: the picture claims too many pixels to be opened safely; scale it down") from None
     except Exception as error:  # decoders raise nearly anything on damage
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path}: cannot be read as a picture ({reason})") from None
+        raise InputError(f"{name}: cannot be read as a picture ({reason})") from None
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
