@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# On a machine that trains: what the scripts in tpu/ and gpu/ and a pod's container do there.
+#
+#   host.sh install [EXTRAS]   a virtual environment with a Python that is new enough and this package; tpu,gcs unless given
+#   host.sh run COMMAND...     var-jax COMMAND..., with the other hosts where there are others
+#   host.sh start COMMAND...   the same, detached from the terminal, unless it runs already
+#   host.sh follow [LINES]     the log after its first LINES lines; a last line says: running, ended CODE, or gone
+#
+#   VENV       the virtual environment; ~/venv
+#   PLATFORM   what devices there must be (tpu, gpu, cpu), or the command stops; any unless given
+#   CACHE      a folder, here or in a bucket, for compiled programs; ~/.cache/var_jax/xla
+set -euo pipefail
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+venv="${VENV:-$HOME/venv}"
+# jax 0.10 and later ask for port 8482 on TPUs, which the cloud's own firewall rule does not open; 8476 it does.
+export JAX_COORDINATOR_PORT="${JAX_COORDINATOR_PORT:-8476}"
+export PYTHONUNBUFFERED=1 # or a process that is ended from outside takes its last words with it
+
+install() {
+  local extras="${1:-tpu,gcs}"
+  if [[ "$(cat "$venv/installed" 2>/dev/null)" == "$extras $(cd "$root" && cat setup.py launch/requirements.txt | cksum)" ]]; then
+    echo "== $venv is as it should be"
+  else
+    # The images bring Python 3.10, which jax has left behind: uv fetches one that is new enough.
+    python3 -m pip install --quiet --user uv
+    python3 -m uv venv --quiet --python 3.12 --clear "$venv"
+    (cd "$root" && python3 -m uv pip install --quiet --python "$venv/bin/python" \
+      --requirement launch/requirements.txt ".[$extras]")
+    echo "$extras $(cd "$root" && cat setup.py launch/requirements.txt | cksum)" >"$venv/installed"
+  fi
+  "$venv/bin/var-jax" --version
+}
+
+run() {
+  local command="$1"
+  shift
+  exec "$venv/bin/var-jax" "$command" --processes auto ${PLATFORM:+--platform "$PLATFORM"} \
+    --compile-cache "${CACHE:-$HOME/.cache/var_jax/xla}" "$@"
+}
+
+alive() { [[ -e ~/run.pid ]] && kill -0 "$(cat ~/run.pid)" 2>/dev/null; }
+
+start() {
+  if alive; then
+    echo "== runs already (process $(cat ~/run.pid))"
+    return
+  fi
+  rm -f ~/run.exit
+  # shellcheck disable=SC2016 # $0 and $@ are the inner shell's
+  nohup setsid bash -c 'bash "$0" run "$@"; echo $? >~/run.exit' "$root/launch/host.sh" "$@" >>~/run.log 2>&1 </dev/null &
+  echo $! >~/run.pid
+  echo "== started (process $!)"
+}
+
+follow() {
+  tail -n "+$((${1:-0} + 1))" ~/run.log 2>/dev/null || true
+  if [[ -e ~/run.exit ]]; then
+    echo "== ended $(cat ~/run.exit)"
+  elif alive; then
+    echo "== running"
+  else
+    echo "== gone"
+  fi
+}
+
+case "${1:-}" in
+  install | run | start | follow) "$@" ;;
+  *)
+    sed -n '2,/^set /{/^#/p}' "${BASH_SOURCE[0]}" >&2
+    exit 2
+    ;;
+esac
