@@ -1,4 +1,4 @@
-"""The training step of a config as it would run on a mesh, without data, weights or those devices being there.
+"""A config's training step, and what tokenizes and samples, as a mesh would run them: without data, weights or devices.
 
 Everything is shapes: the state by `jax.eval_shape`, the batch by the config, weights from files (LPIPS') by their
 network. What is lowered is the function that the training loop jits, with the same shardings and donation.
@@ -14,9 +14,12 @@ import ml_collections
 
 from var_jax.errors import InputError
 from var_jax.features.vgg import STAGES, VGG16
+from var_jax.generation.sampler import controls, generate
 from var_jax.interop.tokenizer import abstract_params
+from var_jax.interop.transformer import abstract_params as abstract_transformer
 from var_jax.models.presets import IMAGENET_CLASSES
-from var_jax.models.tokenizer import TokenizerConfig
+from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
+from var_jax.models.transformer import Transformer, TransformerConfig
 from var_jax.parallel.mesh import batch_sharding, check_batch
 from var_jax.parallel.rules import Constrain, shardings
 from var_jax.pyramid import PUBLISHED_SIDES, Pyramid
@@ -24,8 +27,9 @@ from var_jax.training import build
 from var_jax.training.adversary import make_adversary
 from var_jax.training.optimizer import make_config_optimizer
 from var_jax.training.state import make_step, new_state
-from var_jax.training.tokenizer import TokenizerTask
+from var_jax.training.tokenizer import TokenizerTask, to_signed
 from var_jax.training.transformer import TransformerTask
+from var_jax.training_directory import read_any_model
 
 # For a config that trains by epochs; a program does not depend on it but through constants of schedules.
 _STEPS = 100_000
@@ -36,7 +40,8 @@ def training_step(
 ) -> jax.stages.Lowered:
     """The whole step of `config` on `mesh`, lowered; a discriminator takes part where the config has one.
 
-    Stage 2 encodes pictures with the published tokenizer's shape, or takes stored tokens where `data.store` is set.
+    Stage 2 encodes pictures with the config's tokenizer (none: the published one's shape), or takes stored tokens where
+    `data.store` is set.
 
     Raises:
       InputError: for a batch or an array that does not divide over the mesh, or a network that only a file can give.
@@ -61,23 +66,37 @@ def training_step(
     places = shardings(mesh, config.sharding, shapes)
     step = make_step(task.loss, optimizer, 0, config.accumulate, config.ema_decay, settle=task.settle)
     jitted = jax.jit(step, donate_argnums=0, static_argnums=3, out_shardings=(places, None))
-    everywhere = jax.sharding.NamedSharding(mesh, jax.P())
     with jax.set_mesh(mesh):
         return jitted.lower(
             _placed(shapes, places),
-            _placed(task.fixed, jax.tree.map(lambda _: everywhere, task.fixed)),
+            _placed(task.fixed, _everywhere(mesh)),
             _placed(_batch(config, task), batch_sharding(mesh)),
             opponent,
         )
 
 
 def _transformer_task(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh, num_classes: int) -> TransformerTask:
-    shared = config.model.preset.endswith("-s")
-    tokenizer = TokenizerConfig(Pyramid(PUBLISHED_SIDES[512 if shared else 256]))
+    tokenizer = tokenizer_config(config)
     module = build.transformer(config, tokenizer, num_classes, Constrain(mesh))
     task = TransformerTask(module, tokenizer, {}, [str(number) for number in range(num_classes)])
     task.fixed = abstract_params(tokenizer)
     return task
+
+
+def model_config(config: ml_collections.ConfigDict) -> TransformerConfig | TokenizerConfig:
+    """What a config trains, on ImageNet's classes."""
+    if config.stage == "tokenizer":
+        return tokenizer_config(config)
+    return build.transformer_config(config, tokenizer_config(config), IMAGENET_CLASSES)
+
+
+def tokenizer_config(config: ml_collections.ConfigDict) -> TokenizerConfig:
+    """The tokenizer that a config trains, or, of stage 2, that it names; where it names none, the published one."""
+    if config.stage == "tokenizer":
+        return TokenizerConfig(**config.model)
+    if config.tokenizer:
+        return read_any_model(config.tokenizer).tokenizer_config
+    return TokenizerConfig(Pyramid(PUBLISHED_SIDES[512 if config.model.preset.endswith("-s") else 256]))
 
 
 def _lpips_shapes() -> dict[str, Any]:
@@ -100,3 +119,45 @@ def _placed(tree: Any, places: Any) -> Any:
     if isinstance(places, jax.sharding.Sharding):
         places = jax.tree.map(lambda _: places, tree)
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, places)
+
+
+def tokenizing(config: TokenizerConfig, mesh: jax.sharding.Mesh, batch: int) -> jax.stages.Lowered:
+    """What `var-jax tokenize` runs on a batch of pictures, split over `mesh`.
+
+    Raises:
+      InputError: for a batch that does not divide over the mesh.
+    """
+    check_batch(mesh, batch)
+    tokenizer, side = Tokenizer(config), config.image_size
+    encode = jax.jit(lambda params, images: tokenizer.apply({"params": params}, to_signed(images), method="encode"))
+    images = jax.ShapeDtypeStruct((batch, side, side, 3), jnp.uint8)
+    with jax.set_mesh(mesh):
+        return encode.lower(_placed(abstract_params(config), _everywhere(mesh)), _placed(images, batch_sharding(mesh)))
+
+
+def sampling(
+    transformer: TransformerConfig, tokenizer: TokenizerConfig, mesh: jax.sharding.Mesh, batch: int
+) -> jax.stages.Lowered:
+    """`generate`, one program from labels to pictures, in bfloat16 with guidance; `batch` pictures over `mesh`.
+
+    Raises:
+      InputError: for a batch that does not divide over the mesh.
+    """
+    check_batch(mesh, batch)
+    modules = Tokenizer(tokenizer, jnp.bfloat16), Transformer(transformer, jnp.bfloat16)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch))
+    settings = jax.eval_shape(lambda: controls(transformer.pyramid, 1.5, 900, 0.96))
+    whole, rows = _everywhere(mesh), batch_sharding(mesh)
+    arguments = (
+        _placed(abstract_params(tokenizer), whole),
+        _placed(abstract_transformer(transformer), whole),
+        _placed(jax.ShapeDtypeStruct((batch,), jnp.int32), rows),
+        _placed(keys, rows),
+        _placed(settings, whole),
+    )
+    with jax.set_mesh(mesh):
+        return generate.lower(*modules, *arguments, guided=True, smooth=False)
+
+
+def _everywhere(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
+    return jax.sharding.NamedSharding(mesh, jax.P())

@@ -151,7 +151,7 @@ def transformer(
     config: ml_collections.ConfigDict, tokenizer: TokenizerConfig, num_classes: int, constrain: Constrain
 ) -> Transformer:
     """The stage-2 module that the config names, for a tokenizer's tokens."""
-    shape = _transformer_config(config, tokenizer, num_classes)
+    shape = transformer_config(config, tokenizer, num_classes)
     kind = attention(config, constrain.mesh)
     return Transformer(shape, DTYPES[config.dtype], kind, constrain, _remat(config))
 
@@ -181,7 +181,7 @@ def attention(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Att
     return PerDevice(mesh, cudnn_attention) if config.attention == "cudnn" else xla_attention
 
 
-def _transformer_config(
+def transformer_config(
     config: ml_collections.ConfigDict, tokenizer: TokenizerConfig, num_classes: int
 ) -> TransformerConfig:
     """The preset, with the fields that the config sets itself."""

@@ -1,0 +1,105 @@
+"""What a search would try, in which order; and what is refused before anything is compiled."""
+
+from __future__ import annotations
+
+import pytest
+
+from var_jax.cli.main import main
+from var_jax.errors import InputError
+from var_jax.rehearsal.compile import too_large
+from var_jax.rehearsal.report import largest_batch
+from var_jax.rehearsal.search import candidates, changed
+from var_jax.rehearsal.topologies import Topology
+from var_jax.training.config import load_config
+
+
+def ordered(name, topology, *overrides):
+    return candidates(load_config(name, overrides), Topology.parse(topology))
+
+
+def test_what_divides_nowhere_is_no_candidate():
+    found = ordered("var_d30", "v5p:4x4x4")
+    assert found
+    for one in found:
+        mesh = {axis: one.changes[f"mesh.{axis}"] for axis in ("data", "fsdp", "tensor")}
+        assert mesh["data"] * mesh["fsdp"] * mesh["tensor"] == 64
+        assert 1920 % mesh["fsdp"] == 0
+        assert 30 % mesh["tensor"] == 0
+    assert not [one for one in ordered("var_d30", "v5e:16x16") if one.changes["mesh.fsdp"] == 256]
+
+
+def test_two_billion_parameters_on_a_small_chip_are_split_first():
+    first = ordered("var_d30", "v5e:8x8", "batch_size=128")[0]
+    assert first.changes["mesh.fsdp"] > 1
+    assert first.bytes < 16 * 2**30
+
+
+def test_recomputing_everything_is_known_to_cost_a_third_more():
+    found = ordered("var_d16", "v5p:2x2x2", "batch_size=64")
+    least = {one.changes["remat"]: one.least_seconds for one in found}
+    assert least["nothing_saveable"] == pytest.approx(4 / 3 * least[None])
+
+
+def test_a_searchs_changes_leave_the_config_as_it_was():
+    config = load_config("var_d16")
+    new = changed(config, {"mesh.fsdp": 16, "remat": None})
+    assert (new.mesh.fsdp, new.remat, config.mesh.fsdp, config.remat) == (16, None, 1, "nothing_saveable")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--topology", "v5p:5x5"], "v5p has 1x1x1, 2x2x1"),
+        (["--topology", "v9:2x2"], "known chips are v4, v5e, v5p, v6e"),
+        (["--topology", "v5e:2x2", "--batch", "0"], "expected 1 or more"),
+    ],
+)
+def test_what_is_refused_at_once(arguments, said, capsys):
+    assert main(["rehearse", "--config", "var_d16", *arguments]) == 2
+    assert said in capsys.readouterr().err
+
+
+class Line:
+    """A program whose memory is a line in its batch."""
+
+    def __init__(self, rows, slope, capacity=1000):
+        self.memory = self
+        self.rows, self.peak, self.capacity = rows, 100 + slope * rows, capacity
+        self.fits = self.peak <= capacity
+
+
+@pytest.mark.parametrize(("slope", "largest"), [(90, 10), (1, 900), (450, 2)])
+def test_the_largest_batch_is_found_in_few_steps(slope, largest):
+    said = []
+    found = largest_batch(lambda batch: Line(batch, slope), 1, said.append)
+    assert largest * 0.95 <= found.rows <= largest
+    assert len(said) <= 6
+
+
+def test_a_picture_that_is_too_much_is_the_answer():
+    assert not largest_batch(lambda batch: Line(batch, 5000), 1, lambda line: None).fits
+
+
+MESSAGE = """RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. \
+Used 23.09G of 15.75G hbm. Exceeded hbm capacity by 7.34G.
+"""
+
+
+def test_the_compilers_complaint_about_memory_is_read():
+    found = too_large(MESSAGE)
+    assert (found.peak, found.capacity, found.fits) == (round(23.09 * 2**30), round(15.75 * 2**30), False)
+    assert too_large("INTERNAL: something else") is None
+
+
+def test_a_batch_belongs_to_what_has_one():
+    from var_jax.rehearsal.command import rehearse
+
+    topology = Topology.parse("v5e:2x2")
+    for name, what, options, said in (
+        ("var_d16", "train", {"batch": 4}, "--config.batch_size"),
+        ("var_d16", "tokenizer", {}, "needs a tokenizer's"),
+        ("shapes_tokenizer", "sample", {}, "needs a transformer's"),
+        ("var_d16", "sample", {"most": 3}, "is for training"),
+    ):
+        with pytest.raises(InputError, match=said):
+            rehearse(name, [], topology, what, **options)

@@ -1,0 +1,43 @@
+"""`var-jax rehearse`: compiles what a pod would run, without the pod: does it fit, and how fast can it be."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+from pathlib import Path
+
+from var_jax.errors import InputError
+from var_jax.formats.atomic import atomic_file
+from var_jax.rehearsal.command import WHAT, rehearse
+from var_jax.rehearsal.topologies import Topology, compiler
+
+TAKES_OVERRIDES = True
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", required=True, metavar="NAME|FILE", help="a config of the package, or a .py file")
+    parser.add_argument("--topology", required=True, metavar="CHIP:SHAPE", help="like v5e:4x4, v5p:4x4x4 or v6e:1x1")
+    parser.add_argument("--what", choices=WHAT, default="train", help="the step of training (default), or ...")
+    parser.add_argument("--batch", type=int, help="pictures of tokenize or sample (default: the largest that fits)")
+    parser.add_argument("--search", action="store_true", help="train: try meshes, recomputation, micro-batches ...")
+    parser.add_argument("--most", type=int, default=8, help="programs that --search compiles at most (default 8)")
+    parser.add_argument("--json", metavar="FILE", help="write the figures here")
+    parser.epilog = "Needs the TPU compiler, pip install 'var_jax[tpu]', but no TPU; see docs/tpu.md."
+
+
+def run(args: argparse.Namespace) -> None:
+    topology, say = Topology.parse(args.topology), functools.partial(print, flush=True)
+    if args.most < 1 or (args.batch is not None and args.batch < 1):
+        raise InputError("--batch and --most: expected 1 or more")
+    with compiler(say):
+        found = rehearse(
+            *(args.config, args.overrides, topology, args.what),
+            batch=args.batch,
+            most=args.most if args.search else 0,
+            say=say,
+        )
+    print(found.text())
+    if args.json:
+        with atomic_file(Path(args.json)) as temporary:
+            temporary.write_text(json.dumps(found.to_dict(), indent=1) + "\n")

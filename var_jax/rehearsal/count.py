@@ -1,0 +1,327 @@
+"""What a compiled program does on one device: operations, bytes moved through HBM, and collectives, counted.
+
+A loop's body counts as often as it runs. Operations are those of matrix products and convolutions (border positions
+as they are, not as if whole); a float32 product at full precision counts for the six bfloat16 passes it takes in
+`passes`. Bytes are what every instruction outside fusions reads and writes in HBM: a slice of a large array counts as
+the slice, an update in place as the update, and what lies in a core's own memory as nothing. The compiler cannot
+tell what a custom kernel does: its operations come from a function of the caller.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Iterator
+
+from var_jax.rehearsal.hlo import Array, Computation, Instruction, Module
+
+# (custom call, arrays of its operands) -> operations, or None for one that is not known.
+KernelFlops = Callable[[Instruction, list[Array]], float | None]
+
+_FREE = {
+    *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id"),
+    *("opt-barrier", "domain", "async-update", "add-dependency", "get-dimension-size"),
+}
+_COLLECTIVES = {
+    "all-gather": lambda parts: (parts - 1) / parts,
+    "all-reduce": lambda parts: 2 * (parts - 1) / parts,
+    "reduce-scatter": lambda parts: (parts - 1) / parts,
+    "all-to-all": lambda parts: (parts - 1) / parts,
+    "ragged-all-to-all": lambda parts: (parts - 1) / parts,
+    "collective-permute": lambda parts: 1.0,
+    "collective-broadcast": lambda parts: 1.0,
+}
+_PASSES = {"highest": 6, "high": 3}  # of bfloat16 products for one of float32
+
+
+@dataclasses.dataclass
+class Collective:
+    """All collectives of a kind: how many run, and bytes that leave each device for them."""
+
+    count: int = 0
+    bytes: float = 0.0
+
+
+@dataclasses.dataclass
+class Counts:
+    """What one device does in one run of a program.
+
+    Attributes:
+      flops: of products and convolutions, and of the kernels that are known.
+      passes: the same with a float32 product counted for the bfloat16 passes that it takes.
+      bytes: read from and written to HBM.
+      collectives: by kind.
+      bytes_by_source: `bytes` by where in the program they come from.
+      unknown_kernels: names of custom calls whose operations are not in `flops`.
+      unknown_loops: loops whose number of runs the compiler does not tell; their body counts once.
+    """
+
+    flops: float = 0.0
+    passes: float = 0.0
+    bytes: float = 0.0
+    collectives: dict[str, Collective] = dataclasses.field(default_factory=lambda: collections.defaultdict(Collective))
+    bytes_by_source: dict[str, float] = dataclasses.field(default_factory=lambda: collections.defaultdict(float))
+    unknown_kernels: set[str] = dataclasses.field(default_factory=set)
+    unknown_loops: int = 0
+
+    @property
+    def wire_bytes(self) -> float:
+        """Bytes that leave a device, over all collectives."""
+        return sum(kind.bytes for kind in self.collectives.values())
+
+    def largest(self, number: int = 8) -> list[tuple[str, float]]:
+        """The sources that move most, with their bytes."""
+        return sorted(self.bytes_by_source.items(), key=lambda item: -item[1])[:number]
+
+
+def count(module: Module, kernel_flops: KernelFlops | None = None) -> Counts:
+    """Counts a parsed program; see the top of this file."""
+    counter = _Counter(module, kernel_flops or (lambda call, operands: None))
+    counter.computation(module.entry, 1.0)
+    return counter.total
+
+
+class _Counter:
+    def __init__(self, module: Module, kernel_flops: KernelFlops) -> None:
+        self.module, self.kernel_flops, self.total = module, kernel_flops, Counts()
+
+    def computation(self, name: str, times: float) -> None:
+        """Everything that a computation outside fusions does, `times` over."""
+        computation = self.module.computations[name]
+        for instruction in computation.instructions.values():
+            self._instruction(computation, instruction, times)
+
+    def _instruction(self, where: Computation, it: Instruction, times: float) -> None:
+        if it.opcode == "while":
+            runs = _runs(self.module, it)
+            self.total.unknown_loops += runs is None
+            for body in it.called("body"):
+                self.computation(body, times * (runs or 1))
+        elif it.opcode == "conditional":
+            self._dearest(it.called("branch_computations", "true_computation", "false_computation"), times)
+        elif it.opcode in ("call", "async-start"):
+            for callee in it.called("to_apply", "calls"):
+                self.computation(callee, times)
+        elif it.opcode not in _FREE and not it.opcode.endswith("-done"):
+            self._move(it, _moved(self.module, where, it) * times)
+            self._work(where, it, times)
+
+    def _dearest(self, branches: list[str], times: float) -> None:
+        """Of a conditional's branches the one that moves most."""
+        costs = []
+        for branch in branches:
+            trial = _Counter(self.module, self.kernel_flops)
+            trial.computation(branch, 1.0)
+            costs.append((trial.total.bytes, branch))
+        self.computation(max(costs)[1], times)
+
+    def _move(self, it: Instruction, size: float) -> None:
+        self.total.bytes += size
+        self.total.bytes_by_source[_place(it.source)] += size
+
+    def _work(self, where: Computation, it: Instruction, times: float) -> None:
+        """Operations and collectives of an instruction, and of what is fused into it."""
+        kind = it.opcode.removesuffix("-start")
+        if it.opcode in ("dot", "convolution"):
+            operands = [where.instructions[name].out for name in it.operands]
+            flops = times * (_dot(it, operands) if it.opcode == "dot" else _convolution(it, operands))
+            self.total.flops += flops
+            self.total.passes += flops * _passes(it, operands)
+        elif it.opcode == "custom-call":
+            self._kernel(where, it, times)
+        elif kind in _COLLECTIVES:
+            self._collective(where, it, kind, times)
+        elif it.opcode == "fusion":
+            for callee in it.called("calls"):
+                inside = self.module.computations[callee]
+                scatters = _is_reduce_scatter(inside)
+                for fused in inside.instructions.values():
+                    if scatters and fused.opcode == "all-reduce":
+                        self._collective(inside, fused, "reduce-scatter", times)
+                    else:
+                        self._work(inside, fused, times)
+
+    def _kernel(self, where: Computation, it: Instruction, times: float) -> None:
+        target = re.search(r'custom_call_target="([^"]*)"', it.attributes)
+        operands = [array for name in it.operands for array in where.instructions[name].arrays]
+        flops = self.kernel_flops(it, operands)
+        if flops is not None:
+            self.total.flops += times * flops
+            self.total.passes += times * flops
+        elif target and target[1] == "tpu_custom_call":
+            self.total.unknown_kernels.add(it.source)
+
+    def _collective(self, where: Computation, it: Instruction, kind: str, times: float) -> None:
+        incoming = sum(array.bytes for name in it.operands for array in where.instructions[name].arrays)
+        parts = _group_size(it, self.module.partitions)
+        whole = incoming * parts if kind == "all-gather" else incoming
+        found = self.total.collectives[kind]
+        found.count += round(times)
+        found.bytes += times * whole * _COLLECTIVES[kind](parts)
+
+
+def _runs(module: Module, loop: Instruction) -> int | None:
+    """How often a loop's body runs: what the compiler says, or what its condition's limit and its step from 0 tell."""
+    if known := re.search(r'known_trip_count"?:\{"?n"?:"?(\d+)', loop.attributes):
+        return int(known[1])
+    condition = module.computations[loop.called("condition")[0]]
+    limits = [i for i in condition.instructions.values() if i.opcode == "constant" and i.out.dtype in ("s32", "u32")]
+    counters = [i for i in condition.instructions.values() if i.opcode == "get-tuple-element"]
+    if len(limits) != 1 or len(counters) != 1:
+        return None
+    place = _tuple_index(counters[0])
+    body = module.computations[loop.called("body")[0]]
+    step = _growth(body, body.root.operands[place], place) if body.root.opcode == "tuple" else None
+    return math.ceil(int(limits[0].literal) / step) if step else None
+
+
+def _tuple_index(it: Instruction) -> int:
+    return int(re.search(r"index=(\d+)", it.attributes)[1])
+
+
+def _growth(body: Computation, name: str, place: int) -> int | None:
+    """By how much a value of a loop's body exceeds the element `place` that it came in as; None if that is not seen."""
+    it = body.instructions[name]
+    if it.opcode == "get-tuple-element":
+        return 0 if _tuple_index(it) == place else None
+    if it.opcode in ("copy", "bitcast"):
+        return _growth(body, it.operands[0], place)
+    if it.opcode != "add":
+        return None
+    constants = [body.instructions[other] for other in it.operands if body.instructions[other].opcode == "constant"]
+    rest = [other for other in it.operands if body.instructions[other].opcode != "constant"]
+    before = _growth(body, rest[0], place) if len(constants) == len(rest) == 1 else None
+    return None if before is None else before + int(constants[0].literal)
+
+
+def _dot(it: Instruction, operands: list[Array]) -> float:
+    sides = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", it.attributes)
+    contracted = math.prod(operands[0].shape[int(d)] for d in sides[1].split(",") if d) if sides else 1
+    return 2.0 * it.out.size * contracted
+
+
+def _convolution(it: Instruction, operands: list[Array]) -> float:
+    """Two operations for every pair of an input that exists and a weight: padding and dilation are no work."""
+    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", it.attributes)
+    image, kernel, out = labels[1], labels[2], labels[3]
+    spatial = sorted(letter for letter in image if letter.isdigit())  # as `window` lists them
+    window = re.search(r"window=\{([^}]*)\}", it.attributes)
+    fields = dict(part.split("=") for part in window[1].split()) if window else {}
+    pairs = 1
+    for axis, letter in enumerate(spatial):
+        of = lambda name, default, axis=axis: fields[name].split("x")[axis] if name in fields else default
+        pairs *= _valid_pairs(
+            operands[0].shape[image.index(letter)],
+            operands[1].shape[kernel.index(letter)],
+            it.out.shape[out.index(letter)],
+            int(of("stride", "1")),
+            int(of("pad", "0_0").split("_")[0]),
+            int(of("lhs_dilate", "1")),
+            int(of("rhs_dilate", "1")),
+        )
+    groups = re.search(r"batch_group_count=(\d+)", it.attributes)
+    rows = operands[0].shape[image.index("b")] / (int(groups[1]) if groups else 1)
+    return 2.0 * rows * it.out.shape[out.index("f")] * operands[1].shape[kernel.index("i")] * pairs
+
+
+def _valid_pairs(size: int, kernel: int, out: int, stride: int, pad: int, dilate: int, kernel_dilate: int) -> int:
+    """Pairs (output position, kernel position) along one axis that meet an input, not padding nor a dilation's gap."""
+    reach, found = (size - 1) * dilate, 0
+    for position in range(kernel):
+        at = position * kernel_dilate - pad
+        first, last = max(0, -(at // stride)), min(out - 1, (reach - at) // stride)
+        if dilate == 1:
+            found += max(0, last - first + 1)
+        else:
+            found += sum((o * stride + at) % dilate == 0 for o in range(first, last + 1))
+    return found
+
+
+def _passes(it: Instruction, operands: list[Array]) -> int:
+    if all(array.dtype != "f32" for array in operands[:2]):
+        return 1
+    found = re.search(r"operand_precision=\{([\w,]+)\}", it.attributes)
+    return max((_PASSES.get(name, 1) for name in found[1].split(",")), default=1) if found else 1
+
+
+def _group_size(it: Instruction, partitions: int) -> int:
+    if groups := re.search(r"replica_groups=\{\{([\d,]+)\}", it.attributes):
+        return len(groups[1].split(","))
+    if groups := re.search(r"replica_groups=\[\d+,(\d+)\]", it.attributes):
+        return int(groups[1])
+    return partitions
+
+
+def _is_reduce_scatter(computation: Computation) -> bool:
+    """Whether this is how a TPU writes a reduce-scatter: an all-reduce of which a slice is kept."""
+    opcodes = {i.opcode for i in computation.instructions.values()}
+    return "all-reduce" in opcodes and computation.root.opcode == "dynamic-slice"
+
+
+def _place(source: str) -> str:
+    """A source shortened to what a reader can tell apart."""
+    names = [re.sub(r"^\w+\((.*)\)$", r"\1", name) for name in source.split("/")]
+    return "/".join([("backward/" if "transpose(" in source else "") + names[0], *names[-2:]])
+
+
+def _moved(module: Module, where: Computation, it: Instruction) -> float:
+    """Bytes that an instruction moves through HBM."""
+    if it.opcode == "fusion":
+        return _fusion_bytes(module.computations[it.called("calls")[0]], where, it)
+    operands = [array for name in it.operands for array in where.instructions[name].arrays]
+    if it.opcode == "copy-start":
+        return operands[0].traffic + it.out.traffic
+    if it.opcode in ("dynamic-slice", "gather", "slice"):
+        return _through(operands[0], it.out)
+    if it.opcode in ("dynamic-update-slice", "scatter"):
+        update = operands[1 if it.opcode == "dynamic-update-slice" else -1]
+        return update.traffic + _through(operands[0], update) / 2
+    read = sum(array.traffic for array in operands)
+    if it.opcode.endswith("-start"):  # its result holds its operands, and what will be there
+        written = sum(array.traffic for array in it.arrays) - read
+        return read + max(written, 0)
+    return read + sum(array.traffic for array in it.arrays)
+
+
+def _through(large: Array, part: Array) -> float:
+    """Reading a part of `large` and writing it."""
+    return (0 if large.space else part.bytes) + part.traffic
+
+
+def _fusion_bytes(inside: Computation, where: Computation, it: Instruction) -> float:
+    outer = [where.instructions[name] for name in it.operands]
+    total = float(sum(_written(inside, root, array) for root, array in zip(_roots(inside), it.arrays, strict=False)))
+    for number, parameter in inside.parameters.items():
+        if not outer[number].arrays or (len(outer[number].arrays) == 1 and outer[number].out.space):
+            continue
+        total += min(_read(inside, parameter), sum(array.traffic for array in parameter.arrays))
+    return total
+
+
+def _roots(inside: Computation) -> Iterator[Instruction]:
+    root = inside.root
+    names = root.operands if root.opcode == "tuple" else (root.name,)
+    return (inside.instructions[name] for name in names)
+
+
+def _written(inside: Computation, root: Instruction, array: Array) -> int:
+    while root.opcode in ("bitcast", "copy") and root.operands:
+        root = inside.instructions[root.operands[0]]
+    if root.opcode == "dynamic-update-slice":
+        return 0 if array.space else inside.instructions[root.operands[1]].out.bytes
+    return array.traffic
+
+
+def _read(inside: Computation, value: Instruction) -> float:
+    """Bytes read of a fused parameter: only slices of it, if slices are all that is used."""
+    total = 0.0
+    for user in inside.users[value.name]:
+        if user.opcode == "bitcast":
+            total += _read(inside, user)
+        elif user.opcode in ("dynamic-slice", "gather", "slice") and user.operands[0] == value.name:
+            total += user.out.bytes
+        elif user.opcode != "dynamic-update-slice" or user.operands[0] != value.name:
+            return float(sum(array.bytes for array in value.arrays))
+    return total

@@ -1,0 +1,161 @@
+"""Reads the text of a compiled XLA program into instructions with shapes, operands and attributes."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import re
+
+_BITS = {"pred": 8, "token": 0, "s4": 4, "u4": 4, "s2": 2, "u2": 2, "bf16": 16, "c64": 64, "c128": 128}
+_ARRAY = re.compile(r"([a-z][a-z0-9]*)\[([0-9,<= ]*)\](\{[^{}]*\})?")
+_HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{$")
+_LINE = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*)$")
+
+
+@dataclasses.dataclass(frozen=True)
+class Array:
+    """A shape as it lies in memory.
+
+    Attributes:
+      dtype: XLA's name, "bf16".
+      shape: its sides.
+      space: memory space; 0 is HBM, 1 a TPU core's own memory.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    space: int = 0
+
+    @property
+    def size(self) -> int:
+        """Elements."""
+        return math.prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes without the padding that tiles add."""
+        bits = _BITS.get(self.dtype) or int(re.sub(r"^\D+(\d+).*$", r"\1", self.dtype) if self.dtype != "token" else 0)
+        return (self.size * bits + 7) // 8
+
+    @property
+    def traffic(self) -> int:
+        """Bytes, if it lies in HBM."""
+        return 0 if self.space else self.bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+    """One line of a computation."""
+
+    name: str
+    opcode: str
+    arrays: tuple[Array, ...]
+    operands: tuple[str, ...]
+    attributes: str
+    literal: str
+    is_root: bool
+
+    @property
+    def out(self) -> Array:
+        """The result of an instruction that has one."""
+        return self.arrays[0]
+
+    def called(self, *kinds: str) -> list[str]:
+        """Computations it names under one of these attributes."""
+        found = []
+        for kind in kinds:
+            if match := re.search(rf"\b{kind}=(\{{[^}}]*\}}|%?[\w.\-]+)", self.attributes):
+                found += [name.strip(" %") for name in match[1].strip("{}").split(",")]
+        return found
+
+    @functools.cached_property
+    def source(self) -> str:
+        """Where in the Python program it comes from, as JAX names it."""
+        match = re.search(r'op_name="([^"]*)"', self.attributes)
+        return match[1] if match else self.opcode
+
+
+@dataclasses.dataclass(frozen=True)
+class Computation:
+    """Instructions by name, in order."""
+
+    name: str
+    instructions: dict[str, Instruction]
+
+    @functools.cached_property
+    def root(self) -> Instruction:
+        """What it returns."""
+        return next(i for i in self.instructions.values() if i.is_root)
+
+    @functools.cached_property
+    def parameters(self) -> dict[int, Instruction]:
+        """By number."""
+        return {int(i.literal): i for i in self.instructions.values() if i.opcode == "parameter"}
+
+    @functools.cached_property
+    def users(self) -> dict[str, list[Instruction]]:
+        """Who reads an instruction's result."""
+        users: dict[str, list[Instruction]] = {name: [] for name in self.instructions}
+        for instruction in self.instructions.values():
+            for operand in set(instruction.operands):
+                users[operand].append(instruction)
+        return users
+
+
+@dataclasses.dataclass(frozen=True)
+class Module:
+    """A program: its computations, the name of the one that runs, and over how many devices it is split."""
+
+    computations: dict[str, Computation]
+    entry: str
+    partitions: int
+
+
+def parse(text: str) -> Module:
+    """The text of `compiled.as_text()`, as one program a device runs.
+
+    Raises:
+      ValueError: if the text is no HLO.
+    """
+    computations, entry, lines, name = {}, None, {}, None
+    for line in text.splitlines():
+        if name is None:
+            if (header := _HEADER.match(line)) and not line.startswith("HloModule"):
+                name, lines = header[2], {}
+                entry = name if header[1] else entry
+        elif line.startswith("}"):
+            computations[name], name = Computation(name, lines), None
+        elif match := _LINE.match(line):
+            lines[match[2]] = _instruction(match[2], match[3], bool(match[1]))
+    if entry is None:
+        raise ValueError("no ENTRY computation: this is not the text of a compiled program")
+    partitions = re.search(r"num_partitions=(\d+)", text.partition("\n")[0])
+    return Module(computations, entry, int(partitions[1]) if partitions else 1)
+
+
+def _instruction(name: str, text: str, is_root: bool) -> Instruction:
+    end = _closing(text, 0) + 1 if text.startswith("(") else text.index(" ")
+    shape, rest = text[:end], text[end:].lstrip()
+    opcode, _, _ = rest.partition("(")
+    close = _closing(rest, len(opcode))
+    inner = rest[len(opcode) + 1 : close]
+    operands = tuple(re.findall(r"%([\w.\-]+)", inner)) if opcode != "constant" else ()
+    arrays = tuple(_array(match) for match in _ARRAY.finditer(re.sub(r"/\*.*?\*/", "", shape)))
+    return Instruction(name, opcode.strip(), arrays, operands, rest[close + 1 :], inner, is_root)
+
+
+def _closing(text: str, start: int) -> int:
+    """Where the bracket opened at `start` closes."""
+    depth = 0
+    for index in range(start, len(text)):
+        depth += {"(": 1, ")": -1}.get(text[index], 0)
+        if depth == 0:
+            return index
+    raise ValueError(f"unbalanced brackets: {text[:80]}")
+
+
+def _array(match: re.Match[str]) -> Array:
+    sides = tuple(int(side.strip(" <=")) for side in match[2].split(",") if side.strip())
+    space = re.search(r"S\((\d+)\)", match[3] or "")
+    return Array(match[1], sides, int(space[1]) if space else 0)

@@ -1,0 +1,256 @@
+"""One rehearsal: a program lowered, compiled for a slice, counted and held against its chips, and told to people."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import ml_collections
+
+from var_jax.models.costs import encode_flops
+from var_jax.models.splash import Splash
+from var_jax.models.tokenizer import TokenizerConfig
+from var_jax.models.transformer import TransformerConfig
+from var_jax.parallel.mesh import make_mesh
+from var_jax.rehearsal.compile import Memory, compiled
+from var_jax.rehearsal.count import Counts, KernelFlops, count
+from var_jax.rehearsal.hlo import Array, Instruction, parse
+from var_jax.rehearsal.programs import model_config, sampling, tokenizer_config, tokenizing, training_step
+from var_jax.rehearsal.roofline import (
+    IMAGENET_PICTURES,
+    Roofline,
+    roofline,
+    useful_sampling_flops,
+    useful_training_flops,
+)
+from var_jax.rehearsal.topologies import Topology, devices
+
+
+@dataclasses.dataclass(frozen=True)
+class Rehearsal:
+    """What a rehearsal has found.
+
+    Attributes:
+      what: "train", "tokenize" or "sample".
+      name: of the config or preset.
+      topology: the slice.
+      mesh: parts along each axis.
+      settings: what a search may change beside the mesh.
+      batch: pictures a run of the program, over all chips.
+      memory: of a chip.
+      counts, roofline: of a program that fits; else None.
+      useful_flops: of a run, over all chips, without recomputation.
+      advice: overrides that would make a program smaller, if it does not fit.
+      steps: of the config's whole training, or None.
+    """
+
+    what: str
+    name: str
+    topology: Topology
+    mesh: dict[str, int]
+    settings: dict[str, Any]
+    batch: int
+    memory: Memory
+    counts: Counts | None
+    roofline: Roofline | None
+    useful_flops: float
+    advice: tuple[str, ...] = ()
+    steps: int | None = None
+
+    @property
+    def fits(self) -> bool:
+        """Whether it can run on these chips."""
+        return self.memory.fits and self.roofline is not None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON; what a program that does not fit has no answer to is None."""
+        memory, line, counts = dataclasses.asdict(self.memory), self.roofline, self.counts
+        return {
+            **{name: getattr(self, name) for name in ("what", "name", "fits", "mesh", "settings", "batch")},
+            **{"topology": self.topology.name, "chips": self.topology.chips, "chip_memory_bytes": memory["capacity"]},
+            "peak_bytes_per_chip": memory["peak"],
+            **{f"{name}_bytes_per_chip": memory[name] for name in ("arguments", "outputs", "temporaries")},
+            "largest": list(memory["largest"]),
+            "useful_flops": self.useful_flops,
+            "flops_per_chip": counts and counts.flops,
+            "matrix_passes_flops_per_chip": counts and counts.passes,
+            "moved_bytes_per_chip": counts and counts.bytes,
+            "moved_by_source": counts and dict(counts.largest(12)),
+            "collectives": counts and {kind: dataclasses.asdict(one) for kind, one in counts.collectives.items()},
+            "unknown_kernels": counts and sorted(counts.unknown_kernels),
+            "unknown_loops": counts and counts.unknown_loops,
+            "compute_seconds": line and line.compute_seconds,
+            "memory_seconds": line and line.memory_seconds,
+            "interconnect_seconds": line and line.interconnect_seconds,
+            "step_seconds_bound": line and line.seconds,
+            "mfu_bound": line and line.mfu,
+            "limit": line and line.limit,
+            "pictures_per_second_bound": line and self.batch / line.seconds,
+            "days_bound": line and self.steps and self.steps * line.seconds / 86400,
+            "advice": list(self.advice),
+        }
+
+    def text(self) -> str:
+        """For people."""
+        memory, gib = self.memory, 2**30
+        lines = [
+            f"{self.what} {self.name} on {self.topology.name}, batch {self.batch}: {overrides(self) or 'as it is'}"
+        ]
+        parts = ""
+        if memory.arguments is not None:
+            sizes = ("arguments", "temporaries", "outputs")
+            parts = " (" + ", ".join(f"{name} {getattr(memory, name) / gib:.2f}" for name in sizes) + ")"
+        verdict = "fits" if self.fits else "DOES NOT FIT"
+        lines.append(f"  memory a chip  {memory.peak / gib:.2f} of {memory.capacity / gib:.2f} GiB{parts}: {verdict}")
+        lines += [f"    {line}" for line in memory.largest]
+        if self.advice:
+            lines.append(f"  try            {'  or  '.join(self.advice)}")
+        if self.roofline is not None:
+            lines += self._bounds()
+        return "\n".join(lines)
+
+    def _bounds(self) -> list[str]:
+        counts, line, chips = self.counts, self.roofline, self.topology.chips
+        kinds = [f"{kind} {one.count} x, {one.bytes / 1e9:.2f} GB" for kind, one in sorted(counts.collectives.items())]
+        lines = [
+            f"  products       {counts.flops / 1e12:.2f} TFLOP a chip, {counts.passes / 1e12:.2f} as bfloat16 passes; "
+            f"useful {self.useful_flops / chips / 1e12:.2f}",
+            f"  moved          {counts.bytes / 1e9:.1f} GB a chip through HBM",
+            *(f"    {size / 1e9:8.2f} GB {place}" for place, size in counts.largest(6)),
+            f"  collectives    {'; '.join(kinds) or 'none'}",
+            f"  at best        compute {line.compute_seconds:.4f} s, memory {line.memory_seconds:.4f} s, "
+            f"interconnect {line.interconnect_seconds:.4f} s: {line.limit} is the limit",
+            f"  bound on MFU   {line.mfu:.1%}, {self.batch / line.seconds:.0f} pictures/s",
+        ]
+        if self.steps:
+            lines.append(f"  whole run      {self.steps} steps, {self.steps * line.seconds / 86400:.2f} days at best")
+        if counts.unknown_kernels or counts.unknown_loops:
+            unknown = ", ".join(sorted(counts.unknown_kernels)) or "no kernels"
+            lines.append(f"  not counted    {unknown}; loops of unknown length: {counts.unknown_loops}")
+        return lines
+
+
+def overrides(rehearsal: Rehearsal) -> str:
+    """The mesh and settings as the command line takes them."""
+    if rehearsal.what != "train":
+        return ""
+    values = {f"mesh.{axis}": size for axis, size in rehearsal.mesh.items()} | rehearsal.settings
+    return " ".join(f"--config.{name}={value}" for name, value in values.items())
+
+
+def rehearse_training(config: ml_collections.ConfigDict, name: str, topology: Topology) -> Rehearsal:
+    """The training step of a config; inside `topologies.compiler`.
+
+    Raises:
+      InputError: for a config or mesh that cannot be.
+    """
+    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor, devices(topology))
+    model = model_config(config)
+    useful = config.batch_size * useful_training_flops(model)
+    memory, counts, bound = _judged(training_step(config, mesh), topology, useful, _kernels(config, model))
+    settings = {name: config[name] for name in ("remat", "accumulate")}
+    if config.stage == "transformer":
+        settings["attention"] = config.attention
+    return Rehearsal(
+        *("train", name, topology, dict(mesh.shape), settings, config.batch_size, memory, counts, bound),
+        useful_flops=useful,
+        advice=() if memory.fits else _advice(config, dict(mesh.shape), topology),
+        steps=_steps(config),
+    )
+
+
+def rehearse_sampling(config: ml_collections.ConfigDict, name: str, topology: Topology, batch: int) -> Rehearsal:
+    """The sampler of a stage-2 config with the published tokenizer; rows over all chips, weights on every one."""
+    mesh, transformer, tokenizer = make_mesh(devices=devices(topology)), model_config(config), tokenizer_config(config)
+    useful = batch * useful_sampling_flops(transformer, tokenizer)
+    found = _judged(sampling(transformer, tokenizer, mesh, batch), topology, useful, None)
+    return Rehearsal("sample", name, topology, dict(mesh.shape), {}, batch, *found, useful_flops=useful)
+
+
+def rehearse_tokenizing(config: ml_collections.ConfigDict, name: str, topology: Topology, batch: int) -> Rehearsal:
+    """The encoder of a config's tokenizer, which of stage 2 is the published one."""
+    mesh, tokenizer = make_mesh(devices=devices(topology)), tokenizer_config(config)
+    useful = float(batch * encode_flops(tokenizer))
+    found = _judged(tokenizing(tokenizer, mesh, batch), topology, useful, None)
+    return Rehearsal("tokenize", name, topology, dict(mesh.shape), {}, batch, *found, useful_flops=useful)
+
+
+def largest_batch(rehearse: Callable[[int], Rehearsal], chips: int, say: Callable[[str], None]) -> Rehearsal:
+    """The rehearsal of the largest batch that fits, to within a twentieth; of one picture a chip if none does.
+
+    Memory is nearly a line in the batch, so two sizes tell where to look; what is tried next lies on that line between
+    the largest that fits and the smallest that does not.
+    """
+    tried: dict[int, Rehearsal] = {}
+
+    def attempt(rows: int) -> Rehearsal:
+        found = tried[rows] = rehearse(rows * chips)
+        verdict = "fits" if found.fits else "does not fit"
+        say(f"batch {rows * chips}: {found.memory.peak / 2**30:.2f} GiB a chip, {verdict}")
+        return found
+
+    if not attempt(1).fits:
+        return tried[1]
+    rows = 8
+    while True:
+        attempt(rows)
+        good = max(rows for rows, found in tried.items() if found.fits)
+        bad = min((rows for rows, found in tried.items() if not found.fits), default=math.inf)
+        if bad - good <= max(1, good // 20):
+            return tried[good]
+        (low, below), (high, above) = sorted(tried.items(), key=lambda item: abs(item[0] - good))[:2]
+        slope = (above.memory.peak - below.memory.peak) / (high - low)
+        ahead = good + (below.memory.capacity - tried[good].memory.peak) / max(slope, 1.0)
+        rows = max(good + 1, math.floor(min(ahead, bad - 1, 16 * good)))
+
+
+def _judged(
+    lowered: jax.stages.Lowered, topology: Topology, useful: float, kernels: KernelFlops | None
+) -> tuple[Memory, Counts | None, Roofline | None]:
+    memory, text = compiled(lowered, topology.chip)
+    if text is None:
+        return memory, None, None
+    counts = count(parse(text), kernels)
+    return memory, counts, roofline(counts, topology.chip, useful / topology.chips)
+
+
+def _kernels(config: ml_collections.ConfigDict, model: TransformerConfig | TokenizerConfig) -> KernelFlops | None:
+    """Operations of the attention kernel, of which the compiler knows nothing: those of the blocks it visits."""
+    if isinstance(model, TokenizerConfig) or config.attention != "splash":
+        return None
+    visited, blocks = Splash(*config.attention_blocks).visited(model.pyramid.block_causal_mask)
+
+    def flops(call: Instruction, operands: list[Array]) -> float | None:
+        if "splash" not in call.source:
+            return None
+        rows, length, width = max((a.shape for a in operands if len(a.shape) == 3), key=math.prod)
+        products = 5 if "dkv" in call.source else 2  # backward the scores are computed once more
+        return products * 2.0 * rows * length * length * width * visited / blocks
+
+    return flops
+
+
+def _advice(config: ml_collections.ConfigDict, mesh: dict[str, int], topology: Topology) -> tuple[str, ...]:
+    """What makes a training step smaller, and is not done yet; the cheapest first."""
+    found = []
+    if mesh["fsdp"] * mesh["tensor"] < topology.chips:
+        found.append(f"--config.mesh.data=1 --config.mesh.fsdp={topology.chips // mesh['tensor']}")
+    if config.stage == "transformer" and config.attention == "xla":
+        found.append("--config.attention=splash")
+    if config.remat != "nothing_saveable":
+        found.append("--config.remat=nothing_saveable")
+    if config.batch_size // config.accumulate > mesh["data"] * mesh["fsdp"]:
+        found.append(f"--config.accumulate={2 * config.accumulate}")
+    return tuple(found) or ("more chips, or a smaller batch",)
+
+
+def _steps(config: ml_collections.ConfigDict) -> int | None:
+    """Steps of the config's whole training, where its data are ImageNet's or it counts in steps."""
+    if config.steps:
+        return config.steps
+    if config.epochs and config.data.options.get("name") == "imagenet2012":
+        return config.epochs * math.ceil(IMAGENET_PICTURES / config.batch_size)
+    return None
