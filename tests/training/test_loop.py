@@ -59,7 +59,7 @@ def test_what_a_run_leaves(finished):
         assert "MiB a device in all" in (folder / "sharding.txt").read_text()
         assert "finished: 6 steps" in (folder / "log.txt").read_text()
         assert json.loads((folder / "training.json").read_text())["config"]["steps"] == 6
-    validation = lines[-1]
+    validation = next(line for line in lines if line["kind"] == "validation")
     assert len(validation["loss_by_scale"]) == len(validation["accuracy_by_scale"]) == 3
 
 

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from var_jax.bundle import Bundle
+from var_jax.cli.process_options import add_process_options, joined
 from var_jax.cli.sampling_options import add_model_option, add_sampling_options, load_to_sample, sampling_settings
 from var_jax.errors import InputError
 from var_jax.generation.bulk import NpzFile, PngFolder, draw_all, shuffled
@@ -26,7 +27,6 @@ from var_jax.generation.pictures import (
     to_uint8,
 )
 from var_jax.parallel.mesh import make_mesh
-from var_jax.parallel.processes import EXPECTED, join
 
 _MOST_DEFAULT_CLASSES = 16
 
@@ -41,8 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "a grid as .png; with --growth a strip as .png, or an animation as .gif or .webp; for many a folder, or .npz"
     )
     parser.add_argument("--out", required=True, metavar="FILE|DIR", help=where)
-    parser.add_argument("--processes", metavar="WHICH", help=f"share a folder or .npz with others: {EXPECTED}")
     add_sampling_options(parser, guidance=4.0)
+    add_process_options(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -52,14 +52,18 @@ def run(args: argparse.Namespace) -> None:
             raise InputError(f"--{name.replace('_', '-')} {getattr(args, name)}: expected 1 or more")
     suffix = Path(args.out).suffix.lower()
     many = suffix in ("", ".npz") or args.out.endswith("/")
-    if args.processes is not None:
-        if not many:
-            raise InputError(f"--processes: share a folder or an .npz of many pictures; leave it out for {args.out}")
-        join(args.processes)  # before anything asks for devices
     if many and args.growth:
         raise InputError(f"--growth: shows scales in one picture; give --out a name like {args.out}.png or .gif")
     if not many:
         check_picture_path(args.out)
+        if args.processes not in ("auto", "off"):
+            raise InputError(f"--processes: share a folder or an .npz of many pictures; leave it out for {args.out}")
+        args.processes = "off"
+    with joined(args):
+        _draw(args, settings, many)
+
+
+def _draw(args: argparse.Namespace, settings: dict, many: bool) -> None:
     bundle = load_to_sample(args.model)
     total = bundle.transformer.config.num_classes
     most = total if many else min(total, _MOST_DEFAULT_CLASSES)
@@ -68,7 +72,7 @@ def run(args: argparse.Namespace) -> None:
         return _draw_many(args, bundle, classes, settings)
     drawn = np.concatenate(list(_growth(args, bundle, classes, settings)), axis=1)
     names = ", ".join(label_text(label, total, bundle.class_names) for label in classes)
-    if suffix in ANIMATED and args.growth:
+    if Path(args.out).suffix.lower() in ANIMATED and args.growth:
         save_animation(args.out, [grid(frame, args.per_class) for frame in drawn])
     elif args.growth:
         sides = bundle.transformer.config.pyramid.sides

@@ -5,7 +5,11 @@ from __future__ import annotations
 import argparse
 import functools
 
+import jax
+
 from var_jax.cli.data_options import add_data_options, data_options
+from var_jax.cli.process_options import add_process_options, joined
+from var_jax.errors import InputError
 from var_jax.training.tokenize import Cuts, tokenize
 
 
@@ -21,11 +25,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=32, help="pictures encoded at once (default 32)")
     parser.add_argument("--workers", type=int, default=0, help="processes that decode pictures (default 0: this one)")
     parser.add_argument("--bad-share", type=float, default=0.05, help="of damaged pictures, at most (default 0.05)")
-    parser.add_argument("--process-index", type=int, default=0, help="of several hosts that share the work, this one")
-    parser.add_argument("--process-count", type=int, default=1, help="how many hosts share the work (default 1)")
+    alone = "of hosts that share the work without knowing of each other"
+    parser.add_argument("--process-index", type=int, default=0, help=f"{alone}, this one")
+    parser.add_argument("--process-count", type=int, default=1, help=f"{alone}, how many (default 1)")
+    add_process_options(parser)
 
 
 def run(args: argparse.Namespace) -> None:
+    if args.process_count != 1 or args.process_index:
+        if args.processes not in ("auto", "off"):
+            raise InputError("--process-count and --processes: give one of the two, the second for hosts that join")
+        args.processes = "off"
+    with joined(args):
+        if jax.process_count() > 1:
+            args.process_index, args.process_count = jax.process_index(), jax.process_count()
+        _tokenize(args)
+
+
+def _tokenize(args: argparse.Namespace) -> None:
     cuts = Cuts(args.crops, args.enlarge, args.flips, args.crop_seed)
     tokenize(
         *(args.model, args.kind, data_options(args), cuts, args.out),

@@ -31,6 +31,7 @@ from PIL import Image
 from var_jax.errors import InputError
 from var_jax.formats.atomic import atomic_file, local_target
 from var_jax.generation.many import batches, class_keys
+from var_jax.parallel.processes import at
 
 SETTINGS_FILE = "settings.json"
 _SECONDS_BETWEEN_LINES = 5.0
@@ -226,6 +227,7 @@ def draw_all(
         print(f"{before}/{total} pictures are there already", flush=True)
     for rows, new in batches(len(missing), batch, fill=True) if len(missing) else ():
         places = missing[rows]
+        at("drawing", before + int(rows[0]))
         images = draw(labels_N[places], class_keys(seed, labels_N[places], indices_N[places]))
         target.write(places[:new], images[:new])
         done = before + int(rows[new - 1]) + 1
@@ -233,6 +235,7 @@ def draw_all(
         if done == total or spent - said > _SECONDS_BETWEEN_LINES:
             left, said = spent / (done - before) * (total - done), spent
             print(f"{done}/{total} pictures, {spent:.0f} s, about {left:.0f} s left", flush=True)
+    at("waiting", total)
     while len(target.missing()):  # those of other processes
         time.sleep(_SECONDS_BETWEEN_LOOKS)
     if process == 0:

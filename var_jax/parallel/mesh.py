@@ -1,4 +1,4 @@
-"""Device meshes with the three axes that every config speaks of."""
+"""Device meshes with the three axes that every config speaks of, and which rows of a batch a process holds."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 
 from var_jax.errors import InputError
 
@@ -19,6 +20,8 @@ def make_mesh(
     data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[jax.Device] | None = None
 ) -> jax.sharding.Mesh:
     """A mesh over all devices (or the given ones).
+
+    Over several TPU slices, which a slow network connects, it is `data` that is split between them.
 
     Args:
       data: copies of the model, each on a part of the batch; -1 takes what the others leave.
@@ -41,12 +44,47 @@ def make_mesh(
     if math.prod(sizes.values()) != len(devices):
         raise InputError(f"mesh {_text(sizes)} needs {math.prod(sizes.values())} devices, there are {len(devices)}")
     automatic = (jax.sharding.AxisType.Auto,) * len(AXES)
+    if (slices := len({getattr(device, "slice_index", 0) for device in devices})) > 1:
+        return jax.sharding.Mesh(_over_slices(devices, slices, sizes), AXES, axis_types=automatic)
     return jax.make_mesh(tuple(sizes.values()), AXES, devices=np.asarray(devices), axis_types=automatic)
+
+
+def _over_slices(devices: Sequence[jax.Device], slices: int, sizes: dict[str, int]) -> np.ndarray:
+    """The devices of several slices in the mesh's shape: all else than `data` stays within a slice."""
+    if sizes["data"] % slices:
+        raise InputError(
+            f"mesh {_text(sizes)}: data does not divide over {slices} slices; make it a multiple by smaller other axes"
+        )
+    within = (sizes["data"] // slices, sizes["fsdp"], sizes["tensor"])
+    return mesh_utils.create_hybrid_device_mesh(within, (slices, 1, 1), devices, allow_split_physical_axes=True)
 
 
 def batch_sharding(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
     """Rows of a batch over `data` and `fsdp`."""
     return jax.sharding.NamedSharding(mesh, jax.P(BATCH_AXES))
+
+
+def batch_part(mesh: jax.sharding.Mesh, process: int | None = None) -> tuple[int, int]:
+    """Which part of a batch's rows, of how many equal ones, a process's devices hold; this process's by default.
+
+    Processes whose devices only split heads or hidden widths of the same rows have the same part.
+
+    Raises:
+      InputError: if rows lie in such a way that processes hold neither the same nor different parts.
+    """
+    process = jax.process_index() if process is None else process
+    rows = mesh.devices.reshape(-1, mesh.shape["tensor"])  # a row of devices holds the same rows of a batch
+    held: dict[int, set[int]] = {}
+    for number, row in enumerate(rows):
+        for device in row:
+            held.setdefault(device.process_index, set()).add(number)
+    parts = sorted({tuple(sorted(numbers)) for numbers in held.values()})
+    if sum(len(part) for part in parts) != len(rows) or len({len(part) for part in parts}) > 1:
+        raise InputError(
+            f"mesh {_text(dict(mesh.shape))}: its rows of devices do not go evenly to the processes; make tensor a "
+            "divisor or a multiple of the devices of a process"
+        )
+    return parts.index(tuple(sorted(held[process]))), len(parts)
 
 
 def check_batch(mesh: jax.sharding.Mesh, batch_size: int, what: str = "batch size") -> None:

@@ -7,6 +7,7 @@ to go on exactly. Together they are the whole state and nothing is stored twice.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from var_jax.errors import InputError
 from var_jax.formats.bucket import in_bucket
 from var_jax.formats.checksums import damage, seal
+from var_jax.parallel.processes import from_all, from_first
 from var_jax.training.state import TrainState
 from var_jax.training_directory import CHECKPOINTS, WEIGHTS
 
@@ -93,13 +95,16 @@ class Checkpoints:
         }
         damaged = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
+            reason = None
             try:
                 restored = self._manager.restore(step, args=ocp.args.Composite(**args))
             except Exception as error:  # whatever Orbax and TensorStore make of a damaged file
-                damaged[step] = _reason(error)
+                reason = _reason(error)
+            if reason := next(filter(None, from_all("restored", reason)), None):  # damaged for one, damaged for all
+                damaged[step] = reason
                 continue
             if damaged:
-                self._put_aside(damaged)
+                from_first("checkpoints", functools.partial(self._put_aside, damaged))
                 self._manager.close()
                 self._manager = self._open()
             return _join(restored[WEIGHTS], restored[_REST])
@@ -138,6 +143,9 @@ class Checkpoints:
 
     def _put_aside_damaged(self) -> None:
         """Checks the checkpoints against their checksums, newest first, down to the first that is whole."""
+        from_first("checkpoints", self._find_damaged)
+
+    def _find_damaged(self) -> None:
         steps = ocp.utils.checkpoint_steps(self._folder) if self._folder.exists() else []
         if in_bucket(self._folder):
             return
@@ -154,9 +162,8 @@ class Checkpoints:
         aside = self._folder.parent / DAMAGED
         for step, reason in damaged.items():
             self._say(f"WARNING: the checkpoint of step {step} is damaged ({reason}): put into {aside}, not used")
-            if jax.process_index() == 0:
-                aside.mkdir(exist_ok=True)
-                (self._folder / str(step)).rename(aside / f"{step}_{time.time_ns()}")
+            aside.mkdir(exist_ok=True)
+            (self._folder / str(step)).rename(aside / f"{step}_{time.time_ns()}")
 
     def _none_whole(self, damaged: dict[int, str]) -> InputError:
         listed = "; ".join(f"step {step}: {reason}" for step, reason in damaged.items())

@@ -12,13 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import ml_collections
-import numpy as np
 from etils import epath
-from jax.experimental import multihost_utils
 
 from var_jax.errors import InputError
+from var_jax.parallel.processes import from_first
 from var_jax.training_directory import FORMAT, FORMAT_VERSION, RUN_FILE, read_run
 
 
@@ -151,18 +149,7 @@ def claim_directory(workdir: epath.Path, config: ml_collections.ConfigDict, abou
     Raises:
       InputError: if the directory holds something else, or a run of another config.
     """
-    refusal = None
-    if jax.process_index() == 0:
-        try:
-            _claim(workdir, config, about)
-        except (InputError, OSError) as error:
-            refusal = error
-    if jax.process_count() > 1:
-        refused = multihost_utils.broadcast_one_to_all(np.int32(refusal is not None))
-        if refused and refusal is None:
-            refusal = InputError(f"{workdir}: the first process was refused it, see there")
-    if refusal is not None:
-        raise refusal
+    from_first("claim", lambda: _claim(workdir, config, about))
 
 
 def _claim(workdir: epath.Path, config: ml_collections.ConfigDict, about: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 The same command resumes. A run ends by reaching its last step (exit code 0), by SIGTERM (saved, exit
 code 75: start the same command again) or by a loss that is not finite (an error naming the step and
-the pictures of its batch).
+the pictures of its batch). Several processes do all of it together; SIGTERM to one is SIGTERM to all.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import ml_collections
 import numpy as np
 import optax
 from etils import epath
+from jax.experimental import multihost_utils
 
 from var_jax.data import pipeline
 from var_jax.data.damage import BAD_PICTURES_FILE, BadPictures
@@ -29,29 +30,37 @@ from var_jax.errors import InputError
 from var_jax.formats.atomic import is_about, local_target, unwritable
 from var_jax.formats.bucket import in_bucket, open_folder
 from var_jax.interop.names import Params, flatten
-from var_jax.parallel.mesh import batch_sharding, check_batch, make_mesh
+from var_jax.parallel.mesh import batch_part, batch_sharding, check_batch, make_mesh
+from var_jax.parallel.processes import STOPPED
 from var_jax.parallel.rules import shardings, table
 from var_jax.training import build
 from var_jax.training.checkpoints import Checkpoints, abstract_state
 from var_jax.training.config import claim_directory
+from var_jax.training.goodput import Spent, summed, told
 from var_jax.training.lock import held
 from var_jax.training.optimizer import make_config_optimizer
+from var_jax.training.profiling import Window
 from var_jax.training.progressive import Stage
 from var_jax.training.reporting import Clock, Reporter, duration
 from var_jax.training.state import Opponent, TrainState, make_step, new_state
 from var_jax.training_directory import has_checkpoint
 
-FINISHED, PREEMPTED = 0, 75
+FINISHED, PREEMPTED = 0, STOPPED
 
 
-def train(config: ml_collections.ConfigDict, workdir: str) -> int:
+def train(config: ml_collections.ConfigDict, workdir: str, profile: str | None = None) -> int:
     """Trains until the last step of `config`, from where `workdir` stands; returns the exit code.
+
+    Args:
+      config: what to train.
+      workdir: the training directory.
+      profile: steps "FIRST:LAST" that JAX's profiler looks at.
 
     Raises:
       InputError: for a config, data or directory that cannot be, or that can no longer be written.
     """
     try:
-        return Run(config, open_folder(workdir)).go()
+        return Run(config, open_folder(workdir), profile=profile).go()
     except OSError as error:
         if in_bucket(workdir) or not is_about(error, local_target(workdir), local_target(workdir)):
             raise
@@ -69,14 +78,20 @@ class Run:
     """One run of one config in one directory."""
 
     def __init__(
-        self, config: ml_collections.ConfigDict, workdir: epath.Path, devices: Sequence[jax.Device] | None = None
+        self,
+        config: ml_collections.ConfigDict,
+        workdir: epath.Path,
+        devices: Sequence[jax.Device] | None = None,
+        profile: str | None = None,
     ) -> None:
         """Builds everything on all devices (or the given ones) and restores the newest checkpoint, or starts anew."""
-        self.config, self.workdir = config, workdir
+        self.config, self.workdir, self._spent = config, workdir, Spent()
+        self._window = Window(profile, workdir)
         self.mesh = make_mesh(**config.mesh, devices=devices)
         if config.batch_size % config.accumulate:
             raise InputError(f"batch_size {config.batch_size} does not divide by accumulate {config.accumulate}")
         check_batch(self.mesh, config.batch_size // config.accumulate, "batch size (of a micro-batch)")
+        self._part = batch_part(self.mesh)
         self.sources = build.make_sources(config)
         self.task = build.make_task(config, self.mesh, self.sources[0])
         self._bad = {
@@ -95,7 +110,8 @@ class Run:
         shapes = jax.eval_shape(fresh)
         places = shardings(self.mesh, config.sharding, shapes)
         given = {} if has_checkpoint(workdir) else build.starting_weights(config, shapes.params)
-        claim_directory(workdir, config, self.task.about())  # all that a config can have wrong has been looked at
+        about = self.task.about() | {"total_steps": self.total}
+        claim_directory(workdir, config, about)  # all that a config can have wrong has been looked at
         with contextlib.ExitStack() as opened:
             self._open(opened)
             self.state = self._first_state(fresh, shapes, places, given)
@@ -120,6 +136,7 @@ class Run:
             self.reporter.say(f"the run before ({killed}) was killed")
         self.checkpoints = Checkpoints(self.workdir, self.config.keep_checkpoints, self.reporter.say)
         opened.callback(self.checkpoints.close)
+        opened.callback(self._window.close)
 
     def _fresh(self, optimizer: optax.GradientTransformation) -> TrainState:
         key = jax.random.key(self.config.seed)
@@ -142,7 +159,8 @@ class Run:
             f"{self.task.about()['stage']}, {len(self.sources[0])} pictures, {self.total} steps of "
             f"{config.batch_size}, on {devices} ({', '.join(f'{k} {v}' for k, v in self.mesh.shape.items())})"
         )
-        (self.workdir / "sharding.txt").write_text(table(places, shapes) + "\n")
+        if jax.process_index() == 0:
+            (self.workdir / "sharding.txt").write_text(table(places, shapes) + "\n")
         with jax.set_mesh(self.mesh):
             state = jax.jit(fresh, out_shardings=places)()
         if given:
@@ -166,12 +184,15 @@ class Run:
 
     def go(self) -> int:
         """The loop."""
-        before = signal.signal(signal.SIGTERM, self._stop)
+        # Of several processes any one may get SIGTERM: JAX hears it, and agrees on the step to stop at.
+        alone = jax.process_count() == 1
+        before = signal.signal(signal.SIGTERM, self._stop) if alone else None
         try:
             with jax.set_mesh(self.mesh), contextlib.closing(self._batches(int(self.state.step))) as batches:
                 return self._loop(batches)
         finally:
-            signal.signal(signal.SIGTERM, before)
+            if alone:
+                signal.signal(signal.SIGTERM, before)
             self.close()
 
     def close(self) -> None:
@@ -183,32 +204,59 @@ class Run:
 
     def _loop(self, batches: Iterator[dict[str, np.ndarray]]) -> int:
         config, step = self.config, int(self.state.step)
-        clock, stage = Clock(step, self.total), None
+        clock, stage, on = Clock(step, self.total), None, self._spent.on
+        self._spent.begin(step)
         while step < self.total:
             waited = time.monotonic()
-            batch = self._checked(next(batches), "train")
+            with on("data", step + 1):
+                batch = self._checked(next(batches), "train")
             clock.waiting += time.monotonic() - waited
-            stage = self._next_stage(step, stage)
-            self.state, metrics = self._step(self.state, self.task.fixed, batch, stage)
+            compiled, stage = stage, self._next_stage(step, stage)
+            self._window.before(step + 1)
+            new = compiled != stage or step == self._spent.from_step
+            with on("compile" if new else "step", step + 1), jax.profiler.StepTraceAnnotation("train", step_num=step):
+                self.state, metrics = self._step(self.state, self.task.fixed, batch, stage)
             step += 1
+            self._window.after(step, metrics)
             last = step == self.total
             if step % config.report_every == 0 or last:
-                self._report(step, metrics, clock)
+                with on("step", step):
+                    self._report(step, metrics, clock)
             figures = None
             if (config.evaluate_every and step % config.evaluate_every == 0) or last:
-                figures = self.evaluate(step)
+                with on("evaluation", step):
+                    figures = self.evaluate(step)
                 clock.restart(step)
-            if step % config.checkpoint_every == 0 or last or self._stopping:
-                self._check_finite()
-                self.checkpoints.save(self.state, step, figures)
+            stopping = self._stops_at(step)
+            if step % config.checkpoint_every == 0 or last or stopping:
+                with on("checkpoint", step):
+                    self._check_finite()
+                    self.checkpoints.save(self.state, step, figures)
                 clock.restart(step)
-            if self._stopping and not last:
-                self.checkpoints.wait()
+            if stopping and not last:
+                self._saved(step)
                 self.reporter.say(f"stopped at step {step} of {self.total}: the same command goes on from here")
                 return PREEMPTED
-        self.checkpoints.wait()
+        self._saved(step)
+        if step > self._spent.from_step:
+            total = summed(self.reporter.lines())
+            self.reporter.metrics(step, "goodput", total)
+            self.reporter.say(told(total))
         self.reporter.say(f"finished: {self.total} steps, in {self.workdir}")
         return FINISHED
+
+    def _stops_at(self, step: int) -> bool:
+        """Whether to stop after this step; of several processes all say so at the same one."""
+        if jax.process_count() == 1:
+            return self._stopping
+        return multihost_utils.reached_preemption_sync_point(step)
+
+    def _saved(self, step: int) -> None:
+        """Waits for the checkpoint, and writes down where this run's time went."""
+        with self._spent.on("checkpoint", step):
+            self.checkpoints.wait()
+        if step > self._spent.from_step:
+            self.reporter.metrics(step, "run", {}, self._spent.read())
 
     def _next_stage(self, step: int, before: Stage | Opponent | None) -> Stage | Opponent | None:
         stage = self._stage_at(step)
@@ -229,8 +277,8 @@ class Run:
             start_step=start,
             enlarge=data.enlarge,
             flip=data.flip,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            process_index=self._part[0],
+            process_count=self._part[1],
             workers=data.workers,
         )
 
@@ -251,7 +299,7 @@ class Run:
         if not all(math.isfinite(values[name]) for name in ("loss", "gradient_norm")):
             self._check_finite()
         values |= {"learning_rate": float(self.schedule(step - 1)), **clock.read(step, self.config.batch_size)}
-        self.reporter.metrics(step, "train", values)
+        self.reporter.metrics(step, "train", values, self._spent.read())
         self.reporter.progress(
             f"step {step}/{self.total}  loss {values['loss']:.4f}  {values['pictures_per_second']:.1f} pictures/s  "
             f"waiting for data {values['data_wait']:.0%}  {duration(values['seconds_left'])} left"
@@ -269,19 +317,18 @@ class Run:
     def evaluate(self, step: int) -> dict[str, Any]:
         """Figures over (a part of) the validation set, and pictures."""
         params, totals, first = self.state.inference_params, None, None
-        batches = pipeline.epoch_batches(
-            self.sources[1],
-            self.task.image_size,
-            self.config.evaluate_batch_size,
-            enlarge=self.config.data.enlarge,
-        )
-        for batch in batches:
+        config, source = self.config, self.sources[1]
+        sizes = (self.task.image_size, config.evaluate_batch_size)
+        batches = functools.partial(pipeline.epoch_batches, source, *sizes, enlarge=config.data.enlarge)
+        for batch in batches(process_index=self._part[0], process_count=self._part[1]):
             first = first or batch
             sums = jax.device_get(self._evaluate(params, self.task.fixed, self._checked(batch, "validation")))
             totals = self.task.add(totals, sums)
         figures = self.task.summarise(totals)
         self.reporter.metrics(step, "validation", figures)
         self.reporter.say(f"step {step}, validation: {self.task.headline(figures)}")
+        if self._part[1] > 1:
+            first = next(batches())  # the same pictures for everyone
         shown = self.task.pictures(params, self.task.fixed, first)
         for name, picture in shown.items():
             self.reporter.picture(step, name, picture)

@@ -48,7 +48,9 @@ class Reporter:
     def note(self, name: str, line: str) -> None:
         """A line for people that is also kept, once, in a file of its own."""
         path = self._workdir / name
-        if self._active and line not in (path.read_text().splitlines() if path.exists() else ()):
+        if not self._active:
+            print(f"left out: {line}", flush=True)
+        elif line not in (path.read_text().splitlines() if path.exists() else ()):
             self.say(f"left out: {line} (see {name})")
             _append(path, f"{line}\n")
 
@@ -60,18 +62,27 @@ class Reporter:
         elif self._active:
             print(text, flush=True)
 
-    def metrics(self, step: int, kind: str, values: dict[str, Any]) -> None:
-        """One JSON line {"step", "kind", ...} and the same numbers to TensorBoard; arrays become lists."""
+    def metrics(self, step: int, kind: str, values: dict[str, Any], goodput: dict[str, float] | None = None) -> None:
+        """One JSON line {"step", "kind", ...} and the same numbers to TensorBoard; arrays become lists.
+
+        `goodput`, seconds by phase, goes into the JSON line alone.
+        """
         if not self._active:
             return
         plain = {name: _number(value) for name, value in values.items()}
-        _append(self._workdir / METRICS_FILE, json.dumps({"step": step, "kind": kind, **plain}) + "\n")
+        line = {"step": step, "kind": kind, **plain} | ({} if goodput is None else {"goodput": goodput})
+        _append(self._workdir / METRICS_FILE, json.dumps(line) + "\n")
         if self._board:
             for name, value in plain.items():
                 for index, item in enumerate(value) if isinstance(value, list) else [(None, value)]:
                     tag = f"{kind}/{name}" if index is None else f"{kind}/{name}/{index}"
                     self._board.add_scalar(tag, item, step)
             self._flush_board()
+
+    def lines(self) -> list[dict[str, Any]]:
+        """What all runs in this directory have written by `metrics`."""
+        file = self._workdir / METRICS_FILE
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
     def picture(self, step: int, name: str, image_HxWx3: np.ndarray) -> None:
         """A picture under pictures/NAME_STEP.png."""

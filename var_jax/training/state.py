@@ -107,7 +107,8 @@ def make_step(
     def step_fn(state: TrainState, fixed: Any, batch: Batch, stage: Any = None) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         grad_fn = _grad_fn(loss_fn, state, stage)
-        loss, metrics, counts, grads = _gradients(grad_fn, state, fixed, batch, key, accumulate)
+        with jax.named_scope("gradients"):
+            loss, metrics, counts, grads = _gradients(grad_fn, state, fixed, batch, key, accumulate)
         adversary, own_norm = state.adversary, 0.0
         if isinstance(stage, Opponent):
             grads, own_grads = grads
@@ -116,8 +117,9 @@ def make_step(
             metrics = metrics | {"opponent_gradient_norm": own_norm}
         norm = optax.tree.norm(grads)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm) & jnp.isfinite(own_norm) & (state.bad_step < 0)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        with jax.named_scope("optimizer"):
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
         if state.counts is not None:
             weight = jnp.where(state.step == 0, 0.0, count_decay)
             counts = jax.tree.map(lambda old, new: weight * old + (1.0 - weight) * new, state.counts, counts)

@@ -30,6 +30,7 @@ from var_jax.formats.atomic import atomic_file, local_target
 from var_jax.formats.checksums import sha256
 from var_jax.model_directory import Model
 from var_jax.models.tokenizer import Tokenizer
+from var_jax.parallel.processes import at, from_first
 from var_jax.training.tokenizer import to_signed
 from var_jax.training_directory import read_any_model
 
@@ -99,12 +100,13 @@ def tokenize(
     sources = {split: make_source(kind, split, **options) for split in SPLITS}
     loaded, folder = read_any_model(model), local_target(out)
     settings = _settings(loaded, sources, kind, options, cuts, pictures_a_file, batch_size)
-    _claim(folder, settings)
+    from_first("store", lambda: _claim(folder, settings))
     work = _Work(folder, settings, sources, _encoder(loaded), workers, bad_share, say)
     known = {shard["file"]: shard for shard in _known_shards(folder)}
     for number, (split, shard) in enumerate(work.shards()):
         if number % process_count == process_index and not _is_whole(folder / shard["file"], known.get(shard["file"])):
             (folder / store.INDEX_FILE).unlink(missing_ok=True)
+            at(f"tokenizing {shard['file']}")
             work.make(split, shard)
     return work.finish()
 

@@ -19,6 +19,7 @@ from var_jax.losses.perceptual import lpips, structure_loss
 from var_jax.models.precision import Dtype, parameters_for
 from var_jax.models.quantizer import code_counts
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
+from var_jax.parallel.processes import whole
 from var_jax.training.codebook import (
     CodebookCare,
     code_sums,
@@ -211,7 +212,7 @@ class TokenizerTask:
         images = batch["images"][:8]
         tokens = _encode(self.module, params, images)
         total = len(self.config.pyramid)
-        shown = [to_uint8(_decode(self.module, params, tokens, n)) for n in range(1, total + 1)]
+        shown = [to_uint8(whole(_decode(self.module, params, tokens, n))) for n in range(1, total + 1)]
         rows = np.stack([images, *shown], axis=1).reshape(-1, *images.shape[1:])
         captions = ["original", *(f"{side}x{side}" for side in self.config.pyramid.sides)]
         return {"reconstruction": grid(rows, total + 1, captions if self.image_size >= 48 else ())}

@@ -18,6 +18,7 @@ from var_jax.models.attention import xla_attention
 from var_jax.models.precision import parameters_for
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
 from var_jax.models.transformer import Transformer
+from var_jax.parallel.processes import whole
 from var_jax.training.progressive import Stage
 from var_jax.training.tokenizer import to_signed
 
@@ -141,4 +142,4 @@ class TransformerTask:
         out = sampler.generate(
             self.tokenizer, self.module, fixed, params, jnp.asarray(rows), keys, settings, guided=True, smooth=False
         )
-        return {"samples": grid(np.asarray(out.images), columns)}
+        return {"samples": grid(whole(out.images), columns)}

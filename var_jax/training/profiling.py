@@ -1,0 +1,68 @@
+"""A window of steps that JAX's profiler looks at."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from typing import Any
+
+import jax
+from etils import epath
+
+from var_jax.errors import InputError
+from var_jax.formats.bucket import in_bucket
+
+PROFILE = "profile"
+
+
+class Window:
+    """Steps FIRST to LAST of the training, looked at by the first process.
+
+    What it saw is in `profile/` of the training directory, to be opened by `xprof DIR/profile` (pip install xprof).
+
+    Args:
+      text: "FIRST:LAST", or None for no window.
+      workdir: the training directory.
+
+    Raises:
+      InputError: for another text.
+    """
+
+    def __init__(self, text: str | None, workdir: epath.Path) -> None:
+        self._steps, self._workdir, self._copy = range(0), workdir, None
+        if text is not None:
+            found = re.fullmatch(r"(\d+):(\d+)", text)
+            if not found or not 1 <= int(found[1]) <= int(found[2]):
+                raise InputError(f"profile '{text}': expected FIRST:LAST, two steps from 1 on, such as 20:25")
+            self._steps = range(int(found[1]), int(found[2]) + 1)
+        self._looking = False
+
+    def before(self, step: int) -> None:
+        """Begins to look, if `step` is in the window."""
+        if step in self._steps and not self._looking and jax.process_index() == 0:
+            folder = self._workdir / PROFILE
+            if in_bucket(folder):  # the profiler itself writes to local disks only
+                self._copy = tempfile.TemporaryDirectory()
+                folder = epath.Path(self._copy.name)
+            jax.profiler.start_trace(str(folder))
+            self._looking = True
+
+    def after(self, step: int, result: Any) -> None:
+        """Ends to look after the last step, once `result` of it is there."""
+        if self._looking and step >= self._steps[-1]:
+            jax.block_until_ready(result)
+            self.close()
+
+    def close(self) -> None:
+        """Ends to look, if it still does."""
+        if not self._looking:
+            return
+        self._looking = False
+        jax.profiler.stop_trace()
+        if self._copy is not None:
+            for file in epath.Path(self._copy.name).rglob("*"):
+                if file.is_file():
+                    target = self._workdir / PROFILE / str(file.relative_to(self._copy.name))
+                    file.copy(target, overwrite=True)
+            self._copy.cleanup()
+            self._copy = None
