@@ -151,7 +151,7 @@ def transformer(preset: str) -> ConfigDict:
     c = common("transformer")
     c.tokenizer = ""  # directory of a trained or imported tokenizer
     c.model = ConfigDict({"preset": preset})
-    for name in ("depth", "width", "num_heads", "mlp_ratio", "shared_adaln", "qk_norm"):
+    for name in ("depth", "width", "num_heads", "mlp_ratio", "shared_adaln", "qk_norm", "adaln", "inputs"):
         c.model[name] = None
     c.model.drop_path = c.model.class_drop = c.model.gate_init = c.model.input_init = None
     c.label_smoothing = 0.0
@@ -161,5 +161,6 @@ def transformer(preset: str) -> ConfigDict:
     c.progressive.ramp = 1 / 300  # share of all steps over which a new scale's loss weight rises to the full one
     c.attention = "xla"  # or a kernel that keeps no matrix of scores: "splash" on TPUs, "cudnn" on NVIDIA GPUs
     c.attention_blocks = (384, 768)  # queries and keys a block of "splash", at most; multiples of 128
+    c.sample_classes = 10  # rows of the sample grid at evaluations, at most; 0: no grid
     c.sample_guidance = 1.5  # of the sample grid; 0 is none
     return c

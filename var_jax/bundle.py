@@ -379,5 +379,6 @@ def _logits(
     labels_B: jax.Array,
     tokens_BxL: jax.Array,
 ) -> jax.Array:
-    inputs = tokenizer.apply({"params": tokenizer_params}, tokens_BxL, method="transformer_input")
+    told = transformer.config.inputs
+    inputs = tokenizer.apply({"params": tokenizer_params}, tokens_BxL, told, method="transformer_input")
     return transformer.apply({"params": transformer_params}, labels_B, inputs)

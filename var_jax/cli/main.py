@@ -29,6 +29,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "data": ("data", "prepare a data set, or say what one holds"),
     "tokenize": ("tokenize", "encode a data set once, into a store of tokens to train from"),
     "rehearse": ("rehearse", "compile what a TPU pod would run, without it: does it fit, how fast can it be"),
+    "scaling": ("scaling", "train models of several sizes, fit power laws, compare what orders of drawing cost"),
+    "ablate": ("ablate", "the paper's table of ablations: trains its rows, judges them, prints the table"),
     "parity": ("parity", "run the PyTorch reference beside this package and print the differences"),
 }
 

@@ -177,7 +177,8 @@ def _losses(
     orders_SxB: jax.Array,
 ) -> jax.Array:
     tokenizer, transformer = modules
-    inputs = tokenizer.apply({"params": params[0]}, tokens_BxL, method="transformer_input")
-    inputs = permuted_inputs(inputs, orders_SxB, transformer.config.pyramid)
+    config = transformer.config
+    inputs = tokenizer.apply({"params": params[0]}, tokens_BxL, config.inputs, method="transformer_input")
+    inputs = inputs[orders_SxB[0]] if config.raster else permuted_inputs(inputs, orders_SxB, config.pyramid)
     log_p = jax.nn.log_softmax(transformer.apply({"params": params[1]}, labels_B, inputs))
     return -jnp.take_along_axis(log_p, tokens_BxL[..., None], axis=-1)[..., 0]

@@ -167,7 +167,7 @@ def _sums(
     if transformer is not None:
         bound = tokenizer.bind({"params": tokenizer_params})
         tokens = bound.encode(to_signed(images))
-        inputs = bound.transformer_input(tokens)
+        inputs = bound.transformer_input(tokens, transformer.config.inputs)
         labels = batch["labels"]
         sums["transformer"] = likelihood_sums(transformer, transformer_params, labels, tokens, inputs, mask)
     return sums

@@ -15,8 +15,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from var_jax.errors import InputError
 from var_jax.generation.filtering import draw, filter_logits
 from var_jax.generation.guidance import LINEAR, Schedule, guide
+from var_jax.generation.raster import sample_tokens
+from var_jax.models.inputs import CUMULATIVE
 from var_jax.models.quantizer import Quantizer, nearest_codes
 from var_jax.models.tokenizer import Tokenizer
 from var_jax.models.transformer import Transformer, new_cache
@@ -112,6 +115,7 @@ def sample_scales(
     guided: bool,
     smooth: bool,
     kept: Kept | None = None,
+    inputs_are: str = CUMULATIVE,
 ) -> Sampled:
     """Draws every scale, coarse to fine.
 
@@ -125,6 +129,7 @@ def sample_scales(
       smooth: instead of the drawn code, a Gumbel-softmax mixture of codes over the filtered logits,
         sharper at finer scales; for looks only.
       kept: tokens that are given instead of drawn; None draws all.
+      inputs_are: what a scale's inputs are made of, see `models.inputs`.
     """
     pyramid = quantizer.pyramid
     f_hat, tokens, all_logits, growth, inputs = 0.0, [], [], [], None
@@ -149,7 +154,7 @@ def sample_scales(
             f_hat, untold = f_hat + told, None if untold is None else untold - told
             growth.append(f_hat)
             if k < len(pyramid) - 1:
-                inputs = quantizer.next_scale_input(f_hat, k + 1)
+                inputs = quantizer.next_scale_input(f_hat if inputs_are == CUMULATIVE else told, k + 1)
     return Sampled(jnp.concatenate(tokens, axis=1), f_hat, jnp.concatenate(all_logits, axis=1), jnp.stack(growth))
 
 
@@ -175,8 +180,7 @@ def _smooth_codes(keys_B: jax.Array, logits_BxlxV: jax.Array, ratio: float, code
 def transformer_as_function(transformer: Transformer, labels_B: jax.Array, guided: bool) -> tuple[NextLogits, Any]:
     """A bound transformer as the loop's `next_logits`, and the state it starts from."""
     config = transformer.config
-    if guided:  # pairs, not halves: a batch split over devices keeps both rows of a picture together
-        labels_B = jnp.stack([labels_B, jnp.full_like(labels_B, config.no_class)], axis=1).reshape(-1)
+    labels_B = _rows(labels_B, config.no_class, guided)
     conditioning = transformer.condition(labels_B)
 
     def next_logits(cache: Any, k: int, codes_BxlxC: jax.Array | None) -> tuple[jax.Array, Any]:
@@ -188,6 +192,14 @@ def transformer_as_function(transformer: Transformer, labels_B: jax.Array, guide
         return transformer.sample_step(x, k, conditioning, cache)
 
     return next_logits, new_cache(config, labels_B.shape[0], transformer.dtype)
+
+
+def _rows(labels_B: jax.Array, no_class: int, guided: bool) -> jax.Array:
+    """The rows to compute: under guidance each label and "no class" after it.
+
+    Pairs, not halves: a batch split over devices keeps both rows of a picture together.
+    """
+    return jnp.stack([labels_B, jnp.full_like(labels_B, no_class)], axis=1).reshape(-1) if guided else labels_B
 
 
 class Generated(NamedTuple):
@@ -212,9 +224,17 @@ def sample(
     """The loop with the real network; pure, to be called under `jit`."""
     bound = transformer.bind({"params": transformer_params})
     quantizer = tokenizer.bind({"params": tokenizer_params}).quantizer
-    next_logits, state = transformer_as_function(bound, labels_B, guided)
     keys_B = picture_keys(key, labels_B.shape[0])
-    return sample_scales(next_logits, state, quantizer, keys_B, settings, guided, smooth, kept)
+    if transformer.config.raster:
+        if kept is not None or smooth:
+            raise InputError("a model in raster order neither edits nor mixes codes: take one that draws by scale")
+        rows, strengths = _rows(labels_B, transformer.config.no_class, guided), tuple(part[0] for part in settings)
+        tokens, logits = sample_tokens(bound, quantizer, rows, keys_B, strengths, guided)
+        f_hat = quantizer.decode(tokens)
+        return Sampled(tokens, f_hat, logits, f_hat[None])
+    next_logits, state = transformer_as_function(bound, labels_B, guided)
+    told = transformer.config.inputs
+    return sample_scales(next_logits, state, quantizer, keys_B, settings, guided, smooth, kept, told)
 
 
 @functools.partial(jax.jit, static_argnames=("tokenizer", "transformer", "guided", "smooth"))

@@ -47,7 +47,14 @@ class ImportedTransformer(NamedTuple):
 
 
 def transformer_table(config: TransformerConfig) -> list[Entry]:
-    """Every tensor of the reference's transformer that is learned."""
+    """Every tensor of the reference's transformer that is learned.
+
+    Raises:
+      InputError: for a transformer that the reference does not have.
+    """
+    if not config.adaln or config.raster:
+        what = "in raster order" if config.raster else "without AdaLN"
+        raise InputError(f"a transformer {what} has no name in the reference's files: it cannot be exported to them")
     table = [
         *_linear("word_embed", ("word",)),
         Entry("class_emb.weight", ("class_embedding",)),
@@ -215,6 +222,6 @@ def abstract_params(config: TransformerConfig) -> Params:
 @functools.lru_cache(maxsize=8)
 def _abstract_leaves(config: TransformerConfig) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
     pyramid = config.pyramid
-    inputs = jax.ShapeDtypeStruct((1, pyramid.length - pyramid.lengths[0], config.code_width), jnp.float32)
+    inputs = jax.ShapeDtypeStruct((1, pyramid.length - config.start_length, config.code_width), jnp.float32)
     labels = jax.ShapeDtypeStruct((1,), jnp.int32)
     return flatten(jax.eval_shape(Transformer(config).init, jax.random.key(0), labels, inputs)["params"])

@@ -19,9 +19,18 @@ from var_jax.models.transformer import Transformer, TransformerConfig
 def transformer_parameters(config: TransformerConfig) -> int:
     """Learned numbers of a transformer."""
     pyramid = config.pyramid
-    shapes = (1,), (1, pyramid.length - pyramid.lengths[0], config.code_width)
+    shapes = (1,), (1, pyramid.length - config.start_length, config.code_width)
     inputs = jax.ShapeDtypeStruct(shapes[0], "int32"), jax.ShapeDtypeStruct(shapes[1], "float32")
     return _count(jax.eval_shape(Transformer(config).init, jax.random.key(0), *inputs))
+
+
+def block_parameters(config: TransformerConfig) -> int:
+    """The matrices of all blocks, which is N of the paper's scaling laws: 73728 D^3 where W = 64 D, 18 D W^2 else.
+
+    Without AdaLN, or with a shared one, 12 D W^2.
+    """
+    own = 6 * config.width**2 if config.adaln and not config.shared_adaln else 0
+    return config.depth * (4 * config.width**2 + 2 * config.width * config.mlp_width + own)
 
 
 def tokenizer_parameters(config: TokenizerConfig) -> int:
@@ -35,8 +44,10 @@ def _count(variables: dict) -> int:
 
 
 def attention_pairs(config: TransformerConfig) -> int:
-    """Pairs (query, key) that the block-causal mask lets through."""
+    """Pairs (query, key) that the mask lets through: block-causal, or causal in raster order."""
     pyramid = config.pyramid
+    if config.raster:
+        return pyramid.length * (pyramid.length + 1) // 2
     return sum(length * pyramid.slice(k).stop for k, length in enumerate(pyramid.lengths))
 
 
@@ -45,10 +56,27 @@ def transformer_forward_flops(config: TransformerConfig) -> int:
     c, length = config, config.pyramid.length
     block = 4 * c.width**2 + 2 * c.width * c.mlp_width  # weights of q, k, v, out and the MLP
     tokens = length * (c.depth * block + c.width * c.codebook_size)
-    tokens += (length - c.pyramid.lengths[0]) * c.code_width * c.width
+    tokens += (length - c.start_length) * c.code_width * c.width
     attention = 2 * c.depth * attention_pairs(c) * c.width  # scores, and the mixture of values
-    adaln = (1 if c.shared_adaln else c.depth) * 6 * c.width**2 + 2 * c.width**2
+    adaln = ((1 if c.shared_adaln else c.depth) * 6 + 2) * c.width**2 if c.adaln else 0
     return 2 * (tokens + attention + adaln)
+
+
+def uncached_flops(config: TransformerConfig) -> int:
+    """Sampling one picture without a KV cache: each step is a forward pass over all positions up to its own.
+
+    Logits are counted at a step's own positions alone; AdaLN, which knows no position, once.
+    """
+    c, pyramid = config, config.pyramid
+    block = 4 * c.width**2 + 2 * c.width * c.mlp_width
+    lengths = (1,) * pyramid.length if c.raster else pyramid.lengths
+    total = seen = pairs = 0
+    for length in lengths:
+        seen, pairs = seen + length, pairs + length * (seen + length)
+        total += c.depth * (seen * block + 2 * pairs * c.width) + length * c.width * c.codebook_size
+        total += (seen - lengths[0]) * c.code_width * c.width
+    adaln = ((1 if c.shared_adaln else c.depth) * 6 + 2) * c.width**2 if c.adaln else 0
+    return 2 * (total + adaln)
 
 
 def training_flops_per_token(config: TransformerConfig) -> float:

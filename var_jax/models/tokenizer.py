@@ -13,6 +13,7 @@ from var_jax.errors import InputError
 from var_jax.models.autoencoder import Decoder, Dtype, Encoder, conv
 from var_jax.models.config import config_from_dict, require_count
 from var_jax.models.constraint import Constrain, identity
+from var_jax.models.inputs import CUMULATIVE
 from var_jax.models.precision import at_least_float32, widened
 from var_jax.models.quantizer import Quantizer
 from var_jax.pyramid import PUBLISHED_SIDES, Pyramid
@@ -170,9 +171,9 @@ class Tokenizer(nn.Module):
         """Tokens of all scales, or the first `scales` -> picture float32 in [-1, 1]."""
         return jnp.clip(self.decode_features(self.quantizer.decode(tokens_BxL, scales)), -1.0, 1.0)
 
-    def transformer_input(self, tokens_BxL: jax.Array) -> jax.Array:
-        """Teacher-forced inputs [B, L - l_1, C] of all scales but the first."""
-        return self.quantizer.transformer_input(tokens_BxL)
+    def transformer_input(self, tokens_BxL: jax.Array, inputs: str = CUMULATIVE) -> jax.Array:
+        """Teacher-forced inputs [B, N, C] of a transformer with these `inputs`, see `Quantizer.transformer_input`."""
+        return self.quantizer.transformer_input(tokens_BxL, inputs)
 
     def asked(self, image_BxHxWx3: jax.Array) -> jax.Array:
         """Picture in [-1, 1] -> what is looked up in the codebook to encode it, [B, L, C]."""

@@ -27,6 +27,7 @@ from var_jax.models.attention import AttentionFn, xla_attention
 from var_jax.models.autoencoder import Dtype, precision_for
 from var_jax.models.config import config_from_dict, require_count
 from var_jax.models.constraint import Constrain, identity
+from var_jax.models.inputs import CUMULATIVE, INPUTS, PREVIOUS_TOKEN
 from var_jax.models.precision import at_least_float32, widened
 from var_jax.models.quantizer import unit_norm
 from var_jax.pyramid import Pyramid
@@ -37,6 +38,8 @@ _NORM_EPSILON = 1e-6
 _LARGEST_QK_SCALE = 100.0
 _INITIAL_QK_SCALE = 4.0
 _PLAIN_SCALE = 0.25  # times head_width^-0.5: the softmax scale without qk norm
+
+_CAME_LATER = {"adaln": True, "inputs": CUMULATIVE}  # not in the descriptions, and so the fingerprints, of older models
 
 GATE_ATTENTION, GATE_MLP, SCALE_ATTENTION, SCALE_MLP, SHIFT_ATTENTION, SHIFT_MLP = range(6)
 
@@ -61,6 +64,8 @@ class TransformerConfig:
       class_drop: share of labels replaced by "no class"; training only.
       gate_init: factor on the initial AdaLN gates, which makes blocks start near the identity.
       input_init: factor on the initial kernel that embeds codes; above 1, short training heeds its inputs sooner.
+      adaln: without it norms have learned scales and shifts that know no class, and branches no gates.
+      inputs: what a position is told, see `models.inputs`; "previous_token" is raster order, see `models.raster`.
 
     Raises:
       InputError: naming the field that cannot be.
@@ -80,6 +85,8 @@ class TransformerConfig:
     class_drop: float = 0.1
     gate_init: float = 1e-3
     input_init: float = 1.0
+    adaln: bool = True
+    inputs: str = CUMULATIVE
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "pyramid", Pyramid.parse(self.pyramid))
@@ -92,6 +99,12 @@ class TransformerConfig:
                 raise InputError(f"transformer {name} is {getattr(self, name)}: expected 0 up to, not including, 1")
         if self.mlp_ratio <= 0:
             raise InputError(f"transformer mlp_ratio is {self.mlp_ratio}: expected a positive number")
+        if self.shared_adaln and not self.adaln:
+            raise InputError("transformer shared_adaln: there is none to share without adaln, choose one")
+        if self.inputs not in INPUTS:
+            raise InputError(f"transformer inputs '{self.inputs}': expected one of {', '.join(INPUTS)}")
+        if self.raster and len(self.pyramid) > 1:
+            raise InputError(f"transformer inputs 'previous_token': need a tokenizer of one scale, not {self.pyramid}")
 
     @property
     def head_width(self) -> int:
@@ -104,18 +117,37 @@ class TransformerConfig:
         return round(self.width * self.mlp_ratio)
 
     @property
+    def raster(self) -> bool:
+        """Whether tokens follow one after another, row by row, instead of a scale at once."""
+        return self.inputs == PREVIOUS_TOKEN
+
+    @property
+    def start_length(self) -> int:
+        """Positions that nothing but the class is told."""
+        return 1 if self.raster else self.pyramid.lengths[0]
+
+    @property
+    def mask_LxL(self) -> np.ndarray:
+        """True where the row's position may look at the column's, in training."""
+        return np.tril(np.ones((self.pyramid.length,) * 2, bool)) if self.raster else self.pyramid.block_causal_mask
+
+    @property
     def no_class(self) -> int:
         """The class id that means "no class"."""
         return self.num_classes
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values only, ready for JSON."""
-        return dataclasses.asdict(self) | {"pyramid": list(self.pyramid.sides)}
+        """Plain values only, ready for JSON; without what came later where it is as it was before."""
+        values = dataclasses.asdict(self)
+        for name, before in _CAME_LATER.items():
+            if values[name] == before:
+                del values[name]
+        return values | {"pyramid": list(self.pyramid.sides)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TransformerConfig:
-        """Inverse of `to_dict`; an unknown or missing field is an error that names it (`input_init` came later)."""
-        return config_from_dict(cls, {"input_init": 1.0, **values}, "transformer")
+        """Inverse of `to_dict`; an unknown or missing field is an error that names it."""
+        return config_from_dict(cls, {"input_init": 1.0, **_CAME_LATER, **values}, "transformer")
 
 
 class Conditioning(NamedTuple):
@@ -171,7 +203,9 @@ class Blocks(nn.Module):
         }
         if c.qk_norm:
             shapes["qk_log_scale"] = (nn.initializers.constant(math.log(_INITIAL_QK_SCALE)), (heads,))
-        if c.shared_adaln:
+        if not c.adaln:
+            shapes["adaln_norms"] = (zeros, (4, width))
+        elif c.shared_adaln:
             shapes["adaln_table"] = (_adaln_normal(width**-0.5, c.gate_init), (6, width))
         else:
             shapes["adaln_kernel"] = (_adaln_normal(std, c.gate_init), (width, 6, width))
@@ -188,7 +222,7 @@ class Transformer(nn.Module):
       attention_fn: see `models.attention`; of teacher-forced passes. Sampling, where nothing is masked and the
         keys come from the cache, is always plain.
       constrain: sharding constraint by name: "sequence" [B, L, W], "heads" [B, L, H, K],
-        "hidden" [B, L, M], "logits" [B, L, V].
+        "hidden" [B, L, M], "logits" [B, L, V], and kernels as they are used, by their parameters' names.
       remat: name of a policy in `jax.checkpoint_policies` ("nothing_saveable": recompute every block
         in the backward pass), or None to keep everything.
     """
@@ -206,15 +240,16 @@ class Transformer(nn.Module):
         self.word_kernel = self.param("word_kernel", nn.initializers.normal(c.input_init * std), (c.code_width, width))
         self.word_bias = self.param("word_bias", zeros, (width,))
         self.class_embedding = self.param("class_embedding", normal, (c.num_classes + 1, width))
-        self.start_position = self.param("start_position", normal, (c.pyramid.lengths[0], width))
+        self.start_position = self.param("start_position", normal, (c.start_length, width))
         self.position_embedding = self.param("position_embedding", normal, (c.pyramid.length, width))
         self.level_embedding = self.param("level_embedding", normal, (len(c.pyramid), width))
         self.blocks = Blocks(c)
         if c.shared_adaln:
             self.shared_adaln_kernel = self.param("shared_adaln_kernel", normal, (width, 6, width))
             self.shared_adaln_bias = self.param("shared_adaln_bias", zeros, (6, width))
-        halved = nn.initializers.normal(0.5 * std)
-        self.head_adaln_kernel = self.param("head_adaln_kernel", halved, (width, 2, width))
+        if c.adaln:
+            halved = nn.initializers.normal(0.5 * std)
+            self.head_adaln_kernel = self.param("head_adaln_kernel", halved, (width, 2, width))
         self.head_adaln_bias = self.param("head_adaln_bias", zeros, (2, width))
         self.head_kernel = self.param("head_kernel", nn.initializers.normal(0.02 * std), (width, c.codebook_size))
         self.head_bias = self.param("head_bias", zeros, (c.codebook_size,))
@@ -224,8 +259,8 @@ class Transformer(nn.Module):
 
         Args:
           labels_B: class ids; num_classes for "no class".
-          inputs_BxNxC: the tokenizer's `transformer_input`, N = L - l_1; or what the coarsest scales have of
-            it, which gives their logits alone.
+          inputs_BxNxC: the tokenizer's `transformer_input`, N = L - `start_length`; or what the coarsest scales
+            have of them, which gives their logits alone.
           key: turns class drop and drop path on (training); None is deterministic.
         """
         c = self.config
@@ -237,12 +272,12 @@ class Transformer(nn.Module):
             block_keys = jax.random.split(path_key, c.depth)
         conditioning = self.condition(labels_B)
         first = self.first_inputs(conditioning)
-        length = c.pyramid.lengths[0] + inputs_BxNxC.shape[1]
+        length = c.start_length + inputs_BxNxC.shape[1]
         if length not in (*c.pyramid.offsets[1:], c.pyramid.length):
             raise InputError(f"inputs for {length} positions: pyramid {c.pyramid} has no scale that ends there")
-        rest = self.embed_codes(inputs_BxNxC, slice(c.pyramid.lengths[0], length))
+        rest = self.embed_codes(inputs_BxNxC, slice(c.start_length, length))
         x = self.constrain(jnp.concatenate([first, rest], axis=1).astype(self.dtype), "sequence")
-        mask = c.pyramid.block_causal_mask[:length, :length]
+        mask = c.mask_LxL[:length, :length]
 
         def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, None]:
             return self.attention_fn(q, k, v, mask), None
@@ -263,6 +298,12 @@ class Transformer(nn.Module):
         """What the classes do to every layer, for all layers at once."""
         start_BxW = jnp.take(self.class_embedding, labels_B, axis=0)
         blocks = self.blocks()
+        if not self.config.adaln:
+            gates_Dx2xW = jnp.ones((self.config.depth, 2, self.config.width))
+            vectors = jnp.concatenate([gates_Dx2xW, blocks["adaln_norms"]], axis=1)[:, None]
+            vectors = jnp.broadcast_to(vectors, (len(vectors), len(labels_B), *vectors.shape[2:]))
+            head = jnp.broadcast_to(self.head_adaln_bias, (len(labels_B), *self.head_adaln_bias.shape))
+            return Conditioning(start_BxW, vectors, head)
         if self.config.shared_adaln:
             shared = self._project("bw,wgv->bgv", start_BxW, self.shared_adaln_kernel) + self.shared_adaln_bias
             vectors = blocks["adaln_table"][:, None] + shared[None]
@@ -275,7 +316,7 @@ class Transformer(nn.Module):
     def first_inputs(self, conditioning: Conditioning) -> jax.Array:
         """[B, l_1, W] float32: what stands at the first scale's positions."""
         start = conditioning.start_BxW[:, None] + self.start_position
-        return start + self._places(slice(0, self.config.pyramid.lengths[0]))
+        return start + self._places(slice(0, self.config.start_length))
 
     def embed_codes(self, codes_BxNxC: jax.Array, positions: slice) -> jax.Array:
         """[B, N, W] float32: code vectors projected and told where they stand."""
@@ -328,7 +369,8 @@ class Transformer(nn.Module):
         """[B, L, V] float32."""
         scale_BxW, shift_BxW = conditioning.head_Bx2xW[:, 0], conditioning.head_Bx2xW[:, 1]
         h = _modulate(x_BxLxW, scale_BxW, shift_BxW).astype(self.dtype)
-        logits = self._project("blw,wv->blv", h, self.head_kernel, activate=False) + self.head_bias
+        kernel = self.constrain(self.head_kernel.astype(self.dtype), "head_kernel")
+        logits = self._project("blw,wv->blv", h, kernel, activate=False) + self.head_bias
         return self.constrain(logits, "logits")
 
     def _block(
@@ -342,9 +384,10 @@ class Transformer(nn.Module):
         """One block, and what `attend(q, k, v)` returns beside its result. `drop` is (rate, key) of drop path."""
         dtype, precision = self.dtype, precision_for(self.dtype)
         vector = lambda index: adaln_Bx6xW[:, index]
+        kernel = lambda name: self.constrain(params[name].astype(dtype), name)
 
         h = _modulate(x_BxLxW, vector(SCALE_ATTENTION), vector(SHIFT_ATTENTION)).astype(dtype)
-        qkv = jnp.einsum("blw,wthk->tblhk", h, params["qkv_kernel"].astype(dtype), precision=precision)
+        qkv = jnp.einsum("blw,wthk->tblhk", h, kernel("qkv_kernel"), precision=precision)
         q = qkv[0] + params["q_bias"].astype(dtype)
         k, v = qkv[1], qkv[2] + params["v_bias"].astype(dtype)
         if self.config.qk_norm:
@@ -355,14 +398,14 @@ class Transformer(nn.Module):
             q = q * (_PLAIN_SCALE * self.config.head_width**-0.5)
         q, k, v = (self.constrain(part, "heads") for part in (q, k, v))
         h, kept = attend(q, k, v)
-        h = jnp.einsum("blhk,hkw->blw", h, params["out_kernel"].astype(dtype), precision=precision)
+        h = jnp.einsum("blhk,hkw->blw", h, kernel("out_kernel"), precision=precision)
         h = h + params["out_bias"].astype(dtype)
         x = x_BxLxW + _branch(h, vector(GATE_ATTENTION), drop, 0)
 
         h = _modulate(x, vector(SCALE_MLP), vector(SHIFT_MLP)).astype(dtype)
-        h = jnp.einsum("blw,wm->blm", h, params["mlp_in_kernel"].astype(dtype), precision=precision)
+        h = jnp.einsum("blw,wm->blm", h, kernel("mlp_in_kernel"), precision=precision)
         h = self.constrain(nn.gelu(h + params["mlp_in_bias"].astype(dtype), approximate=True), "hidden")
-        h = jnp.einsum("blm,mw->blw", h, params["mlp_out_kernel"].astype(dtype), precision=precision)
+        h = jnp.einsum("blm,mw->blw", h, kernel("mlp_out_kernel"), precision=precision)
         h = h + params["mlp_out_bias"].astype(dtype)
         x = self.constrain(x + _branch(h, vector(GATE_MLP), drop, 1), "sequence")
         return x, kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -80,6 +81,7 @@ def make_task(
         tokenizer.tokenizer_params,
         class_names,
         config.label_smoothing,
+        grid_classes=config.sample_classes,
         guidance=config.sample_guidance,
     )
 
@@ -187,7 +189,7 @@ def transformer_config(
     """The preset, with the fields that the config sets itself."""
     fields = dict(config.model)
     preset = transformer_preset(fields.pop("preset"), tokenizer, num_classes).to_dict()
-    if unknown := sorted(set(fields) - set(preset)):
+    if unknown := sorted(set(fields) - {field.name for field in dataclasses.fields(TransformerConfig)}):
         raise InputError(f"config model.{unknown[0]}: is no field of a transformer")
     return TransformerConfig.from_dict(preset | {name: value for name, value in fields.items() if value is not None})
 

@@ -33,7 +33,7 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
     """
     base, _, argument = name.partition(":")
     try:
-        config = _module(base).get_config(argument)
+        config = config_module(base).get_config(argument)
     except (KeyError, ValueError) as error:
         if isinstance(error, InputError):
             raise
@@ -50,7 +50,12 @@ def config_names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_"))
 
 
-def _module(base: str) -> Any:
+def config_module(base: str) -> Any:
+    """The module of a config by its name inside the package, or of a Python file.
+
+    Raises:
+      InputError: if there is none, or it has no get_config.
+    """
     if base.endswith(".py"):
         path = Path(base)
         if not path.is_file():
@@ -117,6 +122,7 @@ _FREE = (
     "evaluate_every",
     "checkpoint_every",
     "keep_checkpoints",
+    "sample_classes",
     "mesh",
     "sharding",
     "data.bad_share",

@@ -49,7 +49,7 @@ class TransformerTask:
         grid_columns: int = 8,
         guidance: float = 1.5,
     ) -> None:
-        """`grid_*` and `guidance` are of the sample grid at evaluations."""
+        """`grid_*` and `guidance` are of the sample grid at evaluations; without classes there is none."""
         self.module, self.tokenizer = transformer, Tokenizer(tokenizer, transformer.dtype)
         self.config, self.image_size = transformer.config, tokenizer.image_size
         self.fixed = parameters_for(transformer.dtype, tokenizer_params)
@@ -67,8 +67,8 @@ class TransformerTask:
 
     def init(self, key: jax.Array) -> Params:
         """Fresh parameters; of one picture, which no mesh divides, so that attention is plain."""
-        pyramid = self.config.pyramid
-        inputs = jnp.zeros((1, pyramid.length - pyramid.lengths[0], self.config.code_width), jnp.float32)
+        length = self.config.pyramid.length - self.config.start_length
+        inputs = jnp.zeros((1, length, self.config.code_width), jnp.float32)
         module = self.module.clone(attention_fn=xla_attention)
         params = module.init(key, jnp.zeros((1,), jnp.int32), inputs)["params"]
         return parameters_for(self.module.dtype, params)
@@ -81,7 +81,7 @@ class TransformerTask:
         """Tokens [B, L] of a batch of pictures or stored tokens, and the transformer's inputs made of them."""
         bound = self.tokenizer.bind({"params": fixed})
         tokens = batch[TOKENS] if TOKENS in batch else bound.encode(to_signed(batch[IMAGES]))
-        return jax.lax.stop_gradient((tokens, bound.transformer_input(tokens)))
+        return jax.lax.stop_gradient((tokens, bound.transformer_input(tokens, self.config.inputs)))
 
     def loss(
         self,
@@ -99,7 +99,7 @@ class TransformerTask:
         """
         tokens, inputs = self.tokens(fixed, batch)
         pyramid = self.config.pyramid if stage is None else stage.prefix
-        tokens, inputs = tokens[:, : pyramid.length], inputs[:, : pyramid.length - pyramid.lengths[0]]
+        tokens, inputs = tokens[:, : pyramid.length], inputs[:, : pyramid.length - self.config.start_length]
         logits = self.module.apply({"params": params}, batch["labels"], inputs, key)
         nll_BxL, hit_BxL, smooth_BxL = token_losses(logits, tokens)
         loss_BxL = (1 - self.label_smoothing) * nll_BxL + self.label_smoothing * smooth_BxL
@@ -136,6 +136,8 @@ class TransformerTask:
     def pictures(self, params: Params, fixed: Params, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Samples: a row a class, always from the same keys, so that grids of a run can be compared."""
         classes, columns, guidance = self._grid
+        if not classes:
+            return {}
         rows = np.repeat(np.arange(classes), columns)
         keys = class_keys(0, rows, np.tile(np.arange(columns), classes))
         settings = sampler.controls(self.config.pyramid, guidance, 900, 0.96)

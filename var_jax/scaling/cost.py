@@ -1,0 +1,213 @@
+"""What a picture costs in raster order and scale by scale, at equal width and depth, by its side.
+
+Counted for the published d16's shape: steps one after another, FLOPs with a KV cache, and without one, where every
+step computes all tokens before it again (what the paper's O(n^6) assumes of the raster model). Timed on a small
+model of the same pyramids, since what is asked is how times grow: one whole picture's tokens in one program, at batch
+1 and at a large batch, with random weights.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from var_jax.errors import InputError
+from var_jax.formats.atomic import atomic_file, local_target
+from var_jax.generation import sampler
+from var_jax.models.costs import transformer_forward_flops, uncached_flops
+from var_jax.models.inputs import CUMULATIVE, PREVIOUS_TOKEN
+from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
+from var_jax.models.transformer import Transformer, TransformerConfig
+from var_jax.pyramid import PUBLISHED_SIDES, Pyramid
+from var_jax.scaling.plot import new_figure, save
+
+ORDERS = {"raster": PREVIOUS_TOKEN, "scales": CUMULATIVE}
+COUNTED = ("steps", "tokens", "flops_cached", "flops_uncached")
+_COUNTED_WIDTH, _COUNTED_DEPTH = 1024, 16  # the published d16
+_CODES, _CODE_WIDTH = 4096, 32
+_REPEATS = 3
+
+
+def shape(order: str, side: int, width: int, depth: int) -> TransformerConfig:
+    """A transformer for pictures of this side in this order, with the published tokenizer's codes."""
+    sides = PUBLISHED_SIDES[side]
+    pyramid = Pyramid(sides[-1:] if order == "raster" else sides)
+    heads = max(width // 64, 1)
+    return TransformerConfig(pyramid, _CODES, _CODE_WIDTH, 1000, depth, width, heads, inputs=ORDERS[order])
+
+
+def counted(order: str, side: int) -> dict[str, Any]:
+    """Steps, tokens and FLOPs of one picture without guidance, its decoder not counted."""
+    config = shape(order, side, _COUNTED_WIDTH, _COUNTED_DEPTH)
+    return {
+        "order": order,
+        "side": side,
+        "steps": config.pyramid.length if config.raster else len(config.pyramid),
+        "tokens": config.pyramid.length,
+        "flops_cached": transformer_forward_flops(config),
+        "flops_uncached": uncached_flops(config),
+    }
+
+
+def growth(rows: Sequence[dict[str, Any]], name: str) -> dict[str, float]:
+    """By order, the exponent of a figure over the latent's side n, by least squares in log-log over all sides."""
+    found = {}
+    for order in ORDERS:
+        own = [row for row in rows if row["order"] == order and row.get(name)]
+        if len(own) > 1:
+            sides = np.log([row["side"] / 16 for row in own])
+            found[order] = float(np.polyfit(sides, np.log([row[name] for row in own]), 1)[0])
+    return found
+
+
+def timer(order: str, side: int, width: int, depth: int, batch: int) -> Callable[[], float]:
+    """A compiled program that draws `batch` pictures' tokens; calling it gives its seconds."""
+    config = shape(order, side, width, depth)
+    tokenizer = Tokenizer(TokenizerConfig(config.pyramid, _CODES, _CODE_WIDTH, 32, (1, 1, 1, 1, 1), 1, 1))
+    module = Transformer(config)
+    size = tokenizer.config.image_size
+    image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    own_shapes = jax.eval_shape(tokenizer.init, jax.random.key(0), image)["params"]
+    quantizer_shapes = {"quantizer": own_shapes["quantizer"]}
+    inputs = jnp.zeros((1, config.pyramid.length - config.start_length, _CODE_WIDTH))
+    params = jax.jit(module.init)(jax.random.key(0), jnp.zeros((1,), jnp.int32), inputs)["params"]
+    own = jax.tree.map(lambda leaf: jax.random.normal(jax.random.key(1), leaf.shape, leaf.dtype), quantizer_shapes)
+    labels = jnp.arange(batch) % config.num_classes
+    settings = sampler.controls(config.pyramid)
+
+    def draw(own: Any, params: Any, labels: jax.Array, key: jax.Array) -> jax.Array:
+        drawn = sampler.sample(tokenizer, module, own, params, labels, key, settings, False, False)
+        return drawn.tokens_BxL
+
+    compiled = jax.jit(draw).lower(own, params, labels, jax.random.key(2)).compile()
+
+    def seconds() -> float:
+        begun = time.perf_counter()
+        jax.block_until_ready(compiled(own, params, labels, jax.random.key(2)))
+        return time.perf_counter() - begun
+
+    return seconds
+
+
+def measured(
+    sides: Sequence[int], width: int, depth: int, batch: int, budget: float, say: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """The least of three runs of each order, side and batch, small ones first; what the budget leaves no time for is
+    left out, and named."""
+    rows, begun = [], time.monotonic()
+    cases = [(side, order, size) for side in sorted(sides) for size in (1, batch) for order in ORDERS]
+    rates: dict[tuple[str, int], tuple[int, float]] = {}
+    for side, order, size in cases:
+        left, expected = budget - (time.monotonic() - begun), 0.0
+        if (order, size) in rates:  # at the pace of the side before, growing with the fourth power
+            before, seconds = rates[order, size]
+            expected = seconds * (side / before) ** 4
+        if left < 2 * expected or left <= 0:
+            say(f"{order}, {side} px, batch {size}: left out, about {expected:.0f} s a picture and {left:.0f} s left")
+            continue
+        run = timer(order, side, width, depth, size)
+        best = min(run() for _ in range(1 + _REPEATS if expected < 20 else 1))
+        rates[order, size] = side, best
+        rows.append({"order": order, "side": side, "batch": size, "seconds": best})
+        say(f"{order}, {side} px, batch {size}: {best:.3f} s")
+        jax.clear_caches()
+    return rows
+
+
+def report(
+    out: str | os.PathLike[str],
+    sides: str,
+    width: int,
+    depth: int,
+    batch: int,
+    budget: float,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Writes cost.json, cost.md and cost.png into `out`.
+
+    Args:
+      out: a folder.
+      sides: picture sides, with commas between.
+      width, depth, batch: of the timed models.
+      budget: seconds for timings.
+      say: told of each figure.
+
+    Raises:
+      InputError: for a side that has no published pyramid.
+    """
+    new_figure()
+    known = ", ".join(map(str, PUBLISHED_SIDES))
+    parts = [part.strip() for part in sides.split(",")]
+    if wrong := [part for part in parts if not (part.isdecimal() and int(part) in PUBLISHED_SIDES)]:
+        raise InputError(f"--sides '{wrong[0]}': there is no published pyramid for it, expected some of {known}")
+    if width % max(width // 64, 1) or batch < 2:
+        raise InputError(f"--width {width} --batch {batch}: expected a multiple of 64 or less, and a batch above 1")
+    whole = [int(part) for part in parts]
+    rows = [counted(order, side) for side in whole for order in ORDERS]
+    timed = measured(whole, width, depth, batch, budget, say)
+    for row in rows:
+        own = [one for one in timed if (one["order"], one["side"]) == (row["order"], row["side"])]
+        row["seconds_1"] = next((one["seconds"] for one in own if one["batch"] == 1), None)
+        large = next((one["seconds"] for one in own if one["batch"] == batch), None)
+        row["seconds_large"] = None if large is None else large / batch
+    names = (*COUNTED, "seconds_1", "seconds_large")
+    content = {
+        "counted": {"width": _COUNTED_WIDTH, "depth": _COUNTED_DEPTH},
+        "timed": {"width": width, "depth": depth, "large_batch": batch, "device": jax.devices()[0].device_kind},
+        "rows": rows,
+        "growth": {name: growth(rows, name) for name in names},
+    }
+    folder = local_target(out)
+    with atomic_file(folder / "cost.json") as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
+    text = markdown(rows, content["growth"], batch)
+    with atomic_file(folder / "cost.md") as temporary:
+        temporary.write_text(text)
+    _draw(folder / "cost.png", rows, batch)
+    say(text)
+
+
+def markdown(rows: Sequence[dict[str, Any]], exponents: dict[str, dict[str, float]], batch: int) -> str:
+    """The table: a line an order and side, then the exponents."""
+    head = ("order", "side", "steps", "tokens", "GFLOP, cache", "GFLOP, no cache", "s, batch 1")
+    lines = [f"| {' | '.join(head)} | s a picture, batch {batch} |", "|---" * (len(head) + 1) + "|"]
+    number = lambda value, digits=3: "" if value is None else f"{value:.{digits}g}"
+    for row in rows:
+        cells = (row["order"], row["side"], row["steps"], row["tokens"])
+        flops = (f"{row[name] / 1e9:,.0f}" for name in ("flops_cached", "flops_uncached"))
+        cells = (*cells, *flops, number(row["seconds_1"]), number(row["seconds_large"]))
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    for order in ORDERS:
+        grown = [exponents[name].get(order) for name in (*COUNTED, "seconds_1", "seconds_large")]
+        lines.append(f"| {order}, exponent of n |  | " + " | ".join(number(value) for value in grown) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _draw(path: os.PathLike[str], rows: Sequence[dict[str, Any]], batch: int) -> None:
+    figure = new_figure(figsize=(12, 3.6))
+    panels = {
+        "steps": "steps one after another",
+        "flops_cached": "FLOPs a picture (dashed: no cache)",
+        "seconds_1": "seconds, batch 1",
+        "seconds_large": f"seconds a picture, batch {batch}",
+    }
+    for axes, (name, title) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+        for colour, order in enumerate(ORDERS):
+            own = [row for row in rows if row["order"] == order and row[name]]
+            axes.loglog([row["side"] for row in own], [row[name] for row in own], f"C{colour}o-", label=order)
+            if name == "flops_cached":
+                sides, whole = [row["side"] for row in own], [row["flops_uncached"] for row in own]
+                axes.loglog(sides, whole, f"C{colour}--")
+        axes.set_title(title, fontsize=9)
+        axes.set_xlabel("picture side")
+        axes.grid(True, which="both", alpha=0.2)
+    axes.legend()
+    figure.tight_layout()
+    save(figure, path)

@@ -1,0 +1,146 @@
+"""All laws of a table at once: over parameters, tokens and C_min, and what they say of the largest model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from var_jax.errors import InputError
+from var_jax.scaling.curves import Curve, Front, front
+from var_jax.scaling.fit import PowerLaw, Prediction, fit_power_law, predict
+
+NONE, FITTED = "none", "fitted"
+SHOWN = ("loss_last", "loss", "error_last", "error")  # the panels of the paper's Figures 5 and 6
+_TOKEN_POINTS = 12
+Irreducible = Mapping[str, float | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class FigureLaws:
+    """The laws of one figure, each None where its points allow none (`why` says so).
+
+    Attributes:
+      figure: its column's name.
+      over_n: final values over parameters.
+      over_tokens: the best of any model over tokens seen.
+      over_flops: the Pareto front over training compute, a point a model.
+      points: (x, y) that each law goes through, by "n", "tokens", "flops".
+      front: the whole Pareto front.
+      held_out: what the others said of the largest model, and what it reached.
+      why: law -> reason, for those that are None.
+    """
+
+    figure: str
+    over_n: PowerLaw | None
+    over_tokens: PowerLaw | None
+    over_flops: PowerLaw | None
+    points: dict[str, tuple[np.ndarray, np.ndarray]]
+    front: Front | None
+    held_out: tuple[Prediction, float] | None
+    why: dict[str, str]
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values, ready for JSON."""
+        laws = {"n": self.over_n, "tokens": self.over_tokens, "flops": self.over_flops}
+        held_out = None
+        if self.held_out is not None:
+            guess, reached = self.held_out
+            held_out = {
+                "n": guess.x,
+                "expected": guess.expected,
+                "interval": [guess.interval.low, guess.interval.high],
+                "reached": reached,
+                "inside": reached in guess.interval,
+            }
+        return {
+            "laws": {name: None if law is None else law.to_dict() for name, law in laws.items()},
+            "points": {name: [list(map(float, part)) for part in both] for name, both in self.points.items()},
+            "largest_model_held_out": held_out,
+            "why_not": self.why,
+        }
+
+
+def parse_irreducible(text: str, figures: Sequence[str]) -> Irreducible:
+    """ "none", "fitted", or "loss=5.0,loss_last=4.5" -> by figure; what is not named has none."""
+    if text in (NONE, FITTED):
+        return dict.fromkeys(figures, 0.0 if text == NONE else None)
+    found: dict[str, float | None] = dict.fromkeys(figures, 0.0)
+    for part in text.split(","):
+        name, equals, value = part.partition("=")
+        try:
+            number = None if value == FITTED else float(value)
+        except ValueError:
+            equals = ""
+        if not equals or name not in found or (number is not None and not 0 <= number < float("inf")):
+            raise InputError(
+                f"irreducible '{part}': expected {NONE}, {FITTED}, or FIGURE=VALUE with one of {', '.join(figures)}"
+            )
+        found[name] = number
+    return found
+
+
+def all_laws(curves: Sequence[Curve], irreducible: Irreducible, seed: int = 0, draws: int = 1000) -> list[FigureLaws]:
+    """The laws of every figure that all curves end with.
+
+    Raises:
+      InputError: for fewer than three models.
+    """
+    if len(curves) < 3:
+        raise InputError(f"{len(curves)} models: a law needs three or more; add sizes to the sweep")
+    figures = [name for name in irreducible if all(np.isfinite(c.figures.get(name, [np.nan])[-1]) for c in curves)]
+    return [_figure_laws(curves, name, irreducible[name], seed, draws) for name in figures]
+
+
+def _figure_laws(curves: Sequence[Curve], figure: str, offset: float | None, seed: int, draws: int) -> FigureLaws:
+    n, final = np.array([c.n for c in curves]), np.array([c.final(figure) for c in curves])
+    points, why, whole = {"n": (n, final)}, {}, None
+    try:
+        whole = front(curves, figure, "flops")
+        points["flops"] = whole.points()
+        points["tokens"] = _thinned(front(curves, figure, "tokens"))
+    except InputError as error:
+        why["flops"] = why["tokens"] = str(error)
+
+    laws: dict[str, PowerLaw | None] = {"n": None, "tokens": None, "flops": None}
+    for name, (x, y) in points.items():
+        try:
+            laws[name] = fit_power_law(x, y, offset, seed, draws)
+        except InputError as error:
+            why[name] = str(error)
+    held_out = None
+    try:
+        held_out = predict(n[:-1], final[:-1], n[-1], offset, seed, draws), float(final[-1])
+    except InputError as error:
+        why["held_out"] = str(error)
+    return FigureLaws(figure, laws["n"], laws["tokens"], laws["flops"], points, whole, held_out, why)
+
+
+def _thinned(best: Front) -> tuple[np.ndarray, np.ndarray]:
+    """A dozen points of a front, evenly spread in log: neighbours on it come of the same evaluations."""
+    places = np.unique(np.linspace(0, len(best.x) - 1, _TOKEN_POINTS).round().astype(int))
+    return best.x[places], best.y[places]
+
+
+def lines(laws: Sequence[FigureLaws]) -> list[str]:
+    """What a terminal shows: a line a law, and one a prediction."""
+    said = []
+    for own in laws:
+        for name, law in (("N", own.over_n), ("T", own.over_tokens), ("C", own.over_flops)):
+            if law is None:
+                continue
+            low, high = law.exponent_interval.low, law.exponent_interval.high
+            said.append(
+                f"{own.figure:12} {law.equation(name, own.figure):48} exponent {law.exponent:.4f} "
+                f"[{low:.4f}, {high:.4f}]  Pearson {law.pearson:.4f}  {law.points} points"
+            )
+        if own.held_out is not None:
+            guess, reached = own.held_out
+            verdict = "inside" if reached in guess.interval else "outside"
+            said.append(
+                f"{own.figure:12} largest model by the others: {guess.expected:.4f} "
+                f"[{guess.interval.low:.4f}, {guess.interval.high:.4f}], reached {reached:.4f} ({verdict})"
+            )
+        said += [f"{own.figure:12} no law over {name}: {why}" for name, why in own.why.items() if name != "held_out"]
+    return said
