@@ -33,17 +33,24 @@ def xla_attention(
 ) -> jax.Array:
     """Plain attention in XLA; scores and softmax in float32, products in the inputs' type.
 
-    Without a mask every query sees every key, however many there are: so it is what sampling uses too.
+    Without a mask every query sees every key, however many there are: so it is what sampling uses too. Scores are not
+    kept for the backward pass but made again, whatever policy a block is under: all layers' would be more than all
+    else that a training keeps.
     """
     dtype = q_BxLxHxK.dtype
-    precision = precision_for(dtype)
-    scores = jnp.einsum(
-        "blhk,bmhk->bhlm", q_BxLxHxK, k_BxMxHxK, precision=precision, preferred_element_type=at_least_float32(dtype)
-    )
-    if mask_LxM is not None:
-        scores = jnp.where(mask_LxM[None, None], scores, -jnp.inf)
-    weights = jax.nn.softmax(scores, axis=-1).astype(dtype)
-    return jnp.einsum("bhlm,bmhk->blhk", weights, v_BxMxHxK, precision=precision)
+    precision, wide = precision_for(dtype), at_least_float32(dtype)
+
+    def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+        scores = jnp.einsum("blhk,bmhk->bhlm", q, k, precision=precision, preferred_element_type=wide)
+        if mask_LxM is not None:
+            scores = jnp.where(mask_LxM[None, None], scores, -jnp.inf)
+        weights = jax.nn.softmax(scores, axis=-1).astype(dtype)
+        return jnp.einsum("bhlm,bmhk->blhk", weights, v, precision=precision)
+
+    # Not `jax.checkpoint`: a policy around it that keeps products would keep the scores after all.
+    remade = jax.custom_vjp(attend)
+    remade.defvjp(lambda *inputs: (attend(*inputs), inputs), lambda inputs, grad: jax.vjp(attend, *inputs)[1](grad))
+    return remade(q_BxLxHxK, k_BxMxHxK, v_BxMxHxK)
 
 
 def cudnn_attention(
