@@ -276,6 +276,7 @@ def fail(error: BaseException) -> NoReturn:
         time.sleep(SILENT_SECONDS + 5)  # the watch ends this process before, if another has died
         traceback.print_exception(error)
     index, count = jax.process_index(), jax.process_count()
+    _watch.mute()
     sys.stdout.flush()
     print(f"var-jax: process {index} of {count}: {text}", file=sys.stderr, flush=True)
     _watch.fail(f"process {index} ended: {text}", code)

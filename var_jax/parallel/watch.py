@@ -75,6 +75,10 @@ class Watch:
             with contextlib.suppress(RuntimeError):
                 self._tell(Beat(self._number, _DONE, self._at[1], 0.0))
 
+    def mute(self) -> None:
+        """This process ends by itself, and says why itself."""
+        self._ended.set()
+
     def fail(self, text: str, code: int) -> None:
         """Ends all processes with this sentence; returns at once, with only this one left to end."""
         try:
@@ -102,7 +106,7 @@ class Watch:
                 reason = " ".join(str(error).split())[:120]
                 self._end(f"{self._name(0)} has died, or cannot be reached any more ({reason})", LOST)
                 return
-            if verdict is not None and verdict[0] != self._index:
+            if verdict is not None and verdict[0] != self._index and not self._ended.is_set():
                 self._end(verdict[1], verdict[2])
 
     def _wait(self) -> list[Any] | None:

@@ -1,0 +1,1 @@
+"""Real processes on this machine: what one does, two and four do together."""

@@ -1,0 +1,111 @@
+"""Processes that die, are stopped, do not find each other or differ: one sentence, in time, and nothing lost."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from tests.multi_process.conftest import CONFIG, checkpoint, finished, free_address, steps
+
+DIES, STOPS = "tests.multi_process.probes:dies_in", "tests.multi_process.probes:is_stopped"
+
+
+@pytest.fixture(scope="module")
+def tokenizer(launcher, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokenizer") / "tokenizer"
+    train = ["train", "--config", f"{CONFIG}:tokenizer", "--workdir", folder, "--processes", "off"]
+    finished([launcher.start(train)])
+    return folder
+
+
+def training(tokenizer, workdir):
+    """Twenty-four steps: saved every second one, evaluated every eighth."""
+    changes = {"steps": 24, "checkpoint_every": 2, "evaluate_every": 8, "tokenizer": tokenizer}
+    changed = [f"--config.{name}={value}" for name, value in changes.items()]
+    return ["train", "--config", f"{CONFIG}:transformer", *changed, "--workdir", workdir]
+
+
+def test_one_of_four_dies_three_times_and_is_stopped_once(launcher, tokenizer, tmp_path):
+    """In a step, a save and an evaluation; then SIGTERM; what is learned in the end is what four learn undisturbed."""
+    broken, whole = training(tokenizer, tmp_path / "broken"), training(tokenizer, tmp_path / "whole")
+    for phase in ("step", "save", "evaluation"):
+        four = launcher.all(4, *broken, other=(2, DIES, [phase]))
+        assert four[2].code() == -signal.SIGKILL
+        died = time.monotonic()
+        survivors = [four[index] for index in (0, 1, 3)]
+        codes = [process.code(within=60.0) for process in survivors]
+        assert time.monotonic() - died <= 60.0
+        assert codes == [1, 1, 1], [process.printed() for process in survivors]
+        for process in survivors:
+            assert re.search(r"process 2 \(.+\) has died: not heard of for \d+ s, last in \w+", process.printed())
+    saved = steps(tmp_path / "broken")[-1]
+    assert saved in (4, 6)  # the last save may not have been over
+
+    four = launcher.all(4, *broken, other=(1, STOPS, []))
+    assert [process.code() for process in four] == [75] * 4, [process.printed() for process in four]
+    (stopped,) = re.findall(r"stopped at step (\d+) of 24", four[0].printed())
+    assert saved < int(stopped) < 24
+    assert steps(tmp_path / "broken")[-1] == int(stopped)
+
+    printed = finished(launcher.all(4, *broken))
+    assert f"resumed at step {stopped} of 24" in printed[0]
+    assert re.search(r"\d+ s in \d runs: init \d+%, compile", printed[0])
+    finished(launcher.all(4, *whole))
+    learned, expected = checkpoint(tmp_path / "broken", 24), checkpoint(tmp_path / "whole", 24)
+    assert len(learned) == len(expected) > 20
+    for name, array in expected.items():
+        np.testing.assert_array_equal(array, learned[name], err_msg=name)
+
+
+def refusals(processes):
+    """The one line of each, after all were refused in time."""
+    lines = []
+    for process in processes:
+        assert process.code(within=60.0) == 2, process.printed()
+        (line,) = (line for line in process.printed().splitlines() if line.startswith("var-jax"))
+        assert "Traceback" not in process.printed()
+        lines.append(line)
+    return lines
+
+
+def test_a_cpu_where_a_tpu_was_asked_for(launcher, tmp_path):
+    command = ["train", "--config", f"{CONFIG}:tokenizer", "--workdir", tmp_path / "run", "--platform", "tpu"]
+    (alone,) = refusals([launcher.start([*command, "--processes", "off"])])
+    assert "platform 'tpu' was asked for, JAX found cpu; see that var_jax[tpu] is installed" in alone
+    for line in refusals(launcher.all(2, *command)):
+        assert "platform 'tpu' was asked for, JAX found cpu" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_versions(launcher, tmp_path):
+    command = ["train", "--config", f"{CONFIG}:tokenizer", "--workdir", tmp_path / "run"]
+    other = (1, "tests.multi_process.probes:has_another_jaxlib", [])
+    for line in refusals(launcher.all(3, *command, other=other)):
+        assert re.search(r"jaxlib is [\d.]+ in process 0 on \S+ and 0\.0\.1 in process 1 on \S+; install", line)
+
+
+def test_a_wrong_count(launcher, tmp_path):
+    command = ["train", "--config", f"{CONFIG}:tokenizer", "--workdir", tmp_path / "run", "--processes"]
+    address = free_address()
+    two = [launcher.start([*command, f"{address},2,0"]), launcher.start([*command, f"{address},3,2"])]
+    for line in refusals(two):
+        assert re.search(r"process 2 on \S+ is one of 3, process 0 on \S+ one of 2; give all of them the same", line)
+
+
+def test_one_that_does_not_come(launcher, tmp_path):
+    command = ["train", "--config", f"{CONFIG}:tokenizer", "--workdir", tmp_path / "run", "--meet-within", "8"]
+    address = free_address()
+    two = [launcher.start([*command, "--processes", f"{address},3,{index}"]) for index in (0, 2)]
+    for line in refusals(two):
+        assert "2 of 3 processes came within 8 s, missing: 1; start them too" in line
+
+
+def test_nobody_to_reach(launcher, tmp_path):
+    command = ["train", "--config", f"{CONFIG}:tokenizer", "--workdir", tmp_path / "run", "--meet-within", "1"]
+    address = free_address()
+    (line,) = refusals([launcher.start([*command, "--processes", f"{address},2,1"])])
+    assert f"the first process, at {address}, could not be reached for 1 s" in line
