@@ -1,4 +1,4 @@
-"""Dry runs print the commands that golden/ has; real runs of the scripts, with every cloud program replaced, do them."""
+"""Dry runs print the commands that golden/ has; real runs, with every cloud program replaced, come to the right end."""
 
 from __future__ import annotations
 
