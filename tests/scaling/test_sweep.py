@@ -234,6 +234,7 @@ def test_a_fit_of_results_from_elsewhere(tmp_path, capsys):
     assert main(["scaling", "fit", "--table", str(table), "--out", str(out), "--irreducible", "none"]) == 0
     assert {file.name for file in out.iterdir()} == {
         "scaling.json",
+        "laws.md",
         "table.csv",
         "over_parameters.png",
         "over_compute.png",

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     fit = verbs.add_parser("fit", help="power laws over parameters, tokens and compute: JSON, CSV, two figures")
     fit.add_argument("runs", nargs="*", metavar="RUNS", help=_RUNS)
     fit.add_argument("--table", metavar="FILE", help="instead of runs, a CSV file: model,n,tokens,flops,loss,error,...")
-    fit.add_argument("--out", required=True, metavar="DIR", help="scaling.json, table.csv and two figures")
+    fit.add_argument("--out", required=True, metavar="DIR", help="scaling.json, laws.md, table.csv, two figures")
     fit.add_argument(
         "--irreducible",
         default="none",

@@ -12,7 +12,7 @@ from var_jax.formats.atomic import atomic_file, local_target
 from var_jax.scaling import cost as costs
 from var_jax.scaling.curves import curves_of, read_table, write_table
 from var_jax.scaling.gather import Row, gather
-from var_jax.scaling.laws import SHOWN, all_laws, lines, parse_irreducible
+from var_jax.scaling.laws import SHOWN, all_laws, lines, markdown, parse_irreducible
 from var_jax.scaling.plot import draw_over_flops, draw_over_n, new_figure
 from var_jax.scaling.sweep import run_sweep, write_jobs
 
@@ -62,11 +62,13 @@ def fit(args: argparse.Namespace) -> None:
     else:
         with atomic_file(out / "table.csv") as temporary:
             temporary.write_bytes(Path(args.table).read_bytes())
+    with atomic_file(out / "laws.md") as temporary:
+        temporary.write_text(markdown([own for own in laws if own.figure in SHOWN], curves))
     draw_over_n(out / "over_parameters.png", laws)
     draw_over_flops(out / "over_compute.png", laws, curves)
     for line in lines([own for own in laws if own.figure in SHOWN]):
         _say(line)
-    _say(f"{out}: scaling.json, table.csv, over_parameters.png, over_compute.png")
+    _say(f"{out}: scaling.json, laws.md, table.csv, over_parameters.png, over_compute.png")
 
 
 def cost(args: argparse.Namespace) -> None:

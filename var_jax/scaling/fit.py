@@ -25,7 +25,7 @@ _GRID, _OFFSETS = 201, 61
 _FITTED_RANGE = (2e-3, 6.0)  # of -alpha, where E is fitted too
 _GIVEN_RANGE = (-8.0, 8.0)  # of alpha, where it is given
 _FAR = 150.0  # how much worse than the best fit the searched exponents may be, in variances of the noise
-_PERFECT = 1e-20  # a sum of squares below this is rounding
+_PERFECT = 1e-12  # a sum of squares below this is rounding: noise of a millionth is the least that is believed
 _FEW_FAR = 2500.0  # the same for one or two degrees of freedom, where 95 % is far out
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from var_jax.errors import InputError
 from var_jax.scaling.curves import Curve, Front, front
-from var_jax.scaling.fit import PowerLaw, Prediction, fit_power_law, predict
+from var_jax.scaling.fit import Interval, PowerLaw, Prediction, fit_power_law, predict
 
 NONE, FITTED = "none", "fitted"
 SHOWN = ("loss_last", "loss", "error_last", "error")  # the panels of the paper's Figures 5 and 6
@@ -40,6 +40,11 @@ class FigureLaws:
     front: Front | None
     held_out: tuple[Prediction, float] | None
     why: dict[str, str]
+
+    @property
+    def letter(self) -> str:
+        """What the paper calls it."""
+        return "L" if self.figure.startswith("loss") else "Err"
 
     def to_dict(self) -> dict[str, object]:
         """Plain values, ready for JSON."""
@@ -121,6 +126,36 @@ def _thinned(best: Front) -> tuple[np.ndarray, np.ndarray]:
     """A dozen points of a front, evenly spread in log: neighbours on it come of the same evaluations."""
     places = np.unique(np.linspace(0, len(best.x) - 1, _TOKEN_POINTS).round().astype(int))
     return best.x[places], best.y[places]
+
+
+def markdown(laws: Sequence[FigureLaws], curves: Sequence[Curve]) -> str:
+    """Three tables: the models' last figures, the laws, and what the smaller models said of the largest."""
+    names = [own.figure for own in laws]
+    rows = [f"| model | N | tokens | FLOP | {' | '.join(names)} |", "|---" * (4 + len(names)) + "|"]
+    for curve in curves:
+        last = " | ".join(f"{curve.final(name):.4f}" for name in names)
+        rows.append(f"| {curve.model} | {curve.n:,.0f} | {curve.tokens[-1]:.3g} | {curve.flops[-1]:.3g} | {last} |")
+    rows += ["", "| figure | over | law | exponent, 95 % | E, 95 % | Pearson | scatter | points |", "|---" * 8 + "|"]
+    for own in laws:
+        for name, law in (("N", own.over_n), ("T", own.over_tokens), ("C", own.over_flops)):
+            if law is None:
+                continue
+            found = law.irreducible_interval
+            cells = [own.figure, name, law.equation(name, own.letter)]
+            cells += [f"{law.exponent:.4f} {_range(law.exponent_interval)}"]
+            cells += ["" if found is None else f"{law.irreducible:.3f} {_range(found)}"]
+            cells += [f"{law.pearson:.4f}", f"{law.noise:.2%}", str(law.points)]
+            rows.append(f"| {' | '.join(cells)} |")
+    rows += ["", "| figure | largest model by the others, 95 % | reached |", "|---|---|---|"]
+    for own in laws:
+        if own.held_out is not None:
+            guess, reached = own.held_out
+            rows.append(f"| {own.figure} | {guess.expected:.4f} {_range(guess.interval)} | {reached:.4f} |")
+    return "\n".join(rows) + "\n"
+
+
+def _range(interval: Interval) -> str:
+    return f"({interval.low:.4f} to {interval.high:.4f})"
 
 
 def lines(laws: Sequence[FigureLaws]) -> list[str]:

@@ -48,7 +48,7 @@ def draw_over_n(path: str | os.PathLike[str], laws: Sequence[FigureLaws]) -> Non
         offset = law.irreducible if law else 0.0
         axes.loglog(x, y - offset, "o", color="C0")
         if law is not None:
-            _draw_law(axes, law, x.min(), x.max(), "N")
+            _draw_law(axes, law, x.min(), x.max(), "N", own.letter)
         if own.held_out is not None and own.held_out[0].interval.low > offset:
             guess, _ = own.held_out
             miss = [[guess.expected - guess.interval.low], [guess.interval.high - guess.expected]]
@@ -74,7 +74,7 @@ def draw_over_flops(path: str | os.PathLike[str], laws: Sequence[FigureLaws], cu
         if law is not None:
             x, y = own.points["flops"]
             axes.loglog(x, y - offset, "k.", ms=5)
-            _draw_law(axes, law, own.front.x.min(), own.front.x.max(), "C")
+            _draw_law(axes, law, own.front.x.min(), own.front.x.max(), "C", own.letter)
         axes.set_xlabel("training compute (FLOP)")
         return law
 
@@ -89,12 +89,13 @@ def _shades(count: int) -> np.ndarray:
     return colormaps["viridis"](np.linspace(0, 0.9, count))
 
 
-def _draw_law(axes: Any, law: PowerLaw, low: float, high: float, name: str) -> None:
+def _draw_law(axes: Any, law: PowerLaw, low: float, high: float, name: str, letter: str) -> None:
     x = np.geomspace(low, high, 50)
     axes.loglog(x, law(x) - law.irreducible, "--", color="C3", lw=1)
     interval = law.exponent_interval
     axes.set_title(
-        f"{law.equation(name)}\nexponent in [{interval.low:.3g}, {interval.high:.3g}], Pearson {law.pearson:.3f}",
+        f"{law.equation(name, letter)}\n"
+        f"exponent in [{interval.low:.3g}, {interval.high:.3g}], Pearson {law.pearson:.3f}",
         fontsize=8,
     )
 
