@@ -9,6 +9,7 @@
 #   VENV       the virtual environment; ~/venv
 #   PLATFORM   what devices there must be (tpu, gpu, cpu), or the command stops; any unless given
 #   CACHE      a folder, here or in a bucket, for compiled programs; ~/.cache/var_jax/xla
+#   FETCH      a folder in a bucket, such as gs://BUCKET/tokens, that is copied to data/tokens first, once
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -32,9 +33,20 @@ install() {
   "$venv/bin/var-jax" --version
 }
 
+fetch() {
+  local name="${1%/}"
+  name="${name##*/}"
+  [[ ! -e "data/$name.fetched" ]] || return 0
+  mkdir -p data
+  "$venv/bin/python" -c 'import sys, fsspec; fsspec.filesystem("gcs").get(*sys.argv[1:], recursive=True)' \
+    "${1%/}/" "data/$name/"
+  touch "data/$name.fetched"
+}
+
 run() {
   local command="$1"
   shift
+  [[ -z "${FETCH:-}" ]] || fetch "$FETCH"
   exec "$venv/bin/var-jax" "$command" --processes auto ${PLATFORM:+--platform "$PLATFORM"} \
     --compile-cache "${CACHE:-$HOME/.cache/var_jax/xla}" "$@"
 }

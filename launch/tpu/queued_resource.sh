@@ -21,6 +21,7 @@
 #   SLICES       how many such slices work together; 1
 #   SPOT         0: machines that are not taken away, at their price; 1
 #   CACHE        where compiled programs are kept, better in a bucket: a new slice finds them
+#   FETCH        a folder in a bucket, such as gs://BUCKET/tokens, that every host copies to data/tokens first
 #   PLATFORM     what devices there must be; tpu
 #   INTERVAL     seconds between looks; 60
 #   KEEP         1: `up` leaves the slice there at the end; 0
@@ -102,7 +103,7 @@ install() {
 }
 
 run() {
-  each "PLATFORM=${PLATFORM:-tpu} ${CACHE:+CACHE=${CACHE@Q} }bash var_jax/launch/host.sh start$(printf ' %q' "$@")"
+  each "PLATFORM=${PLATFORM:-tpu} ${CACHE:+CACHE=${CACHE@Q} }${FETCH:+FETCH=${FETCH@Q} }bash var_jax/launch/host.sh start$(printf ' %q' "$@")"
 }
 
 watch() {

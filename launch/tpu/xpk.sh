@@ -15,6 +15,7 @@
 #   SLICES    how many slices; 1
 #   IMAGE     an image made of launch/tpu/Dockerfile; without one xpk makes it of this clone
 #   CACHE     where compiled programs are kept, in a bucket; in the container, so nowhere, unless given
+#   FETCH     a folder in a bucket, such as gs://BUCKET/tokens, that every host copies to data/tokens first
 #
 # --dry-run prints the command instead.
 set -euo pipefail
@@ -57,7 +58,7 @@ run() {
   # xpk starts again after 127 to 255 by itself; 75 is a run that was stopped and has saved, 1 one that lost a companion.
   act xpk workload create "${where[@]}" --workload "$NAME" --tpu-type "$TYPE" --num-slices "${SLICES:-1}" "${image[@]}" \
     --max-restarts 1000 --restart-on-exit-codes 1,75 --termination-grace-period-seconds 120 \
-    --command "${install}PLATFORM=tpu ${CACHE:+CACHE=${CACHE@Q} }bash launch/host.sh run$(printf ' %q' "$@")"
+    --command "${install}PLATFORM=tpu ${CACHE:+CACHE=${CACHE@Q} }${FETCH:+FETCH=${FETCH@Q} }bash launch/host.sh run$(printf ' %q' "$@")"
 }
 
 stop() {

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fake_gcs import FakeGcs
 from tests.packaging.tree import ROOT, run
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -21,7 +22,8 @@ DRY_RUNS = {
     "queued_resource_slices": (
         "tpu/queued_resource.sh",
         ["up", *TRAIN],
-        SLICE | {"SLICES": "2", "PROJECT": "mine", "SPOT": "0", "CACHE": "gs://BUCKET/xla", "KEEP": "1"},
+        SLICE
+        | {"SLICES": "2", "PROJECT": "mine", "SPOT": "0", "CACHE": "gs://B/xla", "FETCH": "gs://B/tokens", "KEEP": "1"},
     ),
     "queued_resource_each": ("tpu/queued_resource.sh", ["each", "df -h && ls 'a b'"], SLICE),
     "queued_resource_delete": ("tpu/queued_resource.sh", ["delete"], SLICE),
@@ -30,13 +32,13 @@ DRY_RUNS = {
     "xpk_run_image": (
         "tpu/xpk.sh",
         ["run", *TRAIN],
-        CLUSTER | {"IMAGE": "docker.pkg.dev/p/var_jax", "CACHE": "gs://BUCKET/xla", "SLICES": "2", "PROJECT": "mine"},
+        CLUSTER | {"IMAGE": "docker.pkg.dev/p/var_jax", "CACHE": "gs://B/xla", "FETCH": "gs://B/tokens", "SLICES": "2"},
     ),
     "xpk_stop": ("tpu/xpk.sh", ["stop"], CLUSTER),
     "xpk_delete": ("tpu/xpk.sh", ["delete"], CLUSTER),
     "slurm": ("gpu/slurm.sbatch", TRAIN, {}),
 }
-OWN = ("NAME", "ZONE", "TYPE", "RUNTIME", "PROJECT", "SLICES", "SPOT", "CACHE", "PLATFORM", "INTERVAL", "KEEP")
+OWN = ("NAME", "ZONE", "TYPE", "RUNTIME", "PROJECT", "SLICES", "SPOT", "CACHE", "FETCH", "PLATFORM", "INTERVAL", "KEEP")
 
 
 def script(name, *arguments, cwd=ROOT, **env):
@@ -243,6 +245,24 @@ def test_the_very_lines_of_a_pod_train(home):
     assert "finished: 2 steps" in on_host(home, follow).stdout
     assert any((home / "xla").iterdir())
     assert "finished: 2 steps" in on_host(home, start.replace("start", "run")).stdout
+
+
+def test_a_folder_is_fetched_once(home):
+    pytest.importorskip("gcsfs")
+    program = home / "venv" / "bin" / "python"
+    program.write_text(f'#!/usr/bin/env bash\nexec "{sys.executable}" "$@"\n')
+    program.chmod(0o755)
+    gcs, line = FakeGcs(), "bash var_jax/launch/host.sh run train --help"
+    for name in ("index.json", "deep/a.array_record"):
+        gcs.put("bucket", f"stores/tokens/{name}", name.encode())
+    with gcs as url:
+        env = {"STORAGE_EMULATOR_HOST": url, "FSSPEC_GCS_TOKEN": "anon", "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
+        on_host(home, line, FETCH="gs://bucket/stores/tokens", **env)
+    fetched = {str(file.relative_to(home / "data")) for file in (home / "data").rglob("*") if file.is_file()}
+    assert fetched == {"tokens/index.json", "tokens/deep/a.array_record", "tokens.fetched"}
+    assert (home / "data" / "tokens" / "index.json").read_bytes() == b"index.json"
+    again = on_host(home, line, FETCH="gs://bucket/stores/tokens", STORAGE_EMULATOR_HOST="http://127.0.0.1:1")
+    assert again.returncode == 0, again.stderr  # nobody was asked
 
 
 def test_the_very_lines_of_a_pod_refuse_a_cpu(home):

@@ -9,7 +9,8 @@ import pytest
 
 from tests.packaging.tree import ROOT, run
 
-SHELL_SCRIPTS = sorted([*(ROOT / "launch").rglob("*.sh"), ROOT / ".ci" / "run"])
+LAUNCH = [file for kind in ("*.sh", "*.sbatch") for file in (ROOT / "launch").rglob(kind)]
+SHELL_SCRIPTS = sorted([*LAUNCH, ROOT / ".ci" / "run"])
 
 
 @pytest.mark.parametrize("script", SHELL_SCRIPTS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -21,7 +21,6 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from var_jax import __version__
 from var_jax.errors import InputError
 from var_jax.parallel.rendezvous import Place, meet
 from var_jax.parallel.watch import FAILED, HEARTBEAT_SECONDS, LOST, SILENT_SECONDS, Watch
@@ -136,7 +135,8 @@ def _detected() -> Place | None:
 
 def versions() -> dict[str, str]:
     """Of what has to be the same in all processes."""
-    found = {"var_jax": __version__, "python": f"{sys.version_info.major}.{sys.version_info.minor}"}
+    own = sys.modules["var_jax"].__version__  # this room may not import the face that looks at all rooms
+    found = {"var_jax": own, "python": f"{sys.version_info.major}.{sys.version_info.minor}"}
     for name in ("jax", "jaxlib", "libtpu"):
         try:
             found[name] = importlib.metadata.version(name)
