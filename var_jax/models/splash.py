@@ -68,7 +68,10 @@ class Splash:
         return int(seen.sum()), seen.size
 
     def _blocks(self, padded: int) -> splash.BlockSizes:
-        """Blocks for a padded length; one backward kernel gives all three gradients."""
+        """Blocks for a padded length; one backward kernel gives all three gradients.
+
+        Positions are the last axis in memory, whose rows of 128 a head's 64 numbers would fill by half.
+        """
         block_q, block_kv = _dividing(padded, self.block_q), _dividing(padded, self.block_kv)
         compute = _dividing(block_kv, _LARGEST_COMPUTE)
         return splash.BlockSizes(
@@ -79,6 +82,9 @@ class Splash:
             block_kv_dkv=block_kv,
             block_kv_dkv_compute=compute,
             use_fused_bwd_kernel=True,
+            q_layout=splash.QKVLayout.SEQ_MINOR,
+            k_layout=splash.QKVLayout.SEQ_MINOR,
+            v_layout=splash.QKVLayout.SEQ_MINOR,
         )
 
 
