@@ -240,7 +240,7 @@ def test_the_very_lines_of_a_pod_train(home):
     assert "== started (process" in started.stdout
     assert "== runs already" in on_host(home, start).stdout
     follow = remote_lines("watch")[0]
-    waiting = f'while last="$({follow} | tail -n 1)"; [[ "$last" == "== running" ]]; do sleep 0.1; done; echo "$last"'
+    waiting = f'while last="$({follow} | tail -n 1)"; [[ "$last" == "== running" ]]; do sleep 1; done; echo "$last"'
     assert on_host(home, waiting).stdout == "== ended 0\n", (home / "run.log").read_text()
     assert "finished: 2 steps" in on_host(home, follow).stdout
     assert any((home / "xla").iterdir())

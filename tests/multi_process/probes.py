@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from var_jax.cli import main as command_line
 from var_jax.cli import process_options
+from var_jax.evaluation.extract import Extractor
+from var_jax.features.inception import Features
 from var_jax.parallel import processes
 from var_jax.training import loop
 
@@ -84,6 +87,23 @@ def is_stopped(argv: list[str]) -> int:
 
     loop.pipeline.train_batches = batches
     return command_line.main(argv)
+
+
+def extracts(argv: list[str]) -> int:
+    """FILE --processes WHICH: features of drawn pictures, by a stand-in for a network, into FILE0.npy, FILE1.npy ..."""
+    file, _, which = argv
+    images = np.random.default_rng(0).integers(0, 256, (22, 4, 4, 3), np.uint8)
+
+    def apply(params: Any, pictures: jax.Array) -> Features:
+        flat = pictures.reshape(len(pictures), -1).astype(np.float32)
+        return Features(flat * params["scale"], flat[:, :5])
+
+    with processes.together(which):
+        extractor = Extractor({"scale": np.float32(3)}, "stand-in", batch=8, apply=apply)
+        parts = [extractor(images[start : start + 8]) for start in range(0, len(images), 8)]
+        pool = np.concatenate([np.asarray(part.pool) for part in parts])
+        np.save(f"{file}{jax.process_index()}.npy", pool)
+    return 0
 
 
 def has_another_jaxlib(argv: list[str]) -> int:

@@ -134,3 +134,15 @@ def test_files_are_the_same_bytes(root, count, name):
     content = [{file.name: file.read_bytes() for file in folder.iterdir()} for folder in (one, many)]
     assert len(content[0]) > 5
     assert content[0] == content[1]
+
+
+def test_features_of_an_evaluation(launcher, tmp_path):
+    call = "tests.multi_process.probes:extracts"
+    finished([launcher.start([tmp_path / "alone", "--processes", "off"], call)])
+    address = free_address()
+    words = [[tmp_path / "two", "--processes", f"{address},2,{index}"] for index in range(2)]
+    finished([launcher.start(argv, call, DEVICES // 2) for argv in words])
+    alone = np.load(tmp_path / "alone0.npy")
+    assert alone.shape == (22, 48)
+    for index in range(2):
+        np.testing.assert_array_equal(np.load(tmp_path / f"two{index}.npy"), alone)

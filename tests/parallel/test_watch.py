@@ -100,6 +100,17 @@ def test_one_that_is_not_heard_of_ends_all(ends):
         assert text.endswith(", last in step of step 5")
 
 
+def test_one_that_compiles_may_be_silent(ends):
+    store = Store()
+    watches = [Watch(store, index, HOSTS) for index in range(2)]
+    watches[1].at("compile", 1)
+    time.sleep(0.3)
+    watches[1].mute()
+    time.sleep(1.5)
+    assert not ends
+    watches[0].stop()
+
+
 def test_one_that_fails_ends_the_others(ends):
     store = Store()
     watches = [Watch(store, index, HOSTS) for index in range(3)]

@@ -7,6 +7,9 @@ import functools
 import json
 from pathlib import Path
 
+import jax
+
+from var_jax.cli.process_options import add_process_options, joined
 from var_jax.cli.sampling_options import add_sampling_options, sampling_settings
 from var_jax.errors import InputError
 from var_jax.evaluation.expected import beside, published
@@ -33,9 +36,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--draw-batch", type=int, default=32, help="pictures drawn at a time (default 32)")
     add_sampling_options(parser, guidance=1.5)
     parser.set_defaults(top_p=0.96)  # as published figures have it
+    add_process_options(parser)
 
 
 def run(args: argparse.Namespace) -> None:
+    with joined(args):
+        _evaluate(args)
+
+
+def _evaluate(args: argparse.Namespace) -> None:
     settings = sampling_settings(args)
     if args.expect:
         published(args.expect)  # an unknown name is told before hours of work
@@ -44,8 +53,11 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"{args.samples}: {samples.count} pictures, --count says {args.count}; find the missing ones")
     judge = inception_judge(args.inception, args.batch)
     reference = open_reference(args.reference, judge) if args.reference else None
-    say = functools.partial(print, flush=True)
+    leads = jax.process_index() == 0
+    say = functools.partial(print, flush=True) if leads else lambda text: None
     report, judged = evaluate(samples, reference, judge, args.half_distances, work=args.work, say=say)
+    if not leads:
+        return  # all have computed the same
     for name, value in report.items():
         if isinstance(value, float):
             print(f"{name:30} {value:.4f}")

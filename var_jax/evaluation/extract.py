@@ -18,6 +18,7 @@ from var_jax.evaluation.pictures import Pictures
 from var_jax.features.inception import Features, Params, extract
 from var_jax.formats.atomic import atomic_file
 from var_jax.parallel.mesh import batch_sharding, check_batch, make_mesh
+from var_jax.parallel.processes import from_all
 
 CHUNK = 1024  # pictures whose features are handed on, and written, together
 _DIGEST = 8  # bytes that tell one picture from another
@@ -74,7 +75,9 @@ class Extractor:
         count = len(images_NxHxWx3)
         filled = np.zeros((self.batch, *images_NxHxWx3.shape[1:]), np.uint8)
         filled[:count] = images_NxHxWx3
-        found = self._apply(self._params, jax.device_put(filled, self._rows))
+        # Of several processes each has all pictures, and puts those on its devices that are theirs.
+        batch = jax.make_array_from_callback(filled.shape, self._rows, lambda rows: filled[rows])
+        found = self._apply(self._params, batch)
         return Features(*(part[:count] for part in found))
 
     def chunks(
@@ -101,11 +104,11 @@ class Extractor:
         fresh: Iterator[np.ndarray] | None = None
         for number, start in enumerate(range(0, pictures.count, chunk)):
             found = kept.read(number) if kept and fresh is None else None
-            if found is None:
+            if not all(from_all("kept", found is not None)):  # what one has to compute, all have to
                 if fresh is None:
                     fresh = pictures.batches(start, self.batch)
                 found = self._chunk(fresh, min(chunk, pictures.count - start))
-                if kept:
+                if kept and jax.process_index() == 0:
                     kept.write(number, found)
             say(f"{pictures.name}: features of {min(start + chunk, pictures.count)}/{pictures.count} pictures")
             yield found

@@ -22,6 +22,8 @@ LOST, FAILED = 1, 2  # exit codes
 _BEAT_SECONDS = 2.0
 _BEATS, _VERDICT = "var_jax/beats/", "var_jax/verdict/it"
 _DONE = "done"
+# Phases in which Python may stand still for long while JAX starts devices or compiles: JAX itself looks after these.
+_QUIET = ("init", "compile")
 # Phases in which a process may be waiting for others; in all other phases it works.
 _TOGETHER = ("step", "evaluation", "checkpoint")
 
@@ -64,8 +66,12 @@ class Watch:
 
     def at(self, phase: str, step: int) -> None:
         """Where this process is from now on."""
-        if self._at[:2] != (phase, step):
-            self._at = (phase, step, time.monotonic())
+        before, self._at = self._at, (phase, step, time.monotonic())
+        if before[0] in _QUIET and phase not in _QUIET:
+            with contextlib.suppress(RuntimeError):  # the thread will find out
+                self._beat()
+        elif before[:2] == (phase, step):
+            self._at = before
 
     def stop(self) -> None:
         """This process has done its part and is not looked for any more."""
@@ -88,15 +94,18 @@ class Watch:
         if self._index == 0:
             time.sleep(1.0)  # with this process ends what the others read it from
 
+    def _beat(self) -> None:
+        phase, step, since = self._at
+        self._number += 1
+        self._tell(Beat(self._number, phase, step, time.monotonic() - since))
+
     def _tell(self, beat: Beat) -> None:
         self._client.key_value_set(f"{_BEATS}{self._index}", json.dumps(beat), allow_overwrite=True)
 
     def _run(self) -> None:
         while not self._ended.is_set():
             try:
-                phase, step, since = self._at
-                self._number += 1
-                self._tell(Beat(self._number, phase, step, time.monotonic() - since))
+                self._beat()
                 if self._index == 0:
                     self._look()
                 verdict = self._wait()
@@ -130,9 +139,9 @@ class Watch:
                 self._moved, self._patience = now, LATE_SECONDS
             self._last[index] = beat
         for index, heard in self._heard.items():
-            if now - heard > SILENT_SECONDS:
-                where = _where(self._last[index]) if index in self._last else "init"
-                text = f"{self._name(index)} has died: not heard of for {now - heard:.0f} s, last in {where}"
+            beat = self._last.get(index)
+            if beat is not None and beat.phase not in _QUIET and now - heard > SILENT_SECONDS:
+                text = f"{self._name(index)} has died: not heard of for {now - heard:.0f} s, last in {_where(beat)}"
                 self.fail(text, LOST)
                 self._end(text, LOST)
         if now - self._moved > self._patience:
