@@ -48,6 +48,8 @@ def test_growth_over_the_published_pyramids():
     assert exponents["steps"]["scales"] < 0.5
     # Without a cache raster order costs about n^2 times as much as with one, and so grows by two more.
     assert exponents["flops_uncached"]["raster"] - exponents["flops_cached"]["raster"] == pytest.approx(2, abs=0.1)
+    assert exponents["pairs_uncached"]["raster"] == pytest.approx(6, abs=0.01)  # the paper's O(n^6)
+    assert exponents["pairs_uncached"]["scales"] == pytest.approx(4, abs=0.3)  # and O(n^4)
     at_256 = {row["order"]: row for row in rows if row["side"] == 256}
     assert at_256["raster"]["steps"] == 256
     assert at_256["scales"]["steps"] == 10

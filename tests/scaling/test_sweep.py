@@ -129,10 +129,8 @@ def test_killed_in_the_middle_and_started_again_the_table_is_the_same(sweep, unb
     out = tmp_path / "runs"
     process = subprocess.Popen(command("run", sweep, "--out", out), env=environment(), stdout=subprocess.DEVNULL)
     second = out / "d1_w16" / "metrics.jsonl"
-    deadline = time.monotonic() + 300
     while not (second.exists() and '"validation"' in second.read_text()):
         assert process.poll() is None, "the sweep ended before it could be killed"
-        assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()

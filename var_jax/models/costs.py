@@ -62,18 +62,32 @@ def transformer_forward_flops(config: TransformerConfig) -> int:
     return 2 * (tokens + attention + adaln)
 
 
+def _steps(config: TransformerConfig) -> tuple[int, ...]:
+    """Tokens that are drawn at once, step by step."""
+    return (1,) * config.pyramid.length if config.raster else config.pyramid.lengths
+
+
+def uncached_attention_pairs(config: TransformerConfig) -> int:
+    """Pairs (query, key) of all steps of sampling without a KV cache, see `uncached_flops`."""
+    total = seen = pairs = 0
+    for length in _steps(config):
+        seen += length
+        pairs += length * seen
+        total += pairs
+    return total
+
+
 def uncached_flops(config: TransformerConfig) -> int:
     """Sampling one picture without a KV cache: each step is a forward pass over all positions up to its own.
 
     Logits are counted at a step's own positions alone; AdaLN, which knows no position, once.
     """
-    c, pyramid = config, config.pyramid
+    c, lengths, seen = config, _steps(config), 0
     block = 4 * c.width**2 + 2 * c.width * c.mlp_width
-    lengths = (1,) * pyramid.length if c.raster else pyramid.lengths
-    total = seen = pairs = 0
+    total = 2 * c.depth * uncached_attention_pairs(c) * c.width
     for length in lengths:
-        seen, pairs = seen + length, pairs + length * (seen + length)
-        total += c.depth * (seen * block + 2 * pairs * c.width) + length * c.width * c.codebook_size
+        seen += length
+        total += c.depth * seen * block + length * c.width * c.codebook_size
         total += (seen - lengths[0]) * c.code_width * c.width
     adaln = ((1 if c.shared_adaln else c.depth) * 6 + 2) * c.width**2 if c.adaln else 0
     return 2 * (total + adaln)

@@ -21,7 +21,12 @@ import numpy as np
 from var_jax.errors import InputError
 from var_jax.formats.atomic import atomic_file, local_target
 from var_jax.generation import sampler
-from var_jax.models.costs import transformer_forward_flops, uncached_flops
+from var_jax.models.costs import (
+    attention_pairs,
+    transformer_forward_flops,
+    uncached_attention_pairs,
+    uncached_flops,
+)
 from var_jax.models.inputs import CUMULATIVE, PREVIOUS_TOKEN
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
 from var_jax.models.transformer import Transformer, TransformerConfig
@@ -29,7 +34,7 @@ from var_jax.pyramid import PUBLISHED_SIDES, Pyramid
 from var_jax.scaling.plot import new_figure, save
 
 ORDERS = {"raster": PREVIOUS_TOKEN, "scales": CUMULATIVE}
-COUNTED = ("steps", "tokens", "flops_cached", "flops_uncached")
+COUNTED = ("steps", "tokens", "flops_cached", "flops_uncached", "pairs_cached", "pairs_uncached")
 _COUNTED_WIDTH, _COUNTED_DEPTH = 1024, 16  # the published d16
 _CODES, _CODE_WIDTH = 4096, 32
 _REPEATS = 3
@@ -53,6 +58,8 @@ def counted(order: str, side: int) -> dict[str, Any]:
         "tokens": config.pyramid.length,
         "flops_cached": transformer_forward_flops(config),
         "flops_uncached": uncached_flops(config),
+        "pairs_cached": attention_pairs(config),
+        "pairs_uncached": uncached_attention_pairs(config),
     }
 
 
@@ -176,13 +183,15 @@ def report(
 
 def markdown(rows: Sequence[dict[str, Any]], exponents: dict[str, dict[str, float]], batch: int) -> str:
     """The table: a line an order and side, then the exponents."""
-    head = ("order", "side", "steps", "tokens", "GFLOP, cache", "GFLOP, no cache", "s, batch 1")
-    lines = [f"| {' | '.join(head)} | s a picture, batch {batch} |", "|---" * (len(head) + 1) + "|"]
+    head = ("order", "side", "steps", "tokens", "GFLOP, cache", "GFLOP, no cache")
+    head += ("attention pairs, cache", "attention pairs, no cache", "s, batch 1", f"s a picture, batch {batch}")
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     number = lambda value, digits=3: "" if value is None else f"{value:.{digits}g}"
     for row in rows:
         cells = (row["order"], row["side"], row["steps"], row["tokens"])
         flops = (f"{row[name] / 1e9:,.0f}" for name in ("flops_cached", "flops_uncached"))
-        cells = (*cells, *flops, number(row["seconds_1"]), number(row["seconds_large"]))
+        pairs = (f"{row[name]:.3g}" for name in ("pairs_cached", "pairs_uncached"))
+        cells = (*cells, *flops, *pairs, number(row["seconds_1"]), number(row["seconds_large"]))
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     for order in ORDERS:
         grown = [exponents[name].get(order) for name in (*COUNTED, "seconds_1", "seconds_large")]
