@@ -91,6 +91,21 @@ HloModule jit_step, is_scheduled=true, num_partitions=4
   ROOT %dus = bf16[30,64,128]{2,1,0:T(8,128)(2,1)} dynamic-update-slice(%p.1, %b, %p.3, %z, %z)
 }
 
+%layer (q.0: bf16[30,64,128], q.1: s32[]) -> bf16[64,128] {
+  %q.0 = bf16[30,64,128]{2,1,0:T(8,128)(2,1)} parameter(0)
+  %q.1 = s32[]{:T(128)} parameter(1)
+  %none = s32[]{:T(128)} constant(0)
+  %one = bf16[1,64,128]{2,1,0:T(8,128)(2,1)} dynamic-slice(%q.0, %q.1, %none, %none), dynamic_slice_sizes={1,64,128}
+  ROOT %flat = bf16[64,128]{1,0:T(8,128)(2,1)} bitcast(%one)
+}
+
+%doubled (r.0: bf16[30,64,128], r.1: s32[]) -> bf16[64,128] {
+  %r.0 = bf16[30,64,128]{2,1,0:T(8,128)(2,1)} parameter(0)
+  %r.1 = s32[]{:T(128)} parameter(1)
+  %inner = bf16[64,128]{1,0:T(8,128)(2,1)} fusion(%r.0, %r.1), kind=kLoop, calls=%layer
+  ROOT %twice = bf16[64,128]{1,0:T(8,128)(2,1)} add(%inner, %inner)
+}
+
 ENTRY %main (x: f32[64,128], stack: bf16[30,64,128], new: bf16[64,128], at: s32[]) -> (f32[16,128], bf16[30,64,128]) {
   %x = f32[64,128]{1,0:T(8,128)} parameter(0)
   %stack = bf16[30,64,128]{2,1,0:T(8,128)(2,1)} parameter(1)
@@ -105,6 +120,8 @@ dim_labels=0bf_0oi->0bf, metadata={op_name="jit(step)/while/body/blhk,bmhk->bhlm
 operand_precision={highest,highest}
   %rs = f32[16,128]{1,0:T(8,128)} fusion(%x), kind=kCustom, calls=%scattered
   %grown = bf16[30,64,128]{2,1,0:T(8,128)(2,1)} fusion(%stack, %new, %at), kind=kLoop, calls=%write
+  %place = bf16[30,64,128]{2,1,0:T(8,128)(2,1)} custom-call(), custom_call_target="AllocateBuffer"
+  %read = bf16[64,128]{1,0:T(8,128)(2,1)S(1)} fusion(%place, %at), kind=kLoop, calls=%doubled
   ROOT %out = (f32[16,128]{1,0}, bf16[30,64,128]{2,1,0}) tuple(%rs, %grown)
 }
 """
@@ -120,7 +137,68 @@ def test_a_tpus_own_ways_of_writing():
     reads_of_x = 2 * 64 * 128 * 4  # by the copy to the core's own memory, and by the reduce-scatter
     written = 16 * 128 * 4
     update = 2 * 64 * 128 * 2  # read and written in place, whatever the stack's size
-    assert found.bytes == reads_of_x + written + update + 4
+    layer = 64 * 128 * 2  # of the stack, read within a fusion within a fusion
+    assert found.bytes == reads_of_x + written + update + layer + 2 * 4
+
+
+@pytest.mark.parametrize(
+    ("groups", "size"),
+    [
+        ("{{0,1,2,3}}", 4),
+        ("{{0,1},{2,3}}", 2),
+        ("[2,2]<=[4]", 2),
+        ("[1,4]<=[2,2]T(1,0)", 4),
+        ("mesh['axis_0'=2,'axis_1'=2] {'axis_1'}", 2),
+        ("mesh['axis_0'=2,'axis_1'=2] {'axis_0','axis_1'}", 4),
+        ("{}", 4),
+    ],
+)
+def test_however_groups_of_devices_are_written(groups, size):
+    text = f"""\
+HloModule jit_step, num_partitions=4
+
+ENTRY %main (x: f32[1024]) -> f32[1024] {{
+  %x = f32[1024]{{0}} parameter(0)
+  ROOT %sum = f32[1024]{{0}} all-reduce(%x), channel_id=1, replica_groups={groups}, to_apply=%add
+}}
+"""
+    assert count(parse(text)).wire_bytes == 2 * (size - 1) / size * 4096
+
+
+# A loop that the compiler has unrolled twice, and a kernel, whose attributes have line breaks in them.
+LOOP_TEXT = """\
+HloModule jit_step, num_partitions=1
+
+%cond (p: (u32[], f32[1024])) -> pred[] {
+  %limit = u32[]{:T(128)} constant(8)
+  %p = (u32[]{:T(128)}, f32[1024]{0:T(1024)}) parameter(0)
+  %i = u32[]{:T(128)} get-tuple-element(%p), index=0
+  ROOT %less = pred[]{:T(512)} compare(%i, %limit), direction=LT
+}
+
+%body (p.1: (u32[], f32[1024])) -> (u32[], f32[1024]) {
+  %two = u32[]{:T(128)} constant(2)
+  %p.1 = (u32[]{:T(128)}, f32[1024]{0:T(1024)}) parameter(0)
+  %i.1 = u32[]{:T(128)} get-tuple-element(%p.1), index=0
+  %x.1 = f32[1024]{0:T(1024)} get-tuple-element(%p.1), index=1
+  %next = u32[]{:T(128)} add(%i.1, %two)
+  %kernel = f32[1024]{0:T(1024)} custom-call(%x.1), custom_call_target="tpu_custom_call", frontend_attributes={about={
+"block_q": 384
+}}, metadata={op_name="jit(step)/splash_mha_fwd/pallas_call"}
+  ROOT %out = (u32[]{:T(128)}, f32[1024]{0:T(1024)}) tuple(%next, %kernel)
+}
+
+ENTRY %main (start: (u32[], f32[1024])) -> (u32[], f32[1024]) {
+  %start = (u32[]{:T(128)}, f32[1024]{0:T(1024)}) parameter(0)
+  ROOT %loop = (u32[]{:T(128)}, f32[1024]{0:T(1024)}) while(%start), condition=%cond, body=%body
+}
+"""
+
+
+def test_an_unrolled_loop_of_a_kernel():
+    known = count(parse(LOOP_TEXT), lambda call, operands: 100.0 if "splash" in call.source else None)
+    assert (known.flops, known.unknown_loops, known.unknown_kernels) == (400.0, 0, set())
+    assert count(parse(LOOP_TEXT)).unknown_kernels == {"jit(step)/splash_mha_fwd/pallas_call"}
 
 
 def test_text_that_is_no_program():

@@ -7,6 +7,7 @@ import pytest
 from var_jax.cli.main import main
 from var_jax.errors import InputError
 from var_jax.rehearsal.compile import too_large
+from var_jax.rehearsal.quick import buffer_sizes
 from var_jax.rehearsal.report import largest_batch
 from var_jax.rehearsal.search import candidates, changed
 from var_jax.rehearsal.topologies import Topology
@@ -89,6 +90,28 @@ def test_the_compilers_complaint_about_memory_is_read():
     found = too_large(MESSAGE)
     assert (found.peak, found.capacity, found.fits) == (round(23.09 * 2**30), round(15.75 * 2**30), False)
     assert too_large("INTERNAL: something else") is None
+
+
+BUFFERS = """BufferAssignment:
+allocation 0: size 512, thread-local:
+ value: <2 reduce_max.2 @0> (size=512,offset=0): f32[]{:T(128)}
+allocation 1: size 4096, parameter 0, shape |f32[1024]| at ShapeIndex {}, maybe-live-out:
+ value: <157 param @0> (size=4096,offset=0): f32[1024]{0:T(1024)}
+allocation 2: size 2048, parameter 1, shape |bf16[1024]| at ShapeIndex {}:
+ value: <158 param.1 @0> (size=2048,offset=0): bf16[1024]{0:T(1024)}
+allocation 3: size 1024, maybe-live-out:
+ value: <187 pad.2 @0> (size=1024,offset=0): bf16[512]{0:T(1024)}
+allocation 4: size 65536, color 1, preallocated-temp:
+ value: <1 near @0> (size=65536,offset=0): f32[16384]{0:T(1024)S(1)}
+allocation 5: size 512, constant:
+ value: <181 constant.11.clone @0> (size=512,offset=0): f32[]{:T(128)}
+allocation 6: size 8192, preallocated-temp:
+ value: <160 fusion.58 @0> (size=8192,offset=0): f32[2048]{0:T(1024)}
+"""
+
+
+def test_a_list_of_buffers_is_summed_by_kind():
+    assert buffer_sizes(BUFFERS) == {"arguments": 4096 + 2048, "outputs": 1024, "temporaries": 8192 + 512}
 
 
 def test_a_batch_belongs_to_what_has_one():

@@ -62,15 +62,25 @@ def test_the_tokenizers_step_with_a_discriminator(rehearsed):
     assert found["flops_per_chip"] > found["useful_flops"] / 4
 
 
+def test_without_machine_code_the_figures_are_the_same(model, rehearsed):
+    arguments = ("--config", "var_d16", "--what", "tokenize", "--batch", "8", *small(model, "xla"))
+    whole, quick = rehearsed(*arguments), rehearsed(*arguments, "--quick")
+    assert whole["fits"]
+    # Useful operations are counted as if convolutions had no border, and these pictures are nearly all border.
+    assert 0.5 * whole["useful_flops"] < whole["flops_per_chip"] * 4 < 1.1 * whole["useful_flops"]
+    assert quick.pop("peak_bytes_per_chip") == pytest.approx(whole.pop("peak_bytes_per_chip"), rel=0.05)
+    figures = ("flops_per_chip", "moved_bytes_per_chip", "collectives", "mfu_bound")
+    assert {name: quick[name] for name in figures} == {name: whole[name] for name in figures}
+
+
+def test_what_the_other_process_meets_is_told(rehearsed, capsys):
+    arguments = ["--config", "var_d16", "--quick", "--config.batch_size=6", "--topology", "v5e:2x2"]
+    assert main(["rehearse", *arguments]) == 2
+    assert "batch size (of a micro-batch) 6 does not divide over 4 parts" in capsys.readouterr().err
+
+
 def test_the_sampler(model, rehearsed):
     found = rehearsed("--config", "var_d16", "--what", "sample", "--batch", "8", *small(model, "xla"))
     assert found["fits"]
     assert found["collectives"] == {}
     assert found["pictures_per_second_bound"] > 0
-
-
-def test_tokenizing(model, rehearsed):
-    found = rehearsed("--config", "var_d16", "--what", "tokenize", "--batch", "8", *small(model, "xla"))
-    assert found["fits"]
-    # Useful operations are counted as if convolutions had no border, and these pictures are nearly all border.
-    assert 0.5 * found["useful_flops"] < found["flops_per_chip"] * 4 < 1.1 * found["useful_flops"]

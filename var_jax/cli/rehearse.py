@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, help="pictures of tokenize or sample (default: the largest that fits)")
     parser.add_argument("--search", action="store_true", help="train: try meshes, recomputation, micro-batches ...")
     parser.add_argument("--most", type=int, default=8, help="programs that --search compiles at most (default 8)")
+    parser.add_argument("--quick", action="store_true", help="same figures in a tenth of the time: no machine code")
     parser.add_argument("--json", metavar="FILE", help="write the figures here")
     parser.epilog = "Needs the TPU compiler, pip install 'var_jax[tpu]', but no TPU; see docs/tpu.md."
 
@@ -35,6 +36,7 @@ def run(args: argparse.Namespace) -> None:
             *(args.config, args.overrides, topology, args.what),
             batch=args.batch,
             most=args.most if args.search else 0,
+            quick=args.quick,
             say=say,
         )
     print(found.text())

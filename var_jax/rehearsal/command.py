@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 from var_jax.errors import InputError
-from var_jax.rehearsal.report import (
-    Rehearsal,
-    largest_batch,
-    rehearse_sampling,
-    rehearse_tokenizing,
-    rehearse_training,
-)
+from var_jax.rehearsal.report import Rehearsal, largest_batch, rehearse_rows, rehearse_training
 from var_jax.rehearsal.search import search
 from var_jax.rehearsal.topologies import Topology
 from var_jax.training.config import load_config
@@ -27,6 +22,7 @@ def rehearse(
     *,
     batch: int | None = None,
     most: int = 0,
+    quick: bool = False,
     say: Callable[[str], None] = print,
 ) -> Rehearsal:
     """One answer; inside `topologies.compiler`.
@@ -37,6 +33,7 @@ def rehearse(
       what: one of `WHAT`; "train" is of whatever the config is, "tokenizer" of a tokenizer's alone.
       batch: of tokenizing and sampling; None looks for the largest that fits.
       most: of training, how many programs a search compiles; 0 takes the config as it is.
+      quick: no machine code is generated, see `rehearsal.quick`.
       say: told what a search or the look for a batch finds on the way.
 
     Raises:
@@ -48,13 +45,12 @@ def rehearse(
             raise InputError(f"--search: is for training, --what {what} has a --batch instead")
         if what == "sample" and config.stage != "transformer":
             raise InputError(f"config {config_name}: is a tokenizer's; --what sample needs a transformer's")
-        program = rehearse_sampling if what == "sample" else rehearse_tokenizing
-        attempt = lambda rows: program(config, config_name, topology, rows)
+        attempt = functools.partial(rehearse_rows, what, config, config_name, topology, quick)
         return attempt(batch) if batch else largest_batch(attempt, topology.chips, say)
     if batch is not None:
         raise InputError("--batch: is for --what tokenize and sample; training has --config.batch_size")
     if what == "tokenizer" and config.stage != "tokenizer":
         raise InputError(f"config {config_name}: is a transformer's, --what tokenizer needs a tokenizer's")
     if most:
-        return search(config, config_name, topology, most, say)
-    return rehearse_training(config, config_name, topology)
+        return search(config, config_name, topology, most, quick, say)
+    return rehearse_training(config, config_name, topology, quick)

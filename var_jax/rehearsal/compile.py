@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Callable
 
 import jax
 
+from var_jax.rehearsal.quick import buffer_sizes, planned
 from var_jax.rehearsal.topologies import Chip
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -38,26 +40,33 @@ class Memory:
         return self.peak <= self.capacity
 
 
-def compiled(lowered: jax.stages.Lowered, chip: Chip) -> tuple[Memory, str | None]:
+def compiled(program: Callable[[], jax.stages.Lowered], chip: Chip, quick: bool) -> tuple[Memory, str | None]:
     """Memory a chip, and the text of the program, or None for one that the compiler could not make fit.
 
+    Args:
+      program: what lowers it; with `quick` it is to be pickled.
+      chip: what it is for.
+      quick: no machine code is generated, see `rehearsal.quick`.
+
     Raises:
-      JaxRuntimeError: where the compiler fails for another reason than memory.
+      JaxRuntimeError, RuntimeError: where the compiler fails for another reason than memory.
     """
     try:
-        program = lowered.compile()
-    except jax.errors.JaxRuntimeError as error:
+        if quick:
+            text, buffers = planned(program)
+            sizes = buffer_sizes(buffers)
+        else:
+            done = program().compile()
+            text, found = done.as_text(), done.memory_analysis()
+            outputs = found.output_size_in_bytes - found.alias_size_in_bytes
+            sizes = {"arguments": found.argument_size_in_bytes, "outputs": outputs}
+            sizes["temporaries"] = found.temp_size_in_bytes
+    except RuntimeError as error:  # JaxRuntimeError is one
         memory = too_large(str(error))
         if memory is None:
             raise
         return memory, None
-    found = program.memory_analysis()
-    outputs = found.output_size_in_bytes - found.alias_size_in_bytes
-    whole = found.argument_size_in_bytes + outputs + found.temp_size_in_bytes
-    return (
-        Memory(whole, chip.memory_bytes, found.argument_size_in_bytes, outputs, found.temp_size_in_bytes),
-        program.as_text(),
-    )
+    return Memory(sum(sizes.values()), chip.memory_bytes, **sizes), text
 
 
 def too_large(message: str) -> Memory | None:

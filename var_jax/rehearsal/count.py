@@ -24,6 +24,7 @@ _FREE = {
     *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id"),
     *("opt-barrier", "domain", "async-update", "add-dependency", "get-dimension-size"),
 }
+_FREE_CALLS = {"AllocateBuffer", "ConcatBitcast", "AssumeGatherIndicesInBound"}  # names of places, no work
 _COLLECTIVES = {
     "all-gather": lambda parts: (parts - 1) / parts,
     "all-reduce": lambda parts: 2 * (parts - 1) / parts,
@@ -144,13 +145,12 @@ class _Counter:
                         self._work(inside, fused, times)
 
     def _kernel(self, where: Computation, it: Instruction, times: float) -> None:
-        target = re.search(r'custom_call_target="([^"]*)"', it.attributes)
         operands = [array for name in it.operands for array in where.instructions[name].arrays]
         flops = self.kernel_flops(it, operands)
         if flops is not None:
             self.total.flops += times * flops
             self.total.passes += times * flops
-        elif target and target[1] == "tpu_custom_call":
+        elif _target(it) == "tpu_custom_call":
             self.total.unknown_kernels.add(it.source)
 
     def _collective(self, where: Computation, it: Instruction, kind: str, times: float) -> None:
@@ -160,6 +160,11 @@ class _Counter:
         found = self.total.collectives[kind]
         found.count += round(times)
         found.bytes += times * whole * _COLLECTIVES[kind](parts)
+
+
+def _target(call: Instruction) -> str:
+    match = re.search(r'custom_call_target="([^"]*)"', call.attributes)
+    return match[1] if match else ""
 
 
 def _runs(module: Module, loop: Instruction) -> int | None:
@@ -251,6 +256,9 @@ def _group_size(it: Instruction, partitions: int) -> int:
         return len(groups[1].split(","))
     if groups := re.search(r"replica_groups=\[\d+,(\d+)\]", it.attributes):
         return int(groups[1])
+    if groups := re.search(r"replica_groups=mesh\[([^\]]*)\] *\{([^}]*)\}", it.attributes):
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", groups[1]))
+        return math.prod(int(sizes[axis]) for axis in re.findall(r"'(\w+)'", groups[2]))
     return partitions
 
 
@@ -269,8 +277,10 @@ def _place(source: str) -> str:
 def _moved(module: Module, where: Computation, it: Instruction) -> float:
     """Bytes that an instruction moves through HBM."""
     if it.opcode == "fusion":
-        return _fusion_bytes(module.computations[it.called("calls")[0]], where, it)
+        return _fusion_bytes(module, where, it)
     operands = [array for name in it.operands for array in where.instructions[name].arrays]
+    if it.opcode == "custom-call" and _target(it) in _FREE_CALLS:
+        return 0.0
     if it.opcode == "copy-start":
         return operands[0].traffic + it.out.traffic
     if it.opcode in ("dynamic-slice", "gather", "slice"):
@@ -290,13 +300,14 @@ def _through(large: Array, part: Array) -> float:
     return (0 if large.space else part.bytes) + part.traffic
 
 
-def _fusion_bytes(inside: Computation, where: Computation, it: Instruction) -> float:
+def _fusion_bytes(module: Module, where: Computation, it: Instruction) -> float:
+    inside = module.computations[it.called("calls")[0]]
     outer = [where.instructions[name] for name in it.operands]
     total = float(sum(_written(inside, root, array) for root, array in zip(_roots(inside), it.arrays, strict=False)))
     for number, parameter in inside.parameters.items():
         if not outer[number].arrays or (len(outer[number].arrays) == 1 and outer[number].out.space):
             continue
-        total += min(_read(inside, parameter), sum(array.traffic for array in parameter.arrays))
+        total += min(_read(module, inside, parameter), sum(array.traffic for array in parameter.arrays))
     return total
 
 
@@ -314,12 +325,16 @@ def _written(inside: Computation, root: Instruction, array: Array) -> int:
     return array.traffic
 
 
-def _read(inside: Computation, value: Instruction) -> float:
-    """Bytes read of a fused parameter: only slices of it, if slices are all that is used."""
+def _read(module: Module, inside: Computation, value: Instruction) -> float:
+    """Bytes read of a value within a fusion: only slices of it, if slices are all that is used."""
     total = 0.0
     for user in inside.users[value.name]:
         if user.opcode == "bitcast":
-            total += _read(inside, user)
+            total += _read(module, inside, user)
+        elif user.opcode == "fusion":
+            nested = module.computations[user.called("calls")[0]]
+            places = [number for number, name in enumerate(user.operands) if name == value.name]
+            total += sum(_read(module, nested, nested.parameters[number]) for number in places)
         elif user.opcode in ("dynamic-slice", "gather", "slice") and user.operands[0] == value.name:
             total += user.out.bytes
         elif user.opcode != "dynamic-update-slice" or user.operands[0] != value.name:

@@ -118,16 +118,19 @@ def parse(text: str) -> Module:
     Raises:
       ValueError: if the text is no HLO.
     """
-    computations, entry, lines, name = {}, None, {}, None
+    computations, entry, lines, name = {}, None, [], None
     for line in text.splitlines():
         if name is None:
             if (header := _HEADER.match(line)) and not line.startswith("HloModule"):
-                name, lines = header[2], {}
+                name, lines = header[2], []
                 entry = name if header[1] else entry
-        elif line.startswith("}"):
-            computations[name], name = Computation(name, lines), None
-        elif match := _LINE.match(line):
-            lines[match[2]] = _instruction(match[2], match[3], bool(match[1]))
+        elif line == "}":
+            found = [_instruction(match[2], match[3], bool(match[1])) for match in map(_LINE.match, lines)]
+            computations[name], name = Computation(name, {it.name: it for it in found}), None
+        elif _LINE.match(line):
+            lines.append(line)
+        else:  # an attribute with line breaks in it, as kernels have
+            lines[-1] += line
     if entry is None:
         raise ValueError("no ENTRY computation: this is not the text of a compiled program")
     partitions = re.search(r"num_partitions=(\d+)", text.partition("\n")[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -141,41 +142,61 @@ def overrides(rehearsal: Rehearsal) -> str:
     return " ".join(f"--config.{name}={value}" for name, value in values.items())
 
 
-def rehearse_training(config: ml_collections.ConfigDict, name: str, topology: Topology) -> Rehearsal:
-    """The training step of a config; inside `topologies.compiler`.
+def rehearse_training(
+    config: ml_collections.ConfigDict, name: str, topology: Topology, quick: bool = False
+) -> Rehearsal:
+    """The training step of a config; inside `topologies.compiler`. `quick`: see `rehearsal.quick`.
 
     Raises:
       InputError: for a config or mesh that cannot be.
     """
-    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor, devices(topology))
-    model = model_config(config)
+    mesh, model = dict(_config_mesh(config, topology).shape), model_config(config)
     useful = config.batch_size * useful_training_flops(model)
-    memory, counts, bound = _judged(training_step(config, mesh), topology, useful, _kernels(config, model))
+    lower = functools.partial(_lower_training, config.to_dict(), topology)
+    memory, counts, bound = _judged(lower, topology, useful, quick, _kernels(config, model))
     settings = {name: config[name] for name in ("remat", "accumulate")}
     if config.stage == "transformer":
         settings["attention"] = config.attention
     return Rehearsal(
-        *("train", name, topology, dict(mesh.shape), settings, config.batch_size, memory, counts, bound),
+        *("train", name, topology, mesh, settings, config.batch_size, memory, counts, bound),
         useful_flops=useful,
-        advice=() if memory.fits else _advice(config, dict(mesh.shape), topology),
+        advice=() if memory.fits else _advice(config, mesh, topology),
         steps=_steps(config),
     )
 
 
-def rehearse_sampling(config: ml_collections.ConfigDict, name: str, topology: Topology, batch: int) -> Rehearsal:
-    """The sampler of a stage-2 config with the published tokenizer; rows over all chips, weights on every one."""
-    mesh, transformer, tokenizer = make_mesh(devices=devices(topology)), model_config(config), tokenizer_config(config)
-    useful = batch * useful_sampling_flops(transformer, tokenizer)
-    found = _judged(sampling(transformer, tokenizer, mesh, batch), topology, useful, None)
-    return Rehearsal("sample", name, topology, dict(mesh.shape), {}, batch, *found, useful_flops=useful)
+def rehearse_rows(
+    what: str, config: ml_collections.ConfigDict, name: str, topology: Topology, quick: bool, batch: int
+) -> Rehearsal:
+    """What runs without learning, rows of `batch` over all chips and weights on every one: "sample" is the sampler of a
+    stage-2 config, "tokenize" the encoder of a config's tokenizer; of stage 2 that is the published one.
+    """
+    tokenizer = tokenizer_config(config)
+    if what == "sample":
+        useful = batch * useful_sampling_flops(model_config(config), tokenizer)
+    else:
+        useful = float(batch * encode_flops(tokenizer))
+    lower = functools.partial(_lower_rows, what, config.to_dict(), topology, batch)
+    found = _judged(lower, topology, useful, quick, None)
+    mesh = {"data": topology.chips, "fsdp": 1, "tensor": 1}
+    return Rehearsal(what, name, topology, mesh, {}, batch, *found, useful_flops=useful)
 
 
-def rehearse_tokenizing(config: ml_collections.ConfigDict, name: str, topology: Topology, batch: int) -> Rehearsal:
-    """The encoder of a config's tokenizer, which of stage 2 is the published one."""
-    mesh, tokenizer = make_mesh(devices=devices(topology)), tokenizer_config(config)
-    useful = float(batch * encode_flops(tokenizer))
-    found = _judged(tokenizing(tokenizer, mesh, batch), topology, useful, None)
-    return Rehearsal("tokenize", name, topology, dict(mesh.shape), {}, batch, *found, useful_flops=useful)
+def _lower_training(config: dict[str, Any], topology: Topology) -> jax.stages.Lowered:
+    """Takes plain values, so that another process can be told to do it."""
+    config = ml_collections.ConfigDict(config)
+    return training_step(config, _config_mesh(config, topology))
+
+
+def _lower_rows(what: str, config: dict[str, Any], topology: Topology, batch: int) -> jax.stages.Lowered:
+    config, mesh = ml_collections.ConfigDict(config), make_mesh(devices=devices(topology))
+    if what == "sample":
+        return sampling(model_config(config), tokenizer_config(config), mesh, batch)
+    return tokenizing(tokenizer_config(config), mesh, batch)
+
+
+def _config_mesh(config: ml_collections.ConfigDict, topology: Topology) -> jax.sharding.Mesh:
+    return make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor, devices(topology))
 
 
 def largest_batch(rehearse: Callable[[int], Rehearsal], chips: int, say: Callable[[str], None]) -> Rehearsal:
@@ -208,9 +229,13 @@ def largest_batch(rehearse: Callable[[int], Rehearsal], chips: int, say: Callabl
 
 
 def _judged(
-    lowered: jax.stages.Lowered, topology: Topology, useful: float, kernels: KernelFlops | None
+    lower: Callable[[], jax.stages.Lowered],
+    topology: Topology,
+    useful: float,
+    quick: bool,
+    kernels: KernelFlops | None,
 ) -> tuple[Memory, Counts | None, Roofline | None]:
-    memory, text = compiled(lowered, topology.chip)
+    memory, text = compiled(lower, topology.chip, quick)
     if text is None:
         return memory, None, None
     counts = count(parse(text), kernels)
@@ -221,14 +246,16 @@ def _kernels(config: ml_collections.ConfigDict, model: TransformerConfig | Token
     """Operations of the attention kernel, of which the compiler knows nothing: those of the blocks it visits."""
     if isinstance(model, TokenizerConfig) or config.attention != "splash":
         return None
-    visited, blocks = Splash(*config.attention_blocks).visited(model.pyramid.block_causal_mask)
+    mask = model.pyramid.block_causal_mask
+    visited, blocks = Splash(*config.attention_blocks).visited(mask)
+    length = -(-len(mask) // 128) * 128
 
     def flops(call: Instruction, operands: list[Array]) -> float | None:
         if "splash" not in call.source:
             return None
-        rows, length, width = max((a.shape for a in operands if len(a.shape) == 3), key=math.prod)
+        pictures_and_heads = max(array.shape[0] for array in operands if len(array.shape) == 3)
         products = 5 if "dkv" in call.source else 2  # backward the scores are computed once more
-        return products * 2.0 * rows * length * length * width * visited / blocks
+        return products * 2.0 * pictures_and_heads * length**2 * model.head_width * visited / blocks
 
     return flops
 

@@ -48,7 +48,7 @@ class Candidate:
 
 
 def search(
-    config: ml_collections.ConfigDict, name: str, topology: Topology, most: int, say: Callable[[str], None]
+    config: ml_collections.ConfigDict, name: str, topology: Topology, most: int, quick: bool, say: Callable[[str], None]
 ) -> Rehearsal:
     """The best of at most `most` candidates that were compiled: the fastest that fits, else the smallest.
 
@@ -57,6 +57,7 @@ def search(
       name: of the config.
       topology: the slice.
       most: how many are compiled.
+      quick: no machine code is generated, see `rehearsal.quick`.
       say: told each as it finishes.
 
     Raises:
@@ -72,7 +73,7 @@ def search(
     for number, candidate in enumerate(ordered[:most], 1):
         if best and best.fits and candidate.least_seconds >= best.roofline.seconds:
             continue
-        found = rehearse_training(changed(config, candidate.changes), name, topology)
+        found = rehearse_training(changed(config, candidate.changes), name, topology, quick)
         best = found if best is None or _better(found, best) else best
         verdict = f"{found.roofline.mfu:.1%}, {found.roofline.limit}" if found.fits else "does not fit"
         size = found.memory.peak / 2**30

@@ -1,0 +1,117 @@
+#!/usr/bin/env python3
+"""The tables of docs/tpu.md, made again: `var-jax rehearse` for every line, kept as JSON, printed as Markdown.
+
+    python launch/rehearsals.py --out rehearsals            # all of them: hours on two cores; goes on where it stopped
+    python launch/rehearsals.py --out rehearsals --only var_d30 --print-only
+
+A line is a name and the command's arguments, one after another in this file. What is there already is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+STORED = "--config.data.store=tokens"
+SPLIT = "--config.attention=splash --config.remat=dots_with_no_batch_dims_saveable"
+
+# Training of the published models, first as it pays, then as the configs have it.
+TRAINING = {
+    "d30, 64 v5p": f"--config var_d30 --topology v5p:4x4x4 {STORED} --config.mesh.fsdp=64 --config.attention=splash "
+    "--config.remat=None",
+    "d30, 64 v6e": f"--config var_d30 --topology v6e:8x8 {STORED} --config.mesh.fsdp=64 {SPLIT}",
+    "d16, 16 v5e": f"--config var_d16 --topology v5e:4x4 {STORED} {SPLIT}",
+    "tokenizer, 64 v5e": "--config tokenizer_imagenet256 --topology v5e:8x8 --config.mesh.fsdp=1",
+    "d30, 64 v5p, xla": f"--config var_d30 --topology v5p:4x4x4 {STORED} --config.mesh.fsdp=64",
+    "d30, 64 v6e, xla": f"--config var_d30 --topology v6e:8x8 {STORED} --config.mesh.fsdp=64",
+    "d16, 16 v5e, xla": f"--config var_d16 --topology v5e:4x4 {STORED} --config.mesh.fsdp=16",
+    "d30, 64 v5p, from pictures": "--config var_d30 --topology v5p:4x4x4 --config.mesh.fsdp=64 "
+    "--config.attention=splash",
+    **{
+        f"{preset}, {topology}, {kind}": f"--config var_{preset} --topology {topology} {STORED} "
+        f"--config.mesh.fsdp={fsdp} --config.attention={kind}"
+        for preset in ("d16", "d20", "d24", "d30", "d36s_512")
+        for topology, fsdp in (
+            *(("v5e:2x4", 8), ("v5e:8x8", 16), ("v5e:16x16", 16)),
+            *(("v5p:2x2x2", 8), ("v5p:4x4x4", 16), ("v5p:4x8x8", 16)),
+            *(("v6e:2x4", 8), ("v6e:8x8", 16), ("v6e:16x16", 16)),
+        )
+        for kind in ("splash", "xla")
+    },
+}
+SAMPLING = {
+    f"{preset}, {chip}": f"--config var_{preset} --what sample --topology {chip}"
+    for preset in ("d16", "d20", "d24", "d30", "d36s_512")
+    for chip in ("v5e:1x1", "v5p:1x1x1", "v6e:1x1")
+}
+
+
+def main() -> None:
+    """Runs what is missing, prints the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", required=True, type=Path, help="folder of the reports")
+    parser.add_argument("--only", default="", help="lines whose arguments contain this")
+    parser.add_argument("--print-only", action="store_true", help="run nothing, print what is there")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    for title, lines, row in (("Training", TRAINING, training_row), ("Sampling", SAMPLING, sampling_row)):
+        found = {}
+        for name, arguments in lines.items():
+            if args.only in arguments and (report := _report(args.out, name, arguments, args.print_only)):
+                found[name] = report
+        if found:
+            print(f"\n## {title}\n")
+            print("\n".join(table([row(name, report) for name, report in found.items()])))
+
+
+def _report(folder: Path, name: str, arguments: str, print_only: bool) -> dict | None:
+    file = folder / f"{name.replace(', ', '_').replace(' ', '_').replace(':', '_')}.json"
+    if not file.exists() and not print_only:
+        command = [sys.executable, "-m", "var_jax.cli.main", "rehearse", *shlex.split(arguments), "--json", str(file)]
+        subprocess.run(command, check=False)
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+def training_row(name: str, report: dict) -> dict[str, str]:
+    """A line of the first table."""
+    settings = report["settings"]
+    mesh = " x ".join(str(size) for size in report["mesh"].values())
+    how = f"{settings.get('attention', '-')}, {settings['remat'] or 'keep all'}, {settings['accumulate']}"
+    return {"run": name, "mesh": mesh, "attention, remat, micro-batches": how, "batch": report["batch"]} | _bounds(
+        report
+    )
+
+
+def sampling_row(name: str, report: dict) -> dict[str, str]:
+    """A line of the second."""
+    return {"model, chip": name, "largest batch": report["batch"]} | _bounds(report)
+
+
+def _bounds(report: dict) -> dict[str, str]:
+    row = {"GiB a chip": f"{report['peak_bytes_per_chip'] / 2**30:.1f} of {report['chip_memory_bytes'] / 2**30:.1f}"}
+    if not report["fits"]:
+        return row | {"bound on MFU": "does not fit"}
+    times = (report[f"{name}_seconds"] for name in ("compute", "memory", "interconnect"))
+    return row | {
+        "moved GB": f"{report['moved_bytes_per_chip'] / 1e9:.0f}",
+        "collectives GB": f"{sum(one['bytes'] for one in report['collectives'].values()) / 1e9:.1f}",
+        "seconds: compute / memory / network": " / ".join(f"{seconds:.3f}" for seconds in times),
+        "bound on MFU": f"{report['mfu_bound']:.0%} ({report['limit']})",
+        "pictures/s": f"{report['pictures_per_second_bound']:.0f}",
+        "days": f"{report['days_bound']:.1f}" if report["days_bound"] else "",
+    }
+
+
+def table(rows: list[dict[str, str]]) -> list[str]:
+    """Markdown."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    lines = ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
+    return lines + ["| " + " | ".join(str(row.get(name, "")) for name in names) + " |" for row in rows]
+
+
+if __name__ == "__main__":
+    main()
