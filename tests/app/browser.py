@@ -21,8 +21,8 @@ from selenium.webdriver.support.ui import Select, WebDriverWait  # noqa: E402
 SECONDS = 120  # for a picture, compilation included
 
 
-def open_browser() -> webdriver.Chrome:
-    """Chromium without a window; skips the test where there is none."""
+def open_browser(downloads: Path) -> webdriver.Chrome:
+    """Chromium without a window, saving to a folder; skips the test where there is none."""
     program, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not (program and driver):
         pytest.skip("chromium is not installed (apt-get install chromium chromium-driver)")
@@ -31,6 +31,7 @@ def open_browser() -> webdriver.Chrome:
     switches = ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--window-size=1500,1150")
     for switch in (*switches, "--force-prefers-reduced-motion", f"--user-data-dir={tempfile.mkdtemp()}"):
         options.add_argument(switch)
+    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     return webdriver.Chrome(options, webdriver.ChromeService(driver))
 
@@ -96,6 +97,22 @@ class Page:
         script = "return arguments[0].toDataURL('image/png').split(',')[1]"
         content = base64.b64decode(self.browser.execute_script(script, self.find(name)))
         return np.asarray(Image.open(io.BytesIO(content)).convert("RGBA"))
+
+    def grown(self) -> list[str]:
+        """What the first picture shows in turn after "Grow again", for somebody whom motion does not disturb."""
+        motion = {"features": [{"name": "prefers-reduced-motion", "value": "no-preference"}]}
+        self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", motion)
+        script = """
+            const image = document.querySelector("figure img");
+            window.shown = [];
+            new MutationObserver(() => window.shown.push(image.src)).observe(image, {attributeFilter: ["src"]});
+        """
+        self.browser.execute_script(script)
+        last = self.all("figure img")[0].get_attribute("src")
+        self.find("play").click()
+        self.wait(lambda: self.browser.execute_script("return window.shown.at(-1)") == last)
+        self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+        return self.browser.execute_script("return window.shown")
 
     def keep(self, name: str) -> None:
         """A screenshot, where somebody wants to look at some."""

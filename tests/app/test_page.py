@@ -16,8 +16,13 @@ from tests.app.browser import Page, open_browser
 
 
 @pytest.fixture(scope="module")
-def browser():
-    opened = open_browser()
+def downloads(tmp_path_factory):
+    return tmp_path_factory.mktemp("downloads")
+
+
+@pytest.fixture(scope="module")
+def browser(downloads):
+    opened = open_browser(downloads)
     yield opened
     opened.quit()
 
@@ -36,7 +41,13 @@ def saved_picture(tmp_path, width, height):
     return path
 
 
-def test_drawing_growing_and_editing(page):
+def downloaded(page, path):
+    page.wait(path.exists)
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def test_drawing_growing_and_editing(page, downloads):
     page.keep("1-opened")
     page.draw([0, 3], each=2)
     assert page.complaint() == ""
@@ -49,6 +60,11 @@ def test_drawing_growing_and_editing(page):
     coarse = [image.get_attribute("src") for image in page.all("figure img")]
     assert not set(coarse) & set(finest)
     page.set("scale", 3)
+    grown = page.grown()
+    assert len(grown) == len(set(grown)) == 3
+    assert (grown[0], grown[-1]) == (coarse[0], finest[0])
+    page.find("save_grid").click()
+    assert downloaded(page, downloads / "pictures.png").shape == (14, 14, 3)
     page.all("figcaption button")[2].click()
     page.wait(lambda: page.find("apply").is_displayed())
     original = page.canvas("picture")
@@ -65,6 +81,8 @@ def test_drawing_growing_and_editing(page):
     assert changed[marked].any()
     assert not changed[5].any()  # beyond the soft edge of a pixel
     assert not page.canvas("mask")[..., 3].any()
+    page.find("save").click()
+    np.testing.assert_array_equal(downloaded(page, downloads / "edited.png"), edited[..., :3])
     page.keep("4-in-painted")
     page.find("undo").click()
     page.wait(lambda: not page.find("undo").is_enabled())

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.formats.samples import damaged
-from var_jax.data.images import centre_crop, read_image, to_rgb
+from var_jax.data.images import centre_crop, decode_image, read_image, to_rgb
 from var_jax.errors import InputError
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
@@ -195,3 +195,20 @@ def test_a_thin_strip_needs_no_more_memory_than_its_middle():
     """Scaled as a whole it would have 77 thousand million pixels."""
     strip = Image.new("RGB", (300_000, 1), GREEN)
     np.testing.assert_array_equal(centre_crop(strip, 512), np.full((512, 512, 3), GREEN))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF", "BMP"])
+def test_sent_bytes_are_a_picture(kind):
+    content = io.BytesIO()
+    colours().save(content, format=kind, **({"lossless": True} if kind == "WEBP" else {}))
+    np.testing.assert_array_equal(np.asarray(decode_image(content.getvalue(), "a", 6)), np.asarray(colours()))
+    with pytest.raises(InputError, match="^a: has 3 x 2 pixels, at most 5 are taken; scale it down$"):
+        decode_image(content.getvalue(), "a", 5)
+
+
+def test_sent_bytes_of_rarer_formats_are_not_tried():
+    """Some of Pillow's formats start another program, as EPS does."""
+    content = io.BytesIO()
+    colours().save(content, format="EPS")
+    with pytest.raises(InputError, match="^a: cannot be read as a picture"):
+        decode_image(content.getvalue(), "a", 6)
