@@ -35,6 +35,7 @@ def get_config(argument: str = "64") -> ConfigDict:
     c.model.base_channels, c.model.norm_groups = base_channels, 1
     c.model.encoder_blocks = c.model.decoder_blocks = 1
     c.model.dropout = 0.0
+    c.codebook.means = True  # the best of what docs/tokenizer.md compares
     c.dtype, c.batch_size, c.steps = "float32", batch_size, steps  # many small steps learn most a minute here
     # 1.5e-3 at the peak, whatever the batch: a higher one is unstable.
     c.optimizer.learning_rate_per_256 = 1.5e-3 * 256 / batch_size

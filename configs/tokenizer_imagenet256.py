@@ -12,8 +12,8 @@ a fifth of the training, rising over 2 %, 0.4 times the ratio of gradient norms 
 better.
 
 Where this differs: the discriminator is one of patches with group norm, because theirs needs DINO's weights
-(`adversary.kind=dino` with `adversary.dino_weights` is theirs); LeCam's 0.001 is from later multi-scale tokenizers; a
-tenth of the pictures is told with fewer scales, against coarse scales that fall silent (docs/tokenizer.md).
+(`adversary.kind=dino` with `adversary.dino_weights` is theirs); LeCam's 0.001 is from later multi-scale tokenizers;
+codes are moving means, which did best on photographs (docs/tokenizer.md).
 `--config.inception_weights=FILE` adds rFID to the reports. Memory of a chip: docs/tokenizer.md.
 """
 
@@ -32,7 +32,7 @@ def get_config(argument: str = "") -> ConfigDict:
     c.encoder_dtype = "bfloat16"  # to learn with; tokens are made and judged in float32
     c.remat = "nothing_saveable"  # blocks are computed twice, or the activations of 256 px would not fit a chip
     c.loss.lpips = 1.0
-    c.codebook.dropout = 0.1
+    c.codebook.means = True
     c.adversary.kind, c.adversary.adaptive_range = "patch", (0.015, 1e4)
     c.optimizer.learning_rate_per_256 = 1e-4
     c.evaluate_pictures = 5000

@@ -37,11 +37,12 @@ CODES = {
     "codes as moving means": ["--config.codebook.means=True"],
     "warm start": ["--config.codebook.warm_start=16"],
 }
-_GAN = ["--config.adversary.kind=patch", "--config.adversary.channels=32", "--config.adversary.norm_groups=8"]
-_GAN += ["--config.adversary.start=0.1", "--config.adversary.ramp=0.3"]
+_GAN = ["--config.adversary.kind=patch", "--config.adversary.channels=16", "--config.adversary.norm_groups=4"]
+_GAN += ["--config.adversary.start=0.1", "--config.adversary.ramp=0.3", "--config.adversary.rate=4"]
 LOSSES = {
     "plain": [],
     "edges": ["--config.loss.structure=1.0"],
+    "discriminator": _GAN,
     "LPIPS": ["--config.loss.lpips=1.0"],
     "LPIPS, discriminator": ["--config.loss.lpips=1.0", *_GAN],
 }
