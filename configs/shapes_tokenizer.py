@@ -1,8 +1,16 @@
-"""A small tokenizer for the drawn `shapes`: minutes on a laptop.
+r"""A small tokenizer for the drawn `shapes`: minutes on a laptop.
 
 var-jax train --config shapes_tokenizer --workdir runs/shapes_tokenizer
 
-32 px; `shapes_tokenizer:64` for 64 px, which is the tokenizer of the model that comes with the package.
+32 px. `shapes_tokenizer:64` is for 64 px, and is to start from a tokenizer of photographs, which has learned what
+colours and edges are: from nothing it takes several times as many steps (17.8 dB after 900, instead of 20.1 after 150).
+The tokenizer of the model that comes with the package is trained so:
+
+    var-jax data example --kind photographs --out photographs
+    var-jax train --config folder_tokenizer:64 --workdir runs/photographs_tokenizer \
+        --config.data.options.path=photographs --config.codebook.means=False
+    var-jax train --config shapes_tokenizer:64 --workdir runs/shapes_tokenizer_64 \
+        --config.init_from=runs/photographs_tokenizer
 """
 
 from ml_collections import ConfigDict
@@ -10,11 +18,8 @@ from ml_collections import ConfigDict
 from var_jax.configs import _common
 from var_jax.errors import InputError
 
-# Picture side -> variety of the pictures, pyramid, channel multipliers, weight of edges in the loss, steps.
-SHAPES = {
-    32: (0.15, "1,2,3,5,8", (1, 1, 2), 0.0, 2250),
-    64: (0.3, "1,2,3,4,6,8", (1, 2, 2, 4), 0.2, 3000),
-}
+# Picture side -> variety of the pictures, channel multipliers, steps.
+SHAPES = {32: (0.15, (1, 1, 2), 2250), 64: (0.2, (1, 1, 2, 2), 1500)}
 
 
 def get_config(argument: str = "32") -> ConfigDict:
@@ -22,17 +27,16 @@ def get_config(argument: str = "32") -> ConfigDict:
     if (argument := argument or "32") not in map(str, SHAPES):
         raise InputError(f"shapes_tokenizer:{argument}: no such size, expected one of {', '.join(map(str, SHAPES))}")
     size = int(argument)
-    variety, pyramid, multipliers, structure, steps = SHAPES[size]
+    variety, multipliers, steps = SHAPES[size]
     c = _common.tokenizer()
     c.data.kind, c.data.options, c.data.workers = "shapes", ConfigDict({"size": size, "variety": variety}), 0
     c.data.enlarge = 1.0
-    c.model.pyramid = pyramid
+    c.model.pyramid = "1,2,3,5,8"
     c.model.codebook_size, c.model.code_width = 512, 8
     # One group: with few channels, more groups would lose what the colours are.
     c.model.base_channels, c.model.channel_multipliers, c.model.norm_groups = 16, multipliers, 1
     c.model.encoder_blocks = c.model.decoder_blocks = 1
     c.model.dropout = 0.0
-    c.loss.structure = structure
     c.dtype, c.batch_size, c.steps = "float32", 8, steps  # many small steps learn most a minute here
     c.optimizer.learning_rate_per_256, c.optimizer.warmup, c.optimizer.final = 0.048, 0.05, 0.05
     c.optimizer.betas = (0.9, 0.99)

@@ -11,7 +11,7 @@ from var_jax.configs import _common
 from var_jax.errors import InputError
 
 # Picture side -> variety of the pictures, blocks, steps.
-SHAPES = {32: (0.15, 3, 1200), 64: (0.2, 4, 2000)}
+SHAPES = {32: (0.15, 3, 1200), 64: (0.15, 3, 1100)}
 
 
 def get_config(argument: str = "32") -> ConfigDict:

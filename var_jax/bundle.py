@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -240,8 +241,8 @@ class Bundle:
           key: a scalar key.
           mask: bool [H, W], True where marked; not for "upscale".
           label: class id or name; None is "no class", which "class" refuses.
-          keep_scales: scales that are kept everywhere; None: half of them for "vary", those that the small
-            picture can tell for "upscale", else none.
+          keep_scales: scales that are kept everywhere; None: half of them for "vary", all
+            for "upscale", which then draws nothing, else none.
           dilate: tokens around the region that are redrawn with it.
           edge: width in pixels of the soft edge around the region; None: a 32nd of what the model is shown. Beyond
             it every byte stays.
@@ -259,17 +260,23 @@ class Bundle:
         if task == "class" and label is None:
             raise InputError("task class: needs the class that the region is to become")
 
+        calls = itertools.count()
+
         def redraw(images: np.ndarray, keep: np.ndarray) -> np.ndarray:
-            keys = sampler.picture_keys(key, len(images))
-            parts = []
-            for rows, new in batches(len(images), _WINDOWS_AT_A_TIME):
+            keys = sampler.picture_keys(jax.random.fold_in(key, next(calls)), len(images))
+
+            def redrawn(rows: np.ndarray) -> jax.Array:
+                if keep.all():  # nothing is left to the transformer
+                    return self.decode(self.encode(images[rows]))
                 given = images[rows], keep[rows], [label] * len(rows), keys[rows]
-                parts.append(np.asarray(self.redraw(*given, guidance=guidance, **settings))[:new])
-            return np.concatenate(parts)
+                return self.redraw(*given, guidance=guidance, **settings)
+
+            parts = batches(len(images), _WINDOWS_AT_A_TIME)
+            return np.concatenate([np.asarray(redrawn(rows))[:new] for rows, new in parts])
 
         shape = redraw, config.pyramid, config.image_size
         if task == "upscale":
-            return upscaling.upscale(*shape, image, factor, keep_scales)
+            return upscaling.upscale(*shape, image[None], factor, keep_scales)[0]
         region = editing.region_of(task, mask, image.shape[:2])
         if keep_scales is None:
             keep_scales = len(config.pyramid) // 2 if task == "vary" else 0

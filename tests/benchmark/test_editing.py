@@ -1,10 +1,15 @@
-"""The benchmark of editing: its figures on a trained run of the smallest models, and its own parts."""
+"""The benchmark of editing, on the smallest models: its methods, its figures and its own parts."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from tests.interop.checkpoints import drawn_model, tokenizer_config, transformer_config
 from var_jax.benchmark import editing
+from var_jax.bundle import Bundle
+from var_jax.models.tokenizer import Tokenizer
+from var_jax.models.transformer import Transformer
 from var_jax.pyramid import Pyramid
 
 PYRAMID = Pyramid((1, 2, 4, 8))
@@ -41,3 +46,42 @@ def test_intervals_hold_the_mean_nineteen_times_in_twenty():
         assert low < mean < high
         inside += low < 3.0 < high
     assert 0.88 <= inside / 200 <= 0.99
+
+
+class Nobody:
+    """A classifier that finds class 0 in everything."""
+
+    def __call__(self, images):
+        return np.eye(5)[np.zeros(len(images), int)], None
+
+
+@pytest.fixture(scope="module")
+def bundle():
+    tokenizer = tokenizer_config(pyramid=PYRAMID, base_channels=8, norm_groups=4)
+    transformer = transformer_config(pyramid=PYRAMID, depth=1)
+    model = drawn_model(tokenizer, transformer)
+    return Bundle(Tokenizer(tokenizer), model.tokenizer_params, Transformer(transformer), model.transformer_params)
+
+
+def test_only_the_references_procedure_changes_what_lies_beyond_the_edge(bundle):
+    size = bundle.tokenizer.config.image_size
+    originals = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), np.uint8)
+    boxes = editing.random_boxes(3, size)
+    edited = editing.inpainted(bundle, originals, boxes, 0)
+    judge, labels = editing.Judge(Nobody(), None), np.asarray([0, 1, 0])
+    figures = {method: judge(images, originals, labels, boxes) for method, images in edited.items()}
+    for method, values in figures.items():
+        assert np.all((values["changed"] > 0) == (method == "reference")), method
+        np.testing.assert_array_equal(values["accuracy"], [1, 0, 1])
+        assert np.all(np.isfinite(values["psnr"]) & (values["structure"] > 0))
+
+
+def test_upscaled_by_every_method(bundle):
+    size = bundle.tokenizer.config.image_size
+    originals = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), np.uint8)
+    enlarged = editing.upscaled(bundle, originals, 0, 2)
+    assert {method: images.shape for method, images in enlarged.items()} == dict.fromkeys(
+        ("bicubic", "told", "drawn"), originals.shape
+    )
+    assert np.any(enlarged["told"] != enlarged["drawn"])
+    assert np.any(enlarged["told"] != enlarged["bicubic"])

@@ -1,7 +1,9 @@
 """How good editing is, on held-out pictures of a trained model, each figure with a bootstrap interval.
 
-    python -m var_jax.benchmark.editing --model runs/quickstart/var --pictures 200 --lpips vgg16.ckpt \\
-        --pictures-out runs/editing --json runs/editing.json
+    python -m var_jax.benchmark.editing --pictures 200 --lpips vgg16.ckpt --pictures-out runs/editing \\
+        --json runs/editing.json
+
+judges the model that comes with the package, `--model runs/quickstart/var` the newest of a training.
 
 In-painting: a box of random place and size is taken out of every picture and redrawn without a class, by
 
@@ -10,11 +12,16 @@ In-painting: a box of random place and size is taken out of every picture and re
   the coarsest scale kept, given tokens of the untouched picture, nothing composited;
 * `dilate_0`, `dilate_1`, `dilate_2`: this package's, with so many tokens around the mask redrawn too.
 
-Up-scaling: every picture is halved by means of blocks and enlarged by cubic interpolation, or by `var-jax edit`.
+Up-scaling: every picture is shrunk by means of blocks, to a half and to a quarter, and enlarged by
+
+* `bicubic`: cubic interpolation;
+* `told`: as `var-jax edit` does, every scale telling the enlarged picture;
+* `drawn`: the same, but scales finer than the small picture's grid are drawn by the transformer.
 
 Figures, of pictures in [-1, 1] against the originals: `lpips` if its weights are given, `structure`
 (losses/perceptual.py: differences of edges at several sizes; not LPIPS), `psnr` (inside the mask, or of everything),
-`accuracy` of a classifier that is trained on the model's own training pictures.
+`accuracy` of a classifier that is trained on the model's own training pictures, `changed` the share of pixels beyond
+the mask and its soft edge that are not the original's.
 """
 
 from __future__ import annotations
@@ -22,6 +29,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -42,11 +50,14 @@ from var_jax.generation.many import batches
 from var_jax.generation.pictures import grid, save_picture, to_uint8
 from var_jax.losses.perceptual import lpips, structure_loss
 from var_jax.pyramid import Pyramid
+from var_jax.training.config import load_config
 from var_jax.training_directory import read_run
 
+_BUNDLED_RECIPE = "shapes_var:64"  # whose data the model that comes with the package was trained on
 _BATCH = 50
 _RESAMPLED = 2000
 _SHOWN = 12  # pictures in the grids
+FACTORS = (2, 4)
 SETTINGS = {"guidance": 0.0, "top_k": 900, "top_p": 0.95}  # no class, so guidance would change nothing
 
 
@@ -68,6 +79,9 @@ class Judge:
         squares = np.mean((edited.astype(np.float64) - originals) ** 2, axis=-1)
         error = np.sum(squares * mask_NxHxW, axis=(1, 2)) / np.sum(mask_NxHxW, axis=(1, 2))
         figures["psnr"] = 10 * np.log10(255.0**2 / np.maximum(error, 1e-3))
+        beyond = np.stack([masks.soft_edge(mask, soft_edge(mask)) == 0 for mask in mask_NxHxW])
+        changed = np.any(edited != originals, axis=-1) & beyond
+        figures["changed"] = np.sum(changed, axis=(1, 2)) / np.maximum(np.sum(beyond, axis=(1, 2)), 1)
         figures["accuracy"] = (np.argmax(self.classifier(edited)[0], axis=-1) == labels).astype(np.float64)
         return figures
 
@@ -94,6 +108,11 @@ def random_boxes(count: int, size: int, seed: int = 0) -> np.ndarray:
         x, y = (int(rng.integers(0, size - side + 1)) for side in sides)
         boxes.append(box_mask((x, y, x + int(sides[0]), y + int(sides[1])), (size, size)))
     return np.stack(boxes)
+
+
+def soft_edge(mask_HxW: np.ndarray) -> int:
+    """Its width in pixels, that of `var-jax edit`."""
+    return max(1, mask_HxW.shape[0] // 32)
 
 
 def reference_kept(mask_NxHxW: np.ndarray, pyramid: Pyramid) -> np.ndarray:
@@ -126,7 +145,7 @@ def inpainted(bundle: Bundle, originals: np.ndarray, mask_NxHxW: np.ndarray, see
     result = {"mean_fill": np.where(weights, originals, np.rint(means).astype(np.uint8))}
     kept = reference_kept(mask_NxHxW, pyramid)
     result["reference"] = redraw_all(bundle, originals, kept, seed, retold=False)
-    alphas = [masks.soft_edge(mask, max(1, size // 32)) for mask in mask_NxHxW]
+    alphas = [masks.soft_edge(mask, soft_edge(mask)) for mask in mask_NxHxW]
     for dilate in (0, 1, 2):
         pairs = [shown_and_kept(*pair, pyramid, size, 0, dilate) for pair in zip(originals, mask_NxHxW, strict=True)]
         shown, keep = (np.stack(part) for part in zip(*pairs, strict=True))
@@ -137,24 +156,27 @@ def inpainted(bundle: Bundle, originals: np.ndarray, mask_NxHxW: np.ndarray, see
     return result
 
 
-def upscaled(bundle: Bundle, originals: np.ndarray, seed: int, factor: int = 2) -> dict[str, np.ndarray]:
+def upscaled(bundle: Bundle, originals: np.ndarray, seed: int, factor: int) -> dict[str, np.ndarray]:
     """The pictures shrunk by `factor` and enlarged again, by cubic interpolation and by the model."""
     pyramid, size = bundle.tokenizer.config.pyramid, bundle.tokenizer.config.image_size
     small = [to_uint8(upscaling.resize(image, (size // factor, size // factor)) / 255.0) for image in originals]
-    bicubic = np.stack([to_uint8(upscaling.resize(image, (size, size)) / 255.0) for image in small])
-    keep = np.tile(masks.first_scales(pyramid, upscaling.kept_scales(pyramid, factor)), (len(originals), 1))
-    drawn = redraw_all(bundle, bicubic, keep, seed).astype(np.float32)
-    corrected = [to_uint8(upscaling.corrected(a, b) / 255.0) for a, b in zip(drawn, small, strict=True)]
-    return {"bicubic": bicubic, "model": np.stack(corrected)}
+    result = {"bicubic": np.stack([to_uint8(upscaling.resize(image, (size, size)) / 255.0) for image in small])}
+    coarse = max(1, sum(side * factor <= pyramid.final_side for side in pyramid.sides))
+    for name, scales in (("told", len(pyramid)), ("drawn", coarse)):
+        calls = itertools.count(seed)
+        redraw = lambda shown, keep, calls=calls: redraw_all(bundle, shown, keep, next(calls)) / np.float32(255)
+        result[name] = upscaling.upscale(redraw, pyramid, size, np.stack(small), factor, scales)
+    return result
 
 
-def measure(model: str, count: int, lpips_file: str | None, folder: Path | None, seed: int, steps: int) -> dict:
+def measure(model: str | None, count: int, lpips_file: str | None, folder: Path | None, seed: int, steps: int) -> dict:
     """Everything above: {task: {method: {figure: [mean, lower, upper]}}}; the grids go to `folder`.
 
     Raises:
       InputError: if `model` is no transformer's training directory, or `lpips_file` no weights of LPIPS.
     """
-    data, bundle = read_run(model)["config"]["data"], load(model)
+    data = load_config(_BUNDLED_RECIPE).data if model is None else read_run(model)["config"]["data"]
+    bundle = load(model)
     size, classes = bundle.tokenizer.config.image_size, bundle.transformer.config.num_classes
     training, held_out = (
         _pictures(data, split, size, number) for split, number in zip(SPLITS, (6000, count), strict=True)
@@ -168,8 +190,9 @@ def measure(model: str, count: int, lpips_file: str | None, folder: Path | None,
     blanked = np.stack([masks.blank(*pair) for pair in zip(originals, boxes, strict=True)])
     tasks = {
         "inpaint": (inpainted(bundle, originals, boxes, seed), boxes, blanked),
-        "upscale": (upscaled(bundle, originals, seed), everywhere, originals),
     }
+    for factor in FACTORS:
+        tasks[f"upscale_{factor}"] = upscaled(bundle, originals, seed, factor), everywhere, originals
     figures: dict = {"pictures": len(originals), "classifier_accuracy": judge.classifier.accuracy(*held_out)}
     for task, (edited, mask, shown) in tasks.items():
         values = {method: judge(images, originals, labels, mask) for method, images in edited.items()}
@@ -182,8 +205,8 @@ def measure(model: str, count: int, lpips_file: str | None, folder: Path | None,
 
 
 def _pairs(task: str) -> list[tuple[str, str]]:
-    if task == "upscale":
-        return [("model", "bicubic")]
+    if task != "inpaint":
+        return [("told", "bicubic"), ("drawn", "bicubic"), ("told", "drawn")]
     return [("dilate_0", other) for other in ("mean_fill", "reference", "dilate_1", "dilate_2")]
 
 
@@ -204,7 +227,7 @@ def _pictures(data: dict, split: str, size: int, count: int) -> tuple[np.ndarray
 def main() -> None:
     """The command above."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, metavar="DIR", help="a transformer's training directory")
+    parser.add_argument("--model", metavar="DIR", help="a transformer's training directory (default: see above)")
     parser.add_argument("--pictures", type=int, default=200, help="held-out pictures (default 200)")
     parser.add_argument("--lpips", metavar="FILE", help="weights of LPIPS; without them that figure is left out")
     parser.add_argument("--pictures-out", type=Path, metavar="DIR", help="write grids to look at here")

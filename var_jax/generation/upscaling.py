@@ -1,9 +1,13 @@
-"""Zero-shot super-resolution: coarse scales tell what a small picture knows, finer ones are drawn.
+"""Zero-shot super-resolution, by a model that was trained for nothing of the kind.
 
-The picture is enlarged by cubic interpolation and encoded; scales no finer than the small picture's own grid
-are kept and the finer ones, which would tell its blur, are drawn. Then whatever contradicts the small picture
-is corrected: shrunk again, the result has to be the picture that was given. A picture larger than the model
-sees at a time is done in windows that overlap and blend into each other.
+The picture is enlarged by cubic interpolation, encoded and decoded: codes and decoder have learned sharp pictures, and
+tell a blurred edge as a sharp one. The finer scales may be drawn by the transformer instead; measured, that is less
+like the picture (docs/editing.md). Then whatever contradicts the small picture is corrected: shrunk again, the result
+has to be the picture that was given. A picture larger than the model sees at a time is done in windows that overlap and
+blend into each other.
+
+All of that is done several times, the windows shifted by parts of a token, and averaged: an edge is told differently
+well wherever it lies in its token's cell, and what is wrong about it differs from shift to shift.
 """
 
 from __future__ import annotations
@@ -21,29 +25,26 @@ from var_jax.pyramid import Pyramid
 
 _CORRECTIONS = 3  # shrinking what cubic interpolation enlarged is not quite the identity, so once is not enough
 _LARGEST = 2**26  # pixels of the result
-
-
-def kept_scales(pyramid: Pyramid, factor: int) -> int:
-    """Scales that a picture `factor` times smaller than the model's can tell: 1 at least."""
-    return max(1, sum(side * factor <= pyramid.final_side for side in pyramid.sides))
+# Of the windows, down and right, in sides of a token's cell: no two in the same row or column.
+_SHIFTS = ((0.0, 0.0), (-0.375, -0.25), (0.25, -0.375), (0.375, 0.25), (-0.25, 0.375))
 
 
 def upscale(
     redraw: Redraw,
     pyramid: Pyramid,
     size: int,
-    image_HxWx3: np.ndarray,
+    images_NxHxWx3: np.ndarray,
     factor: int = 2,
     keep_scales: int | None = None,
 ) -> np.ndarray:
-    """The picture at `factor` times its size: uint8 [factor H, factor W, 3].
+    """Pictures at `factor` times their size: uint8 [N, factor H, factor W, 3].
 
     Args:
-      redraw: the masked sampler; is called once, with a picture for each window.
+      redraw: the masked sampler; is called once a shift, with the windows of every picture.
       pyramid, size: of the model.
-      image_HxWx3: uint8.
+      images_NxHxWx3: uint8.
       factor: a divisor of `size`, 2 or more.
-      keep_scales: scales that tell the given picture; None: `kept_scales`.
+      keep_scales: scales that tell the enlarged picture, the finer ones being drawn; None: all.
 
     Raises:
       InputError: for another factor, or a result of too many pixels.
@@ -51,22 +52,37 @@ def upscale(
     if factor < 2 or size % factor:
         fitting = ", ".join(str(n) for n in range(2, size + 1) if size % n == 0)
         raise InputError(f"factor {factor}: expected a divisor of the model's picture side {size}, like {fitting}")
-    keep_scales = kept_scales(pyramid, factor) if keep_scales is None else keep_scales
+    keep_scales = len(pyramid) if keep_scales is None else keep_scales
     if not 1 <= keep_scales <= len(pyramid):
         raise InputError(f"keep_scales {keep_scales}: expected 1 to {len(pyramid)}")
-    height, width = (side * factor for side in image_HxWx3.shape[:2])
+    height, width = (side * factor for side in images_NxHxWx3.shape[1:3])
     if height * width > _LARGEST:
         raise InputError(f"a result of {width} x {height} pixels is beyond the largest, {_LARGEST} pixels; cut it up")
-    enlarged = resize(image_HxWx3.astype(np.float32), (height, width))
-    shown = np.rint(np.clip(enlarged, 0, 255)).astype(np.uint8)
-    places = list(windows(height, width, size))
-    keep_NxL = np.tile(first_scales(pyramid, keep_scales), (len(places), 1))
-    drawn_N = np.asarray(redraw(np.stack([window.cut(shown) for window in places]), keep_NxL), np.float32)
-    total, weights, weight = np.zeros_like(enlarged), np.zeros((height, width, 1), np.float32), _tent(size)
-    for window, drawn in zip(places, drawn_N, strict=True):
-        total = window.put_back(total, window.cut(total) + weight * 255.0 * drawn)
-        weights = window.put_back(weights, window.cut(weights) + weight)
-    return to_uint8(corrected(total / weights, image_HxWx3) / 255.0)
+    enlarged_N = [resize(image.astype(np.float32), (height, width)) for image in images_NxHxWx3]
+    blended_N = _blended(redraw, pyramid, size, enlarged_N, keep_scales)
+    return np.stack([to_uint8(corrected(*pair) / 255.0) for pair in zip(blended_N, images_NxHxWx3, strict=True)])
+
+
+def _blended(
+    redraw: Redraw, pyramid: Pyramid, size: int, enlarged_N: list[np.ndarray], keep_scales: int
+) -> list[np.ndarray]:
+    """The enlarged pictures, float [H, W, 3] in [0, 255], redrawn in all windows and shifts, which are averaged."""
+    height, width = enlarged_N[0].shape[:2]
+    shown_N = [np.rint(np.clip(enlarged, 0, 255)).astype(np.uint8) for enlarged in enlarged_N]
+    totals, weight = [np.zeros_like(enlarged) for enlarged in enlarged_N], _tent(size)
+    weights = np.zeros((height, width, 1), np.float32)
+    for shift in _SHIFTS:
+        down, right = (round(part * size / pyramid.final_side) for part in shift)
+        places = [Window(at.left + right, at.top + down, size) for at in windows(height, width, size)]
+        parts = np.stack([window.cut(shown) for shown in shown_N for window in places])
+        keep_BxL = np.tile(first_scales(pyramid, keep_scales), (len(parts), 1))
+        drawn_B = iter(np.asarray(redraw(parts, keep_BxL), np.float32))
+        for n in range(len(totals)):
+            for window in places:
+                totals[n] = window.put_back(totals[n], window.cut(totals[n]) + weight * 255.0 * next(drawn_B))
+        for window in places:
+            weights = window.put_back(weights, window.cut(weights) + weight)
+    return [total / weights for total in totals]
 
 
 def corrected(drawn_HxWx3: np.ndarray, small_hxwx3: np.ndarray) -> np.ndarray:
