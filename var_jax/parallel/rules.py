@@ -21,13 +21,20 @@ from var_jax.parallel.mesh import BATCH_AXES
 Axis = str | tuple[str, ...] | None
 Rules = Sequence[tuple[str, Sequence[Axis]]]
 
-# Activations of both models, by the names that they hand to `constrain`.
+# Activations of both models, and the transformer's kernels in use, by the names that they hand to `constrain`.
 ACTIVATIONS: tuple[tuple[str, tuple[Axis, ...]], ...] = (
     ("features", (BATCH_AXES, None, None, None)),
     ("sequence", (BATCH_AXES, None, None)),
     ("heads", (BATCH_AXES, None, "tensor", None)),
     ("hidden", (BATCH_AXES, None, "tensor")),
     ("logits", (BATCH_AXES, None, "tensor")),
+    # Kernels that are stored in parts are whole when they are used. Left to itself XLA sends the parts around and adds
+    # up their products one by one, which moves every result through memory once a part.
+    ("qkv_kernel", (None, None, "tensor", None)),
+    ("out_kernel", ("tensor", None, None)),
+    ("mlp_in_kernel", (None, "tensor")),
+    ("mlp_out_kernel", ("tensor", None)),
+    ("head_kernel", (None, "tensor")),
 )
 
 
