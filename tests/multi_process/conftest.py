@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -19,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 CONFIG = Path(__file__).parent / "tiny_config.py"
 COMMAND = "var_jax.cli.main:main"
 DEVICES = 4  # over all processes
-DEADLINE = 600.0
+DEADLINE = 1800.0  # a busy machine is no error
 
 
 class Process:
@@ -49,7 +50,7 @@ class Launcher:
         command = [sys.executable, "-m", "tests.multi_process.launcher"]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self._process = subprocess.Popen(command, cwd=ROOT, env=environment, **pipes)
-        self._folder, self._started = folder, 0
+        self._folder, self._processes = folder, []
 
     def ask(self, **request: object) -> int | None:
         self._process.stdin.write(json.dumps(request) + "\n")
@@ -58,10 +59,11 @@ class Launcher:
 
     def start(self, argv: Sequence[object], call: str = COMMAND, devices: int = DEVICES) -> Process:
         """A process that calls `call` with `argv`."""
-        self._started += 1
-        log = self._folder / f"{self._started:03d}.log"
+        log = self._folder / f"{len(self._processes):03d}.log"
         words = [str(word) for word in argv]
-        return Process(self, self.ask(do="start", call=call, argv=words, log=str(log), devices=devices), log)
+        number = self.ask(do="start", call=call, argv=words, log=str(log), devices=devices)
+        self._processes.append(number)
+        return Process(self, number, log)
 
     def all(self, count: int, *argv: object, other: tuple[int, str, list[object]] | None = None) -> list[Process]:
         """`var-jax ARGV` by `count` processes together; `other` is one of them with its own call, and words before."""
@@ -75,6 +77,10 @@ class Launcher:
         return started
 
     def close(self) -> None:
+        """Ends what a failed test has left running, and the launcher."""
+        for number in self._processes:
+            if self.ask(do="ended", process=number) is None:
+                os.kill(number, signal.SIGKILL)
         self._process.stdin.close()
         self._process.wait()
 

@@ -9,16 +9,17 @@ import time
 import numpy as np
 import pytest
 
+from tests.interop.checkpoints import drawn_model, tokenizer_config
 from tests.multi_process.conftest import CONFIG, checkpoint, finished, free_address, steps
+from var_jax.model_directory import save_model
 
 DIES, STOPS = "tests.multi_process.probes:dies_in", "tests.multi_process.probes:is_stopped"
 
 
 @pytest.fixture(scope="module")
-def tokenizer(launcher, tmp_path_factory):
+def tokenizer(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokenizer") / "tokenizer"
-    train = ["train", "--config", f"{CONFIG}:tokenizer", "--workdir", folder, "--processes", "off"]
-    finished([launcher.start(train)])
+    save_model(folder, drawn_model(tokenizer_config(base_channels=8, norm_groups=4), transformer=None))
     return folder
 
 

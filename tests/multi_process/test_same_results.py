@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -42,8 +44,22 @@ def broken_off(source: Path, target: Path) -> None:
 
 @pytest.fixture(scope="module")
 def root(launcher, tmp_path_factory):
-    """Everything done by one, two and four processes, and at the end taken over from four by one."""
-    root = tmp_path_factory.mktemp("same")
+    """Everything done by one, two and four processes, and at the end taken over from four by one.
+
+    Workers of pytest-xdist share it: the first one does it, the others wait.
+    """
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "same"
+    root.mkdir(exist_ok=True)
+    with open(root / "lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (root / "done").exists():
+            do_everything(launcher, root)
+            (root / "done").touch()
+    return root
+
+
+def do_everything(launcher, root):
     for count in COUNTS:
         if count > 1:
             broken_off(root / str(count // 2) / "var", root / f"{count // 2}_then_{count}")
@@ -55,7 +71,6 @@ def root(launcher, tmp_path_factory):
     broken_off(root / "4" / "var", root / "4_then_1")
     train = ["train", "--config", f"{CONFIG}:transformer", f"--config.tokenizer={root / '1' / 'tokenizer'}"]
     finished([launcher.start([*train, "--workdir", root / "4_then_1", "--processes", "off"])])
-    return root
 
 
 def order(root: Path, count: int) -> dict[tuple[int, int], list[list[int]]]:
