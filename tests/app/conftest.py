@@ -18,22 +18,25 @@ from var_jax.model_directory import save_model
 @contextlib.contextmanager
 def served(bundle: Bundle) -> Iterator[str]:
     """The address of a page with this model."""
-    loop, told, address = asyncio.new_event_loop(), threading.Event(), []
+    told, found = threading.Event(), {}
 
-    def ready(url: str) -> None:
-        address.append(url)
+    def ready(address: str) -> None:
+        found["address"] = address
         told.set()
 
-    task = loop.create_task(serve(bundle, "127.0.0.1", 0, ready))
-    thread = threading.Thread(target=lambda: loop.run_until_complete(asyncio.wait([task])))
+    async def run() -> None:
+        found["loop"], found["task"] = asyncio.get_running_loop(), asyncio.current_task()
+        with contextlib.suppress(asyncio.CancelledError):
+            await serve(bundle, "127.0.0.1", 0, ready)
+
+    thread = threading.Thread(target=asyncio.run, args=(run(),))
     thread.start()
     try:
         assert told.wait(60)
-        yield address[0]
+        yield found["address"]
     finally:
-        loop.call_soon_threadsafe(task.cancel)
+        found["loop"].call_soon_threadsafe(found["task"].cancel)
         thread.join()
-        loop.close()
 
 
 @pytest.fixture(scope="session")

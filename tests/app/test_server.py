@@ -87,7 +87,7 @@ def test_edits_are_those_of_the_edit_command(url, bundle):
     usual = {"image": png(NOISE), "seed": 0, "class": 2}
     extended = post(url, "/edit", task="outpaint", extend=[2, 0, 1, 3], **usual)[1]
     assert picture(extended["image"]).shape == (12, 15, 3)
-    enlarged = post(url, "/edit", task="upscale", factor=3, **usual)[1]
+    enlarged = post(url, "/edit", task="upscale", factor=3, **usual | {"class": None})[1]
     assert picture(enlarged["image"]).shape == (27, 36, 3)
 
 
@@ -180,6 +180,13 @@ def test_what_is_no_request(url, body):
     response, content = ask(url, "POST", "/sample", body.encode("latin1"), JSON)
     assert response.status == 400
     assert "request" in json.loads(content)["error"]
+
+
+def test_a_request_that_does_not_arrive_gives_its_place_back(url, monkeypatch):
+    monkeypatch.setattr(server, "SECONDS_TO_SEND", 0.05)
+    response, content = ask(url, "POST", "/sample", None, JSON | {"Content-Length": "100"})
+    assert response.status == 408
+    assert "took more than 0.05 s" in json.loads(content)["error"]
 
 
 def test_a_full_queue_says_so_and_empties(url, bundle, monkeypatch):

@@ -1,4 +1,4 @@
-"""The server of the page: six addresses, nothing of the machine's files among them.
+"""The server of the page: seven addresses, nothing of the machine's files among them.
 
 The page, its style and its two scripts are read from the package when the server starts; an address is looked up in a
 table and never becomes a path. Models draw in one thread, and few requests may wait for it. What a request sends is
@@ -26,6 +26,7 @@ from var_jax.bundle import Bundle
 from var_jax.errors import InputError
 
 MOST_WAITING = 8  # requests that draw or wait for it
+SECONDS_TO_SEND = 60  # for a request's body, whose place in the queue is taken
 LOCAL = ("127.0.0.1", "localhost", "[::1]")
 _EVERYWHERE = ("0.0.0.0", "::")
 _FILES = {
@@ -170,7 +171,11 @@ async def _json(request: web.Request) -> dict[str, Any]:
     if request.content_type != "application/json":
         raise web.HTTPUnsupportedMediaType(text="expected application/json")
     try:
-        asked = json.loads(await request.read())
+        async with asyncio.timeout(SECONDS_TO_SEND):
+            content = await request.read()
+        asked = json.loads(content)
+    except TimeoutError:
+        raise web.HTTPRequestTimeout(text=f"the request took more than {SECONDS_TO_SEND} s to arrive") from None
     except (ValueError, RecursionError):
         raise InputError("the request is not JSON") from None
     if not isinstance(asked, dict):

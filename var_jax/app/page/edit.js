@@ -10,7 +10,7 @@ const HINTS = {
   outpaint: "Add room at the sides; or paint what is to stay, all else is drawn anew.",
   class: "Paint a region: it becomes the class below.",
   vary: "Keeps the coarse scales and draws the finer ones, of what is painted or of everything.",
-  upscale: "Enlarges all of the picture: what is finer is drawn.",
+  upscale: "Enlarges all of the picture, its edges told anew.",
 };
 const picture = $("picture");
 const mask = $("mask");
@@ -122,7 +122,7 @@ async function request() {
     image: await base64(current),
     mask: marked ? await base64(await maskFile()) : null,
     extend: extending ? extend : null,
-    class: $("edit_class").value === "" ? null : Number($("edit_class").value),
+    class: task === "upscale" || $("edit_class").value === "" ? null : Number($("edit_class").value),
     keep_scales: task === "vary" ? number("keep") : null,
     factor: number("factor"),
   };
@@ -174,6 +174,7 @@ function showTask() {
   $("room").hidden = task !== "outpaint";
   $("factor_row").hidden = task !== "upscale";
   $("keep_row").hidden = task !== "vary";
+  $("class_row").hidden = task === "upscale";
 }
 
 function listen() {
