@@ -71,7 +71,16 @@ def main() -> None:
 def _report(folder: Path, name: str, arguments: str, print_only: bool) -> dict | None:
     file = folder / f"{name.replace(', ', '_').replace(' ', '_').replace(':', '_')}.json"
     if not file.exists() and not print_only:
-        command = [sys.executable, "-m", "var_jax.cli.main", "rehearse", *shlex.split(arguments), "--json", str(file)]
+        command = [
+            sys.executable,
+            "-m",
+            "var_jax.cli.main",
+            "rehearse",
+            "--quick",
+            *shlex.split(arguments),
+            "--json",
+            str(file),
+        ]
         subprocess.run(command, check=False)
     return json.loads(file.read_text()) if file.exists() else None
 

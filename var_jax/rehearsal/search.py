@@ -23,8 +23,10 @@ from var_jax.rehearsal.report import Rehearsal, overrides, rehearse_training
 from var_jax.rehearsal.roofline import useful_training_flops
 from var_jax.rehearsal.topologies import Topology
 
-# Policy of recomputation -> (share of the forward pass done twice, widths of a token that a block keeps).
-_REMAT = {None: (0.0, 34.0), "dots_with_no_batch_dims_saveable": (0.1, 11.0), "nothing_saveable": (1.0, 1.0)}
+# Policy of recomputation -> (share of the forward pass done twice, widths of a token that a block keeps, widths that
+# it moves through memory forward and backward); the widths as counted in d30 compiled for v5p and v6e.
+_REMAT = {None: (0.0, 62, 300), "dots_with_no_batch_dims_saveable": (0.0, 11, 180), "nothing_saveable": (1.0, 1, 200)}
+_SCORE_BYTES = 60  # that plain attention moves for a score, as counted in d16 compiled for v5e
 _TENSOR = (1, 2, 4)
 _MICRO_BATCHES = (1, 2, 4)
 _HOPELESS = 1.5  # times the chip's memory; the estimate is rough
@@ -89,7 +91,10 @@ def candidates(config: ml_collections.ConfigDict, topology: Topology) -> list[Ca
     from_config = [_estimate(one, model, numbers, config.batch_size, topology) for one in changes]
     hopeful = [one for one in from_config if one.bytes < _HOPELESS * topology.chip.memory_bytes]
     fits = lambda one: one.bytes <= 0.9 * topology.chip.memory_bytes
-    return sorted(hopeful or from_config[-1:], key=lambda one: (not fits(one), one.seconds))
+    return sorted(
+        hopeful or from_config[-1:],
+        key=lambda one: (not fits(one), round(one.seconds, 3), one.changes["accumulate"], one.bytes),
+    )
 
 
 def changed(config: ml_collections.ConfigDict, changes: dict[str, Any]) -> ml_collections.ConfigDict:
@@ -128,7 +133,7 @@ def _estimate(
 ) -> Candidate:
     """Products, scores that plain attention moves, weights and gradients that travel; state and what blocks keep."""
     chip, chips = topology.chip, topology.chips
-    recomputed, widths = _REMAT[changes["remat"]]
+    recomputed, widths, moved_widths = _REMAT[changes["remat"]]
     fsdp, tensor, micro = changes["mesh.fsdp"], changes["mesh.tensor"], changes["accumulate"]
     rows = batch * tensor / chips  # pictures of a chip, over all its micro-batches
     compute = batch / chips * useful_training_flops(model) * (1 + recomputed / 3) / chip.peak_flops
@@ -141,7 +146,7 @@ def _estimate(
     block = 2 * tokens * model.width * widths + (0 if recomputed == 1 else 6 * scores)
     logits = 12 * tokens * model.codebook_size / tensor
     state = (12 + (4 if micro > 1 else 0) + 6) * numbers / (fsdp * tensor)
-    moved = rows * model.depth * (tokens * model.width * 2 * 40 + scores * 24)
+    moved = rows * model.depth * (2 * tokens * model.width * moved_widths + scores * _SCORE_BYTES)
     travels = (4 + 4 * micro) * numbers / tensor * (fsdp > 1) + 8 * numbers / (fsdp * tensor) * (fsdp * tensor < chips)
     travels += (tensor > 1) * rows * model.depth * tokens * model.width * 2 * 8
     seconds = max(compute, moved / chip.memory_bandwidth, travels / chip.interconnect)
