@@ -64,6 +64,7 @@ def _wait(folder: Path, child: multiprocessing.connection.Connection) -> tuple[s
 
 
 def _compile(program: Callable[[], jax.stages.Lowered], out: multiprocessing.connection.Connection) -> None:
+    jax.config.update("jax_enable_compilation_cache", False)  # what is found there is not written down
     try:
         program().compile()
         out.send(("bug", "the compiler has finished and written nothing down"))
