@@ -249,7 +249,9 @@ class Run:
         """Whether to stop after this step; of several processes all say so at the same one."""
         if jax.process_count() == 1:
             return self._stopping
-        return multihost_utils.reached_preemption_sync_point(step)
+        # JAX takes the highest number that a process has come with so far, 0 before the first, and adds 1: numbers
+        # that did not begin at 1 would step over it where SIGTERM comes before the first.
+        return multihost_utils.reached_preemption_sync_point(step - self._spent.from_step)
 
     def _saved(self, step: int) -> None:
         """Waits for the checkpoint, and writes down where this run's time went."""
