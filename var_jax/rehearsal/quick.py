@@ -52,9 +52,7 @@ def _wait(folder: Path, child: multiprocessing.connection.Connection) -> tuple[s
     """What the compiler has written down, as soon as it is whole; or what has gone wrong."""
     while True:
         done = child.poll(0.3)
-        for last in folder.glob(f"*.{_LAST}"):
-            if not last.with_name(last.name.replace(_LAST, "tpu_comp_env.txt")).exists():
-                continue  # something small of the CPU's
+        for last in folder.glob(f"*.{_LAST}"):  # the CPU's, if any, are called "cpu_after_..."
             text = last.read_text()
             if text.rstrip().endswith("}"):
                 return text, last.with_name(last.name.replace(_LAST, _BUFFERS)).read_text()
