@@ -162,21 +162,14 @@ def loss_and_gradients(module, params):
     return jax.jit(jax.value_and_grad(loss))(params)
 
 
-@pytest.fixture(scope="module")
-def plain():
-    """Parameters, with the loss and gradients of plain attention."""
+def test_a_transformer_learns_the_same_with_splash_over_a_mesh():
+    """Batch over data and fsdp, heads over tensor; layers scanned and recomputed."""
     module, rng = tiny_transformer(xla_attention), np.random.default_rng(1)
     shapes = jax.eval_shape(module.init, jax.random.key(1), jnp.zeros(1, int), jnp.zeros((1, 45, 4)))["params"]
     params = jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32), shapes)
-    return params, loss_and_gradients(module, params)
-
-
-@pytest.mark.parametrize("remat", [None, "nothing_saveable"])
-def test_a_transformer_learns_the_same_with_splash_over_a_mesh(plain, remat):
-    """Batch over data and fsdp, heads over tensor; layers scanned and recomputed."""
-    params, (loss, grads) = plain
+    loss, grads = loss_and_gradients(module, params)
     attention = PerDevice(make_mesh(2, 2, 2, jax.devices()[:8]), Splash(interpret=True))
-    ours, our_grads = loss_and_gradients(tiny_transformer(attention, remat), params)
+    ours, our_grads = loss_and_gradients(tiny_transformer(attention, "nothing_saveable"), params)
     np.testing.assert_allclose(ours, loss, rtol=1e-5)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4 * max(np.abs(b).max(), 1e-6), rtol=0), our_grads, grads
