@@ -34,15 +34,7 @@ def test_one_of_four_dies_three_times_and_is_stopped_once(launcher, tokenizer, t
     """In a step, a save and an evaluation; then SIGTERM; what is learned in the end is what four learn undisturbed."""
     broken, whole = training(tokenizer, tmp_path / "broken"), training(tokenizer, tmp_path / "whole")
     for phase in ("step", "save", "evaluation"):
-        four = launcher.all(4, *broken, other=(2, DIES, [phase]))
-        assert four[2].code() == -signal.SIGKILL
-        died = time.monotonic()
-        survivors = [four[index] for index in (0, 1, 3)]
-        codes = [process.code(within=60.0) for process in survivors]
-        assert time.monotonic() - died <= 60.0
-        assert codes == [1, 1, 1], [process.printed() for process in survivors]
-        for process in survivors:
-            assert re.search(r"process 2 \(.+\) has died: not heard of for \d+ s, last in \w+", process.printed())
+        die_together(launcher.all(4, *broken, other=(2, DIES, [phase])))
     saved = steps(tmp_path / "broken")[-1]
     assert saved in (4, 6)  # the last save may not have been over
 
@@ -60,6 +52,17 @@ def test_one_of_four_dies_three_times_and_is_stopped_once(launcher, tokenizer, t
     assert len(learned) == len(expected) > 20
     for name, array in expected.items():
         np.testing.assert_array_equal(array, learned[name], err_msg=name)
+
+
+def die_together(processes):
+    """The third one is killed, and the others end by a sentence that names it."""
+    assert processes[2].code() == -signal.SIGKILL
+    died, survivors = time.monotonic(), [processes[index] for index in (0, 1, 3)]
+    codes = [process.code(within=60.0) for process in survivors]
+    assert time.monotonic() - died <= 60.0  # what is promised, and no speed
+    assert codes == [1, 1, 1], [process.printed() for process in survivors]
+    for process in survivors:
+        assert re.search(r"process 2 \(.+\) has died: not heard of for \d+ s, last in \w+", process.printed())
 
 
 def refusals(processes):

@@ -76,8 +76,9 @@ def test_a_training_says_where_its_time_went(tmp_path):
         assert found["seconds"] == pytest.approx(sum(found[phase] for phase in PHASES), abs=0.01)
     assert all(runs[-1][phase] > 0 for phase in PHASES)
     (total,) = (line for line in lines if line["kind"] == "goodput")
-    assert total["runs"] == 1
-    assert total["seconds"] == pytest.approx(runs[-1]["seconds"], rel=1e-5)
+    assert total["step"] == 4
+    assert total["goodput"]["runs"] == 1
+    assert total["goodput"]["seconds"] == pytest.approx(runs[-1]["seconds"])
     assert "s in 1 run: init" in (tmp_path / "run" / "log.txt").read_text()
     assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
 

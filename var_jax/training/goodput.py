@@ -56,7 +56,7 @@ def summed(lines: Iterable[dict[str, Any]]) -> dict[str, float]:
     """The whole training's seconds, from the lines of metrics.jsonl.
 
     Args:
-      lines: those with "goodput" count, of each run the last one.
+      lines: those with a run's "goodput" count, of each run the last one.
 
     Returns:
       "runs", how many; "seconds" and those by phase, summed; "done_again": seconds in "step" and "data" for steps that
@@ -64,7 +64,7 @@ def summed(lines: Iterable[dict[str, Any]]) -> dict[str, float]:
     """
     last: dict[int, dict[str, Any]] = {}
     for line in lines:
-        if "goodput" in line:
+        if "run" in line.get("goodput", ()):  # and not the sum of a training that was prolonged
             last[line["goodput"]["run"]] = {**line["goodput"], "reached": line["step"]}
     runs = [last[run] for run in sorted(last)]
     total = {name: sum(run[name] for run in runs) for name in ("seconds", *PHASES)}

@@ -240,7 +240,7 @@ class Run:
         self._saved(step)
         if step > self._spent.from_step:
             total = summed(self.reporter.lines())
-            self.reporter.metrics(step, "goodput", total)
+            self.reporter.metrics(step, "goodput", {}, total)
             self.reporter.say(told(total))
         self.reporter.say(f"finished: {self.total} steps, in {self.workdir}")
         return FINISHED
