@@ -1,10 +1,10 @@
 """Zero-shot super-resolution, by a model that was trained for nothing of the kind.
 
 The picture is enlarged by cubic interpolation, encoded and decoded: codes and decoder have learned sharp pictures, and
-tell a blurred edge as a sharp one. The finer scales may be drawn by the transformer instead; measured, that is less
-like the picture (docs/editing.md). Then whatever contradicts the small picture is corrected: shrunk again, the result
-has to be the picture that was given. A picture larger than the model sees at a time is done in windows that overlap and
-blend into each other.
+tell a blurred edge as a sharp one. The finer scales may be drawn by the transformer instead, which takes longer and is
+no nearer (docs/editing.md). Then whatever contradicts the small picture is corrected: shrunk again, the result has to
+be the picture that was given. A picture larger than the model sees at a time is done in windows that overlap and blend
+into each other.
 
 All of that is done several times, the windows shifted by parts of a token, and averaged: an edge is told differently
 well wherever it lies in its token's cell, and what is wrong about it differs from shift to shift.
