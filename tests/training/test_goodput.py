@@ -46,9 +46,9 @@ def test_every_second_has_one_phase(clock):
     assert (found["seconds"], found["from_step"]) == (31, 20)
 
 
-def line(run, step, from_step, **seconds):
+def line(run, reached, from_step, **seconds):
     phases = dict.fromkeys(PHASES, 0.0) | seconds
-    return {"step": step, "goodput": {"run": run, "from_step": from_step, "seconds": sum(phases.values()), **phases}}
+    return {"step": reached, "goodput": {"run": run, "from_step": from_step, "seconds": sum(phases.values()), **phases}}
 
 
 def test_runs_are_summed():

@@ -206,6 +206,11 @@ class Run:
         config, step = self.config, int(self.state.step)
         clock, stage, on = Clock(step, self.total), None, self._spent.on
         self._spent.begin(step)
+        # JAX stops all at the highest number that one has come with so far, plus 1. Steps before the first one here are
+        # gone through too, or SIGTERM that came before the loop would ask for a number that never comes.
+        if jax.process_count() > 1 and any(self._stops_at(number) for number in range(1, step + 1)):
+            self.reporter.say(f"stopped at step {step} of {self.total}: the same command goes on from here")
+            return PREEMPTED
         while step < self.total:
             waited = time.monotonic()
             with on("data", step + 1):
@@ -249,9 +254,7 @@ class Run:
         """Whether to stop after this step; of several processes all say so at the same one."""
         if jax.process_count() == 1:
             return self._stopping
-        # JAX takes the highest number that a process has come with so far, 0 before the first, and adds 1: numbers
-        # that did not begin at 1 would step over it where SIGTERM comes before the first.
-        return multihost_utils.reached_preemption_sync_point(step - self._spent.from_step)
+        return multihost_utils.reached_preemption_sync_point(step)
 
     def _saved(self, step: int) -> None:
         """Waits for the checkpoint, and writes down where this run's time went."""
