@@ -41,7 +41,7 @@ def test_one_of_four_dies_three_times_and_is_stopped_once(launcher, tokenizer, t
     four = launcher.all(4, *broken, other=(1, STOPS, []))
     assert [process.code() for process in four] == [75] * 4, [process.printed() for process in four]
     (stopped,) = re.findall(r"stopped at step (\d+) of 24", four[0].printed())
-    assert saved < int(stopped) < 24
+    assert saved <= int(stopped) < 24  # SIGTERM may come before the first step
     assert steps(tmp_path / "broken")[-1] == int(stopped)
 
     printed = finished(launcher.all(4, *broken))
