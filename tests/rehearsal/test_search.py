@@ -89,6 +89,11 @@ Used 23.09G of 15.75G hbm. Exceeded hbm capacity by 7.34G.
 def test_the_compilers_complaint_about_memory_is_read():
     found = too_large(MESSAGE)
     assert (found.peak, found.capacity, found.fits) == (round(23.09 * 2**30), round(15.75 * 2**30), False)
+    early = (
+        "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries (16.78G) exceeds "
+    )
+    found = too_large(early + "available HBM (15.75G).")
+    assert (found.peak, found.capacity, found.fits) == (round(16.78 * 2**30), round(15.75 * 2**30), False)
     assert too_large("INTERNAL: something else") is None
 
 

@@ -71,7 +71,10 @@ def compiled(program: Callable[[], jax.stages.Lowered], chip: Chip, quick: bool)
 
 def too_large(message: str) -> Memory | None:
     """What the compiler's complaint about memory says; None if it complains about something else."""
-    used = re.search(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm", message)
+    # The second way of saying it comes before the list of buffers is made, and is about temporaries alone.
+    used = re.search(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm", message) or re.search(
+        r"temporaries \(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)", message
+    )
     if "RESOURCE_EXHAUSTED" not in message or not used:
         return None
     peak, capacity = (round(float(used[i]) * _UNITS[used[i + 1]]) for i in (1, 3))
