@@ -58,7 +58,8 @@ _BATCH = 50
 _RESAMPLED = 2000
 _SHOWN = 12  # pictures in the grids
 FACTORS = (2, 4)
-SETTINGS = {"guidance": 0.0, "top_k": 900, "top_p": 0.95}  # no class, so guidance would change nothing
+SETTINGS = {"top_k": 900, "top_p": 0.95}
+_GUIDANCE = 3.0  # where the class is told; without one guidance changes nothing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,30 +128,41 @@ def reference_kept(mask_NxHxW: np.ndarray, pyramid: Pyramid) -> np.ndarray:
     return np.concatenate(kept, axis=1)
 
 
-def redraw_all(bundle: Bundle, shown: np.ndarray, keep: np.ndarray, seed: int, retold: bool = True) -> np.ndarray:
-    """uint8 pictures redrawn without a class, picture by picture from a key of its own."""
-    keys, nothing = jax.random.split(jax.random.key(seed), len(shown)), [None] * _BATCH
-    parts = []
+def redraw_all(
+    bundle: Bundle,
+    shown: np.ndarray,
+    keep: np.ndarray,
+    seed: int,
+    retold: bool = True,
+    labels: np.ndarray | None = None,
+) -> np.ndarray:
+    """uint8 pictures redrawn, picture by picture from a key of its own; without labels no class is told."""
+    keys = jax.random.split(jax.random.key(seed), len(shown))
+    told = [None] * len(shown) if labels is None else [int(label) for label in labels]
+    settings, parts = SETTINGS | {"guidance": 0.0 if labels is None else _GUIDANCE, "retold": retold}, []
     for rows, new in batches(len(shown), _BATCH):
-        drawn = bundle.redraw(shown[rows], keep[rows], nothing[: len(rows)], keys[rows], retold=retold, **SETTINGS)
+        drawn = bundle.redraw(shown[rows], keep[rows], [told[row] for row in rows], keys[rows], **settings)
         parts.append(to_uint8(drawn)[:new])
     return np.concatenate(parts)
 
 
-def inpainted(bundle: Bundle, originals: np.ndarray, mask_NxHxW: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-    """The pictures in-painted by every method."""
+def inpainted(
+    bundle: Bundle, originals: np.ndarray, mask_NxHxW: np.ndarray, labels: np.ndarray, seed: int
+) -> dict[str, np.ndarray]:
+    """The pictures in-painted by every method; "_told" is with the class."""
     pyramid, size = bundle.tokenizer.config.pyramid, bundle.tokenizer.config.image_size
     weights = ~mask_NxHxW[..., None]
     means = np.sum(originals * weights, axis=(1, 2), keepdims=True) / np.sum(weights, axis=(1, 2), keepdims=True)
     result = {"mean_fill": np.where(weights, originals, np.rint(means).astype(np.uint8))}
     kept = reference_kept(mask_NxHxW, pyramid)
-    result["reference"] = redraw_all(bundle, originals, kept, seed, retold=False)
+    for name, told in (("reference", None), ("reference_told", labels)):
+        result[name] = redraw_all(bundle, originals, kept, seed, retold=False, labels=told)
     alphas = [masks.soft_edge(mask, soft_edge(mask)) for mask in mask_NxHxW]
-    for dilate in (0, 1, 2):
+    for dilate, told in ((0, None), (1, None), (2, None), (0, labels)):
         pairs = [shown_and_kept(*pair, pyramid, size, 0, dilate) for pair in zip(originals, mask_NxHxW, strict=True)]
         shown, keep = (np.stack(part) for part in zip(*pairs, strict=True))
-        drawn = redraw_all(bundle, shown, keep, seed)
-        result[f"dilate_{dilate}"] = np.stack(
+        drawn = redraw_all(bundle, shown, keep, seed, labels=told)
+        result[f"dilate_{dilate}{'' if told is None else '_told'}"] = np.stack(
             [masks.composite(*three) for three in zip(originals, drawn, alphas, strict=True)]
         )
     return result
@@ -189,7 +201,7 @@ def measure(model: str | None, count: int, lpips_file: str | None, folder: Path 
     boxes, everywhere = random_boxes(len(originals), size, seed), np.ones((len(originals), size, size), bool)
     blanked = np.stack([masks.blank(*pair) for pair in zip(originals, boxes, strict=True)])
     tasks = {
-        "inpaint": (inpainted(bundle, originals, boxes, seed), boxes, blanked),
+        "inpaint": (inpainted(bundle, originals, boxes, labels, seed), boxes, blanked),
     }
     for factor in FACTORS:
         tasks[f"upscale_{factor}"] = upscaled(bundle, originals, seed, factor), everywhere, originals
@@ -207,7 +219,8 @@ def measure(model: str | None, count: int, lpips_file: str | None, folder: Path 
 def _pairs(task: str) -> list[tuple[str, str]]:
     if task != "inpaint":
         return [("told", "bicubic"), ("drawn", "bicubic"), ("told", "drawn")]
-    return [("dilate_0", other) for other in ("mean_fill", "reference", "dilate_1", "dilate_2")]
+    pairs = [("dilate_0", other) for other in ("mean_fill", "reference", "dilate_1", "dilate_2")]
+    return pairs + [("dilate_0_told", other) for other in ("mean_fill", "reference", "reference_told")]
 
 
 def _differences(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> dict[str, list[float]]:
