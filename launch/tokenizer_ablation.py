@@ -173,7 +173,7 @@ def pictures(out: Path, runs: list[Run], number: int = 8) -> None:
     files = sorted(Path(settings["path"], "validation").rglob("*.png"))
     files = files[:: max(len(files) // number, 1)][:number]
     models = [var_jax.load(run.directory(out)) for run in runs]
-    side = models[0].tokenizer_config.image_size
+    side = models[0].tokenizer.config.image_size
     original = np.stack([np.asarray(Image.open(file).convert("RGB").resize((side, side))) for file in files])
     rows = [original, *(to_uint8(model.decode(model.encode(original))) for model in models)]
     sheet = np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)
