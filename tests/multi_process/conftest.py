@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
@@ -110,8 +111,11 @@ def checkpoint(workdir: Path, step: int) -> dict[str, np.ndarray]:
     """Every array of a checkpoint, by name."""
     arrays = {}
     for item in ("weights", "rest"):
-        with ocp.PyTreeCheckpointer() as reader:
-            tree = reader.restore(workdir / "checkpoints" / str(step) / item)
+        folder = workdir / "checkpoints" / str(step) / item
+        with ocp.PyTreeCheckpointer() as reader:  # as numpy arrays: the devices that saved them are not here
+            shapes = reader.metadata(folder).item_metadata.tree
+            as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
+            tree = reader.restore(folder, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
         leaves = ocp.utils.to_flat_dict(tree, sep="/", keep_empty_nodes=False)
         arrays |= {f"{item}/{name}": np.asarray(leaf) for name, leaf in leaves.items()}
     return arrays

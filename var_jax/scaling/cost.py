@@ -154,7 +154,7 @@ def report(
     parts = [part.strip() for part in sides.split(",")]
     if wrong := [part for part in parts if not (part.isdecimal() and int(part) in PUBLISHED_SIDES)]:
         raise InputError(f"--sides '{wrong[0]}': there is no published pyramid for it, expected some of {known}")
-    if width % max(width // 64, 1) or batch < 2:
+    if (width > 64 and width % 64) or batch < 2:
         raise InputError(f"--width {width} --batch {batch}: expected a multiple of 64 or less, and a batch above 1")
     whole = [int(part) for part in parts]
     rows = [counted(order, side) for side in whole for order in ORDERS]

@@ -153,6 +153,6 @@ def write_jobs(
         file = local_target(jobs) / f"{point[NAME]}.sh"
         with atomic_file(file) as temporary:
             temporary.write_text(_JOB.format(sweep=sweep, command=command))
-            temporary.chmod(0o755)
+        file.chmod(0o755)
         written.append(file)
     return written
