@@ -61,6 +61,7 @@ class Watch:
         self._last: dict[int, Beat] = {}
         self._moved, self._patience = time.monotonic(), LATE_SECONDS
         self._ended = threading.Event()
+        self._last_word = threading.Lock()  # taken once and kept: a process ends with one sentence
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._thread.start()
 
@@ -82,7 +83,8 @@ class Watch:
                 self._tell(Beat(self._number, _DONE, self._at[1], 0.0))
 
     def mute(self) -> None:
-        """This process ends by itself, and says why itself."""
+        """This process ends by itself, and says why itself; if the thread is ending it already, that goes first."""
+        self._last_word.acquire()
         self._ended.set()
 
     def fail(self, text: str, code: int) -> None:
@@ -152,6 +154,7 @@ class Watch:
         return f"process {index} ({self._hosts[index]})"
 
     def _end(self, text: str, code: int) -> None:
+        self._last_word.acquire()
         # Not through Python's files: another thread may hold them, and there is no time.
         os.write(2, f"var-jax: {text}; this was process {self._index} of {len(self._hosts)}\n".encode())
         os._exit(code)

@@ -118,6 +118,8 @@ def plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
 _FREE = (
     "attention",
     "attention_blocks",
+    "inception_weights",
+    "remat",
     "report_every",
     "evaluate_every",
     "checkpoint_every",
