@@ -55,7 +55,10 @@ setup(
         "gcs": ["gcsfs>=2026.10.1"],  # gs:// work and model directories
         "hub": ["huggingface_hub>=0.34.0"],
         "tensorboard": ["tensorboardX>=2.6.5"],  # curves of a training run
-        "test": ["import-linter>=2.5", "pytest>=8.4", "pytest-xdist>=3.6", "ruff>=0.14", "setuptools>=77", "wheel"],
+        "test": [
+            *("import-linter>=2.5", "pytest>=8.4", "pytest-timeout>=2.4", "pytest-xdist>=3.6", "ruff>=0.14"),
+            *("setuptools>=77", "wheel"),
+        ],
     },
     entry_points={"console_scripts": ["var-jax = var_jax.cli.main:main"]},
     classifiers=[

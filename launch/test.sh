@@ -22,4 +22,5 @@ say "ruff format --check"
 
 workers="$(.venv/bin/python -c 'import os; print(min(os.cpu_count() or 1, 4))')"
 say "pytest -n $workers $*"
-exec .venv/bin/python -m pytest -n "$workers" "$@"
+# A test that hangs is ended and named, with what each of its threads was doing; all others go on.
+exec .venv/bin/python -m pytest -n "$workers" --timeout 900 --timeout-method thread "$@"

@@ -68,6 +68,7 @@ class FakeGcs:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128  # TensorStore opens many connections at once
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Clients ask twice at once and hang up on the later answer; anything else is worth seeing."""
@@ -93,9 +94,10 @@ class _Handler(BaseHTTPRequestHandler):
             if match and self.command == method:
                 try:
                     with self.gcs.lock:
-                        self._send(200, answer(self, *map(unquote, match.groups())))
+                        status, content = 200, answer(self, *map(unquote, match.groups()))
                 except _Refused as refused:
-                    self._send(refused.args[0], b"")
+                    status, content = refused.args[0], b""
+                self._send(status, content)  # not under the lock: a client may read late
                 return
         self._send(501, f"{self.command} {self.path}".encode())
 

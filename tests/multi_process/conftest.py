@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 CONFIG = Path(__file__).parent / "tiny_config.py"
 COMMAND = "var_jax.cli.main:main"
 DEVICES = 4  # over all processes
-DEADLINE = 1800.0  # a busy machine is no error
+DEADLINE = 600.0  # a busy machine is no error
 
 
 class Process:

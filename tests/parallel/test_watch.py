@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import threading
 import time
 
 import pytest
@@ -141,3 +143,32 @@ def test_without_the_coordinator(ends):
     waited(lambda: ends)
     assert ends == [(1, "process 0 (a) has died, or cannot be reached any more (UNAVAILABLE: connection reset)", 1)]
     one.stop()
+
+
+def test_the_newest_beat_is_the_last_to_be_told(ends, monkeypatch):
+    """A slow word about the compiling arrives before the one that it is over: else a death would go unnoticed."""
+    store, slow, held = Store(), threading.Event(), threading.Event()
+    inner = store.key_value_set
+
+    def key_value_set(key, value, allow_overwrite=False):
+        if '"compile"' in value and threading.current_thread().name == "watch":
+            held.set()
+            slow.wait(5)
+        inner(key, value, allow_overwrite)
+
+    monkeypatch.setattr(store, "key_value_set", key_value_set)
+    monkeypatch.setattr(watch, "_BEAT_SECONDS", 60.0)  # one beat of the thread, and those of `at`
+    one = Watch(store, 1, HOSTS)
+    one.at("compile", 1)
+    beating = threading.Thread(target=one._beat, name="watch")
+    beating.start()
+    assert held.wait(5)
+    moving = threading.Thread(target=one.at, args=("data", 2))
+    moving.start()
+    time.sleep(0.1)
+    slow.set()
+    beating.join()
+    moving.join()
+    (told,) = (value for key, value in store.content.items() if "beats/1" in key)
+    one._ended.set()
+    assert json.loads(told)[1:3] == ["data", 2]

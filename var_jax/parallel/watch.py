@@ -62,6 +62,7 @@ class Watch:
         self._moved, self._patience = time.monotonic(), LATE_SECONDS
         self._ended = threading.Event()
         self._last_word = threading.Lock()  # taken once and kept: a process ends with one sentence
+        self._telling = threading.Lock()  # or an older beat could be told last
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._thread.start()
 
@@ -97,9 +98,10 @@ class Watch:
             time.sleep(1.0)  # with this process ends what the others read it from
 
     def _beat(self) -> None:
-        phase, step, since = self._at
-        self._number += 1
-        self._tell(Beat(self._number, phase, step, time.monotonic() - since))
+        with self._telling:
+            phase, step, since = self._at
+            self._number += 1
+            self._tell(Beat(self._number, phase, step, time.monotonic() - since))
 
     def _tell(self, beat: Beat) -> None:
         self._client.key_value_set(f"{_BEATS}{self._index}", json.dumps(beat), allow_overwrite=True)
