@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rehearse": ("rehearse", "compile what a TPU pod would run, without it: does it fit, how fast can it be"),
     "scaling": ("scaling", "train models of several sizes, fit power laws, compare what orders of drawing cost"),
     "ablate": ("ablate", "the paper's table of ablations: trains its rows, judges them, prints the table"),
+    "benchmark": ("benchmark", "how fast this machine samples, trains, encodes, loads pictures and compiles"),
     "parity": ("parity", "run the PyTorch reference beside this package and print the differences"),
 }
 

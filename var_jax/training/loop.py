@@ -116,9 +116,8 @@ class Run:
             self._open(opened)
             self.state = self._first_state(fresh, shapes, places, given)
             self._opened = opened.pop_all()
-        step = make_step(
-            self.task.loss, optimizer, config.seed, config.accumulate, config.ema_decay, settle=self.task.settle
-        )
+        shared = {"settle": self.task.settle, "rate": self.schedule}
+        step = make_step(self.task.loss, optimizer, config.seed, config.accumulate, config.ema_decay, **shared)
         place = jax.tree.map(lambda x: x.sharding, self.state)
         self._step = jax.jit(step, donate_argnums=0, static_argnums=3, out_shardings=(place, None))
         everywhere = jax.sharding.NamedSharding(self.mesh, jax.P())
@@ -303,7 +302,7 @@ class Run:
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         if not all(math.isfinite(values[name]) for name in ("loss", "gradient_norm")):
             self._check_finite()
-        values |= {"learning_rate": float(self.schedule(step - 1)), **clock.read(step, self.config.batch_size)}
+        values |= clock.read(step, self.config.batch_size)
         self.reporter.metrics(step, "train", values, self._spent.read())
         self.reporter.progress(
             f"step {step}/{self.total}  loss {values['loss']:.4f}  {values['pictures_per_second']:.1f} pictures/s  "

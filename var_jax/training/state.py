@@ -91,6 +91,7 @@ def make_step(
     ema_decay: float = 0.0,
     count_decay: float = 0.99,
     settle: Settle | None = None,
+    rate: Callable[[jax.Array], jax.Array] | None = None,
 ) -> Callable[[TrainState, Any, Batch], tuple[TrainState, Metrics]]:
     """The step function, to be jitted with the state donated and its fourth argument, `stage`, static.
 
@@ -102,6 +103,7 @@ def make_step(
       ema_decay: of the moving average of parameters; it starts low and rises, 0 is off.
       count_decay: of the moving counts.
       settle: see `Settle`.
+      rate: learning rate by step, to be told among the metrics and so fetched with them; None tells none.
     """
 
     def step_fn(state: TrainState, fixed: Any, batch: Batch, stage: Any = None) -> tuple[TrainState, Metrics]:
@@ -134,7 +136,8 @@ def make_step(
         params, ema, opt_state, counts, adversary = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
         bad_step = jnp.where(finite | (state.bad_step >= 0), state.bad_step, state.step)
         state = TrainState(state.step + 1, bad_step, params, ema, opt_state, counts, adversary)
-        return state, metrics | {"loss": loss, "gradient_norm": norm}
+        told = {} if rate is None else {"learning_rate": rate(state.step - 1)}
+        return state, metrics | {"loss": loss, "gradient_norm": norm} | told
 
     return step_fn
 

@@ -1,0 +1,95 @@
+"""Between evaluations nothing compiles after the first step, and the device is asked for figures once a reported step."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from etils import epath
+
+from tests.training import tiny
+from var_jax.benchmark.stored_tokens import drawn_tokenizer
+from var_jax.benchmark.timing import compilations
+from var_jax.models.tokenizer import TokenizerConfig
+from var_jax.training.loop import FINISHED, Run
+
+
+class Watch:
+    """Counts what is compiled and fetched while it is on, and lets JAX refuse every transfer that nobody asked for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.fetched, self.compiled = 0, []
+        self._on, self._asked, self._opened = False, False, contextlib.ExitStack()
+        array_type, get = type(jnp.zeros(())), jax.device_get
+        value = array_type._value  # what float(), int(), bool() and device_get() of an array look at
+
+        def device_get(tree):
+            self.fetched += self._on
+            self._asked = True
+            try:
+                return get(tree)
+            finally:
+                self._asked = False
+
+        def looked_at(array):
+            self.fetched += self._on and not self._asked
+            return value.fget(array)
+
+        monkeypatch.setattr(jax, "device_get", device_get)
+        monkeypatch.setattr(array_type, "_value", property(looked_at))
+
+    def start(self) -> None:
+        if not self._on:
+            self._opened.enter_context(jax.transfer_guard("disallow"))
+            self.compiled = self._opened.enter_context(compilations())
+        self._on = True
+
+    def stop(self) -> None:
+        self._on = False
+        self._opened.close()
+
+
+def test_the_watch_sees_what_it_is_for(monkeypatch):
+    watch, x = Watch(monkeypatch), jnp.arange(3.0)
+    watch.start()
+    float(jax.jit(lambda x: x[0] * 5)(x))
+    jax.device_get({"a": x, "b": x})
+    with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device transfer"):
+        x + np.ones(3)
+    watch.stop()
+    x + np.ones(3)
+    assert watch.fetched == 2
+    assert watch.compiled
+
+
+@pytest.mark.parametrize("stage", ["tokenizer", "transformer"])
+def test_steps_after_the_first_compile_nothing_and_fetch_once_a_report(tmp_path, monkeypatch, stage):
+    changes = {"steps": 7, "report_every": 2, "checkpoint_every": 100}
+    config = tiny.tokenizer(**changes)
+    if stage == "transformer":
+        drawn_tokenizer(tmp_path / "tokenizer", TokenizerConfig(**config.model))
+        config = tiny.transformer(tmp_path / "tokenizer", **changes)
+    run = Run(config, epath.Path(tmp_path / "run"), jax.devices()[:1])
+    step, watch = run._step, Watch(monkeypatch)
+
+    def watched_step(*given):
+        result = step(*given)
+        watch.start()
+        return result
+
+    def evaluated(_):
+        watch.stop()
+        return {"loss": 1.0}
+
+    monkeypatch.setattr(run, "_step", watched_step)
+    monkeypatch.setattr(run, "evaluate", evaluated)
+    assert run.go() == FINISHED
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    reported = [line["step"] for line in lines if line["kind"] == "train"]
+    assert reported == [2, 4, 6, 7]
+    assert watch.fetched == len(reported)
+    assert watch.compiled == []

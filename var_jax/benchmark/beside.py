@@ -1,0 +1,122 @@
+"""The reference at work in a process of its own, asked for one call at a time: no PyTorch enters this process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from types import TracebackType
+from typing import Any
+
+import jax
+
+from var_jax.benchmark.machine import cores
+from var_jax.errors import InputError
+from var_jax.models.tokenizer import TokenizerConfig
+from var_jax.models.transformer_config import TransformerConfig
+
+# What the reference's classes have no argument for.
+_FIXED_TOKENIZER = {
+    "channel_multipliers": (1, 1, 2, 2, 4),
+    "encoder_blocks": 2,
+    "decoder_blocks": 3,
+    "norm_groups": 32,
+    "lookup": "l2",
+    "unit_codes": False,
+}
+_FIXED_TRANSFORMER = {"raster": False, "adaln": True, "inputs": "cumulative"}
+
+
+class Reference:
+    """A worker that has one kind of call ready; to be used in a `with`.
+
+    Args:
+      checkout: a user's checkout of FoundationVision/VAR.
+      task: what the call is, see `reference_worker`.
+
+    Raises:
+      InputError: if the folder is no checkout, PyTorch is missing, or the task cannot be done.
+    """
+
+    def __init__(self, checkout: str | os.PathLike[str], task: dict[str, Any]) -> None:
+        self._checkout, self._task = os.fspath(checkout), task | {"threads": cores()}
+        self.versions: dict[str, str] = {}
+
+    def __enter__(self) -> Reference:
+        environment = dict(os.environ)
+        if self._task["device"] == "cpu":
+            environment["CUDA_VISIBLE_DEVICES"] = ""  # the reference takes a GPU wherever it finds one
+        self._log = tempfile.TemporaryFile("w+")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "var_jax.benchmark.reference_worker", self._checkout],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            env=environment,
+        )
+        try:
+            self.versions = self._ask("prepare", self._task)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def run(self) -> float:
+        """Seconds of one call."""
+        return self._ask("run")
+
+    def peak_bytes(self) -> int:
+        """The most memory in use so far: the GPU's where it is on one, else the process's."""
+        return self._ask("peak")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.stdin.close()  # at the end of its input the worker ends
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+        self._log.close()
+
+    def _ask(self, verb: str, given: Any = None) -> Any:
+        try:
+            self._process.stdin.write(json.dumps([verb, given]) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            self._log.seek(0)
+            said = " ".join(self._log.read().split())[-300:]
+            raise InputError(f"{self._checkout}: the reference's process ended at '{verb}' ({said or 'no message'})")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise InputError(answer["error"])
+        return answer["value"]
+
+
+def shape(tokenizer: TokenizerConfig, transformer: TransformerConfig | None = None) -> dict[str, Any]:
+    """A model as the worker takes it.
+
+    Raises:
+      InputError: for one that the reference cannot be.
+    """
+    for what, config, fixed in (
+        ("tokenizer", tokenizer, _FIXED_TOKENIZER),
+        ("transformer", transformer, _FIXED_TRANSFORMER),
+    ):
+        for name, value in fixed.items() if config else ():
+            if getattr(config, name) != value:
+                raise InputError(
+                    f"{what} {name} is {getattr(config, name)}: the reference knows {value} only, leave out --against"
+                )
+    if len(tokenizer.pyramid) < 2:
+        raise InputError(f"pyramid {tokenizer.pyramid}: the reference needs at least two scales")
+    told = {"tokenizer": tokenizer.to_dict(), "device": jax.default_backend()}
+    return told | ({"transformer": transformer.to_dict()} if transformer else {})

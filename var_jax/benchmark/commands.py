@@ -1,0 +1,103 @@
+"""What `var-jax benchmark` is asked for, turned into measurements and reports."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from var_jax.benchmark import compiling, loading, machine, speed
+from var_jax.benchmark.models import Chosen, directory, preset
+from var_jax.benchmark.speed_report import Report, about, machine_lines, table
+from var_jax.errors import InputError
+from var_jax.formats.atomic import atomic_file
+
+
+def sample(args: argparse.Namespace) -> None:
+    """`benchmark sample`."""
+    _share_the_device(args)
+    dtype = args.dtype or machine.default_dtype()
+    numbers = args.guidance, args.top_k, args.top_p, args.repeats
+    report = speed.sample(_model(args), _batches(args.batch), dtype, *numbers, args.against, _say)
+    _tell(args, report)
+
+
+def train(args: argparse.Namespace) -> None:
+    """`benchmark train`."""
+    _share_the_device(args)
+    model, batches = preset(args.preset, args.pyramid, args.channels), _batches(args.batch)
+    asked = args.dtype or machine.default_dtype(), args.attention, args.source, args.overrides, args.repeats
+    _tell(args, speed.train(model, batches, *asked, args.against, _say))
+
+
+def tokenize(args: argparse.Namespace) -> None:
+    """`benchmark tokenize`."""
+    _share_the_device(args)
+    _tell(args, speed.tokenize(_model(args), _batches(args.batch), args.repeats, args.against, _say))
+
+
+def data(args: argparse.Namespace) -> None:
+    """`benchmark data`."""
+    asked = args.size, args.batch, args.batches, args.workers, args.repeats
+    if args.folder:
+        return _tell(args, loading.load(args.folder, *asked, args.against, _say))
+    with tempfile.TemporaryDirectory() as folder:
+        _say(f"making {args.pictures} JPEG pictures")
+        loading.make_folder(Path(folder), args.pictures)
+        _tell(args, loading.load(folder, *asked, args.against, _say))
+
+
+def compile(args: argparse.Namespace) -> None:
+    """`benchmark compile`."""
+    task = {name: getattr(args, name) for name in ("program", "preset", "pyramid", "channels", "batch")}
+    task["dtype"] = args.dtype
+    if args.program == "sample":
+        task |= {"guidance": args.guidance}
+        if args.overrides:
+            raise InputError(f"{args.overrides[0]}: changes a training config, take --program train")
+    else:
+        task |= {"attention": args.attention, "source": args.source, "overrides": args.overrides}
+    found, described = compiling.compile_times(task, args.repeats, _say)
+    lines = [f"compile: {', '.join(f'{name} {value}' for name, value in task.items() if value)}"]
+    lines += [*machine_lines(described, None, {}), "", table(list(found), compiling.text_of(found))]
+    print("\n".join(lines))
+    _write(args.json, about("compile", task, described) | {"starts": found})
+
+
+def _model(args: argparse.Namespace) -> Chosen:
+    if not args.model:
+        return preset(args.preset, args.pyramid, args.channels)
+    if args.pyramid or args.channels != 160:
+        raise InputError(f"--pyramid and --channels: are those of the model {args.model}, leave them out")
+    return directory(args.model)
+
+
+def _share_the_device(args: argparse.Namespace) -> None:
+    """Where the reference wants memory of the same GPU, JAX must not take nearly all of it at its start."""
+    if args.against:
+        os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.45")
+
+
+def _batches(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"--batch {text}: expected numbers from 1 up, like 1,4") from None
+
+
+def _tell(args: argparse.Namespace, report: Report) -> None:
+    print(report.text())
+    _write(args.json, report.to_dict())
+
+
+def _write(path: str | None, values: dict[str, Any]) -> None:
+    if path:
+        with atomic_file(Path(path)) as temporary:
+            temporary.write_text(json.dumps(values, indent=1) + "\n")
+
+
+def _say(text: str) -> None:
+    print(f"... {text}", flush=True)

@@ -1,0 +1,133 @@
+"""How long a program takes from the start of Python until it could run: without a cache, and found in it.
+
+    python -m var_jax.benchmark.compiling TASK
+
+is one such start, which prints its seconds as JSON; `compile_times` makes them. Nothing is drawn or computed, so a
+model may be larger than the machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from var_jax.errors import InputError
+
+PHASES = ("start of Python and JAX", "tracing and lowering", "compiling or loading")
+
+
+def compile_times(
+    task: dict[str, Any], repeats: int, say: Callable[[str], None] = print
+) -> tuple[dict[str, list[dict[str, float]]], dict[str, Any]]:
+    """Seconds by phase of first and second starts, and the machine's description.
+
+    Args:
+      task: "program" ("sample" or "train"), "preset", "pyramid", "channels", "batch", "dtype" (None: the machine's
+        own), and of sampling "guidance", of training "attention", "source" and "overrides".
+      repeats: pairs of a first start with an empty cache and a second one.
+      say: told what is at work.
+
+    Raises:
+      InputError: for a task that cannot be.
+    """
+    if repeats < 1:
+        raise InputError(f"repeats {repeats}: expected 1 or more")
+    found: dict[str, list[dict[str, float]]] = {"first start": [], "second start": []}
+    for number in range(repeats):
+        with tempfile.TemporaryDirectory() as cache:
+            for kind, starts in found.items():
+                say(f"compile {task['program']}: {kind}, {number + 1} of {repeats}")
+                seconds, described = _start(task, cache)
+                starts.append(seconds)
+            size = sum(file.stat().st_size for file in Path(cache).rglob("*") if file.is_file())
+    return found, described | {"cache_bytes": size}
+
+
+def _start(task: dict[str, Any], cache: str) -> tuple[dict[str, float], dict[str, Any]]:
+    environment = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": cache,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    since = time.time()
+    child = subprocess.run(
+        [sys.executable, "-m", "var_jax.benchmark.compiling", json.dumps(task | {"since": since})],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    if child.returncode:
+        raise InputError((child.stderr.strip().splitlines() or ["it ended without a word"])[-1])
+    answer = json.loads(child.stdout.splitlines()[-1])
+    return answer["seconds"], answer["machine"]
+
+
+def text_of(found: dict[str, list[dict[str, float]]]) -> Sequence[dict[str, str]]:
+    """A column of a table for each kind of start."""
+    from var_jax.benchmark.speed_report import spread
+
+    columns = []
+    for starts in found.values():
+        column = {f"{phase}, s": spread([start[phase] for start in starts]) for phase in PHASES}
+        columns.append(column | {"in all, s": spread([sum(start.values()) for start in starts])})
+    return columns
+
+
+def _lowered(task: dict[str, Any]) -> Any:
+    import jax
+    import jax.numpy as jnp
+
+    from var_jax.benchmark.models import preset
+    from var_jax.benchmark.speed import random_batch
+    from var_jax.benchmark.training_program import Program
+    from var_jax.generation import sampler
+    from var_jax.interop import tokenizer as tokenizer_files
+    from var_jax.interop import transformer as transformer_files
+    from var_jax.models.tokenizer import Tokenizer
+    from var_jax.models.transformer import Transformer
+
+    model = preset(task["preset"], task["pyramid"], task["channels"])
+    if task["program"] == "train":
+        program = Program(model, task["batch"], task["dtype"], task["attention"], task["overrides"])
+        return program.lowered(jax.eval_shape(lambda: random_batch(model, task["batch"], task["source"])))
+    dtype = jnp.dtype(task["dtype"])
+    return sampler.generate.lower(
+        Tokenizer(model.tokenizer, dtype),
+        Transformer(model.transformer, dtype),
+        tokenizer_files.abstract_params(model.tokenizer),
+        transformer_files.abstract_params(model.transformer),
+        jax.ShapeDtypeStruct((task["batch"],), jnp.int32),
+        jax.eval_shape(lambda: jax.random.key(0)),
+        jax.eval_shape(lambda: sampler.controls(model.transformer.pyramid, 1.5, 900, 0.96)),
+        guided=task["guidance"] != 0,
+        smooth=False,
+    )
+
+
+def main() -> None:
+    """One start: until JAX runs, until the program is lowered, until it is compiled."""
+    task = json.loads(sys.argv[1])
+    from var_jax.benchmark import machine
+
+    described, task["dtype"] = machine.describe(), task["dtype"] or machine.default_dtype()
+    moments = [task["since"], time.time()]
+    try:
+        lowered = _lowered(task)
+    except InputError as error:
+        sys.exit(str(error))
+    moments.append(time.time())
+    lowered.compile()
+    moments.append(time.time())
+    seconds = {name: b - a for name, a, b in zip(PHASES, moments, moments[1:], strict=False)}
+    print(json.dumps({"seconds": seconds, "machine": described | {"dtype": task["dtype"]}}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,241 @@
+"""The reference's side of a benchmark: `python -m var_jax.benchmark.reference_worker CHECKOUT`, driven by `beside`.
+
+Lines of JSON come in, ["prepare", task], then ["run", null] and ["peak", null]; each gets a line {"value": ...} or
+{"error": ...}. A task names `what` ("sample", "tokenize", "train" or "data"), the shapes of the models, threads and
+device. A call is run whole and waited for; its seconds are measured here, so that the pipe is not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from var_jax.benchmark.machine import resident_peak
+from var_jax.benchmark.reference import load_reference
+from var_jax.errors import InputError
+
+Call = Callable[[], float]
+
+
+class Worker:
+    """Holds the call that was prepared."""
+
+    def __init__(self, checkout: str) -> None:
+        self._checkout = checkout
+        self._call: Call | None = None
+        self._torch: Any = None
+
+    def prepare(self, task: dict[str, Any]) -> dict[str, str]:
+        """Builds what the task needs; returns the versions in use."""
+        reference = load_reference(self._checkout)
+        self._torch = torch = reference.torch
+        torch.set_num_threads(task["threads"])
+        torch.manual_seed(0)
+        self._call = {"sample": _sample, "tokenize": _tokenize, "train": _train, "data": _data}[task["what"]](
+            reference, task
+        )
+        return {"torch": torch.__version__}
+
+    def run(self, _: Any) -> float:
+        """One call; its seconds."""
+        return self._call()
+
+    def peak(self, _: Any) -> int:
+        """Bytes in use at most so far."""
+        cuda = self._torch.cuda
+        return cuda.max_memory_allocated() if cuda.is_available() else resident_peak()
+
+
+def _sample(reference: Any, task: dict[str, Any]) -> Call:
+    torch, device = reference.torch, _device(task)
+    _, var = _models(reference, task)
+    labels = torch.arange(task["batch"], device=device) % task["transformer"]["num_classes"]
+    chosen = {"cfg": task["guidance"], "top_k": task["top_k"], "top_p": task["top_p"]}
+
+    def call() -> Any:
+        with _precision(torch, task), torch.inference_mode():
+            return var.autoregressive_infer_cfg(task["batch"], labels, g_seed=0, **chosen)
+
+    return _timed(torch, call)
+
+
+def _tokenize(reference: Any, task: dict[str, Any]) -> Call:
+    torch = reference.torch
+    vae, _ = _models(reference, task)
+    pictures = _pictures(torch, task)
+
+    def call() -> Any:
+        with torch.inference_mode():
+            return vae.img_to_idxBl(pictures)
+
+    return _timed(torch, call)
+
+
+def _train(reference: Any, task: dict[str, Any]) -> Call:
+    """A step as the reference trains: tokens of pictures, teacher forcing, cross entropy, clipped AdamW, accuracy."""
+    torch = reference.torch
+    vae, var = _models(reference, task)
+    var.train()
+    vectors = [p for p in var.parameters() if p.ndim <= 1]
+    matrices = [p for p in var.parameters() if p.ndim > 1]
+    groups = [{"params": matrices, "weight_decay": 0.05}, {"params": vectors, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=1e-4, betas=(0.9, 0.95), fused=True)
+    pictures = _pictures(torch, task)
+    labels = torch.arange(task["batch"], device=pictures.device) % task["transformer"]["num_classes"]
+
+    def call() -> Any:
+        with torch.no_grad():
+            parts = vae.img_to_idxBl(pictures)
+            inputs = vae.quantize.idxBl_to_var_input(parts)
+            tokens = torch.cat(parts, dim=1)
+        with _precision(torch, task):
+            logits = var(labels, inputs)
+            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens.flatten())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(matrices + vectors, 2.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return (logits.detach().argmax(dim=-1) == tokens).float().mean()
+
+    return _timed(torch, call)
+
+
+def _data(reference: Any, task: dict[str, Any]) -> Call:
+    """Turns of so many batches from a DataLoader; what was ready before a turn began is not counted."""
+    torch, workers = reference.torch, task["workers"]
+    if workers:
+        torch.set_num_threads(1)
+    batches = iter(
+        torch.utils.data.DataLoader(
+            PictureFiles(task["files"], task["size"], task["shorter"]),
+            batch_size=task["batch"],
+            sampler=EndlessOrder(len(task["files"])),
+            num_workers=workers,
+        )
+    )
+    return lambda: turn(batches, task["ready"], task["batches"])
+
+
+def turn(batches: Iterator[Any], ready: int, count: int) -> float:
+    """Seconds of `count` batches after the `ready` ones that may have been made while nobody waited."""
+    for _ in range(ready):
+        next(batches)
+    since = time.perf_counter()
+    for _ in range(count):
+        next(batches)
+    return time.perf_counter() - since
+
+
+class PictureFiles:
+    """Files as a map-style data set of PyTorch: shorter side by Lanczos, a square from anywhere, uint8 [H, W, 3]."""
+
+    def __init__(self, files: list[str], size: int, shorter: int) -> None:
+        self._files, self._size, self._shorter = files, size, shorter
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> Any:
+        import torch
+        from PIL import Image
+
+        rng = np.random.default_rng()
+        with Image.open(self._files[index]) as file:
+            picture = file.convert("RGB")
+        scale = self._shorter / min(picture.size)
+        width, height = (max(self._shorter, int(side * scale)) for side in picture.size)
+        picture = picture.resize((width, height), Image.Resampling.LANCZOS)
+        left, top = (int(rng.integers(side - self._size + 1)) for side in picture.size)
+        square = picture.crop((left, top, left + self._size, top + self._size))
+        return torch.from_numpy(np.array(square))
+
+
+class EndlessOrder:
+    """Indices without end, shuffled anew each time round."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def __iter__(self) -> Iterator[int]:
+        rng = np.random.default_rng(0)
+        return itertools.chain.from_iterable(rng.permutation(self._count).tolist() for _ in itertools.count())
+
+
+def _models(reference: Any, task: dict[str, Any]) -> tuple[Any, Any]:
+    """The autoencoder and, where the task has one, the transformer, with weights as their classes draw them."""
+    t, shape = task["tokenizer"], task.get("transformer")
+    vae = reference.VQVAE(
+        vocab_size=t["codebook_size"],
+        z_channels=t["code_width"],
+        ch=t["base_channels"],
+        quant_resi=t["phi_ratio"],
+        share_quant_resi=t["num_phis"] or 0,
+        v_patch_nums=tuple(t["pyramid"]),
+        test_mode=True,
+    ).to(_device(task))
+    if shape is None:
+        return vae, None
+    var = reference.VAR(
+        vae_local=vae,
+        num_classes=shape["num_classes"],
+        depth=shape["depth"],
+        embed_dim=shape["width"],
+        num_heads=shape["num_heads"],
+        mlp_ratio=shape["mlp_ratio"],
+        drop_path_rate=shape["drop_path"],
+        cond_drop_rate=shape["class_drop"],
+        shared_aln=shape["shared_adaln"],
+        attn_l2_norm=shape["qk_norm"],
+        patch_nums=tuple(shape["pyramid"]),
+    ).to(_device(task))
+    return vae, var.eval()
+
+
+def _pictures(torch: Any, task: dict[str, Any]) -> Any:
+    side = 16 * task["tokenizer"]["pyramid"][-1]
+    return torch.rand(task["batch"], 3, side, side, device=_device(task)) * 2 - 1
+
+
+def _device(task: dict[str, Any]) -> str:
+    return "cuda" if task["device"] == "gpu" else "cpu"
+
+
+def _precision(torch: Any, task: dict[str, Any]) -> contextlib.AbstractContextManager[Any]:
+    narrow = task["dtype"] == "bfloat16"
+    return torch.autocast(_device(task), dtype=torch.bfloat16, enabled=narrow)
+
+
+def _timed(torch: Any, call: Callable[[], Any]) -> Call:
+    def run() -> float:
+        since = time.perf_counter()
+        call()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return time.perf_counter() - since
+
+    return run
+
+
+def main() -> None:
+    """Answers until the input ends."""
+    worker, answers = Worker(sys.argv[1]), sys.stdout
+    for line in sys.stdin:
+        verb, given = json.loads(line)
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):  # the reference prints while it is built
+                answer = {"value": {"prepare": worker.prepare, "run": worker.run, "peak": worker.peak}[verb](given)}
+        except InputError as error:
+            answer = {"error": str(error)}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()

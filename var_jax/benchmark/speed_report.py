@@ -1,0 +1,164 @@
+"""What a benchmark found: a table for people, quantities down and cases across, and everything as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from var_jax.benchmark import machine, work
+from var_jax.benchmark.machine import Limits
+from var_jax.benchmark.timing import Timing, ratios
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One column: a kind of call, timed.
+
+    Attributes:
+      title: what sets it apart from the other columns, like "batch 4".
+      pictures: of a call.
+      ours: timing of this package.
+      compiled: programs that were compiled, or looked for in the cache, after the first call.
+      phases: what a call has to do at least; empty where nothing is counted.
+      peak_bytes: the most memory in use so far.
+      theirs: timing of the reference, in turn with ours, and its peak memory; None: it was not run.
+      lanes: processes or threads that shared the work, where pictures a second are told for one of them.
+    """
+
+    title: str
+    pictures: int
+    ours: Timing
+    compiled: int
+    phases: Sequence[work.Phase]
+    peak_bytes: int
+    theirs: tuple[Timing, int] | None = None
+    lanes: int | None = None
+
+    def rows(self, limits: Limits | None) -> dict[str, str]:
+        """The column, by quantity."""
+        t = self.ours
+        rows = {"seconds a call": spread(t.seconds), "latency, ms": _figure(1000 * t.median)}
+        rows |= self._rate("pictures/s", t)
+        if self.phases:
+            rows |= {"first call, s": _figure(t.first), "of it compiling, s": _figure(t.compiling)}
+        if self.phases and limits:
+            flops = sum(phase.flops for phase in self.phases)
+            rows["GFLOP a picture"] = _figure(flops / self.pictures / 1e9)
+            rows["GFLOP/s"] = _figure(flops / t.median / 1e9)
+            rows["of the matrix peak"] = f"{work.arithmetic_seconds(self.phases, limits) / t.median:.1%}"
+            rows["least seconds"] = _figure(work.least_seconds(self.phases, limits))
+            rows["of the limit"] = f"{work.least_seconds(self.phases, limits) / t.median:.1%}"
+        rows |= {"compiled after that": str(self.compiled)} if self.phases else {}
+        rows["peak memory, GiB"] = f"{self.peak_bytes / 2**30:.2f}"
+        if self.theirs:
+            timing, peak = self.theirs
+            pairs = ratios(t, timing)
+            rows["reference: seconds a call"] = spread(timing.seconds)
+            rows |= self._rate("reference: pictures/s", timing)
+            rows |= {"reference: peak memory, GiB": f"{peak / 2**30:.2f}", "reference over ours": spread(pairs)}
+            rows["pair by pair"] = " ".join(f"{ratio:.2f}" for ratio in pairs)
+        return rows
+
+    def _rate(self, name: str, timing: Timing) -> dict[str, str]:
+        rate = self.pictures / timing.median
+        return {name: _figure(rate)} | ({f"{name}/core": _figure(rate / self.lanes)} if self.lanes else {})
+
+    def to_dict(self, limits: Limits | None) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        values: dict[str, Any] = {"case": self.title, "pictures": self.pictures, "ours": self.ours.to_dict()}
+        values |= {"pictures_per_second": self.pictures / self.ours.median, "peak_bytes": self.peak_bytes}
+        values |= {"compiled_after_first_call": self.compiled}
+        if self.lanes:
+            values |= {"lanes": self.lanes, "pictures_per_second_per_core": values["pictures_per_second"] / self.lanes}
+        if self.phases and limits:
+            values["phases"] = [
+                dataclasses.asdict(phase) | {"least_seconds": phase.seconds(limits)} for phase in self.phases
+            ]
+            values["flops"] = sum(phase.flops for phase in self.phases)
+            values["share_of_matrix_peak"] = work.arithmetic_seconds(self.phases, limits) / self.ours.median
+            values["share_of_limit"] = work.least_seconds(self.phases, limits) / self.ours.median
+        if self.theirs:
+            values["reference"] = self.theirs[0].to_dict() | {"peak_bytes": self.theirs[1]}
+            values["ratios"] = ratios(self.ours, self.theirs[0])
+        return values
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """All that one command measured.
+
+    Attributes:
+      what: the question.
+      settings: what was asked for.
+      cases: the columns.
+      limits: the device's, or None where no device was at work.
+      machine: see `machine.describe`.
+      reference_versions: of the reference's process; empty without one.
+    """
+
+    what: str
+    settings: dict[str, Any]
+    cases: Sequence[Case]
+    limits: Limits | None
+    machine: dict[str, Any]
+    reference_versions: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def text(self) -> str:
+        """For people."""
+        settings = ", ".join(f"{name} {value}" for name, value in self.settings.items())
+        lines = [f"{self.what}: {settings}", *machine_lines(self.machine, self.limits, self.reference_versions)]
+        columns = [case.rows(self.limits) for case in self.cases]
+        return "\n".join([*lines, "", table([case.title for case in self.cases], columns)])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        values = about(self.what, self.settings, self.machine) | {"reference": self.reference_versions}
+        if self.limits:
+            values["limits"] = dataclasses.asdict(self.limits)
+        return values | {"cases": [case.to_dict(self.limits) for case in self.cases]}
+
+
+def about(what: str, settings: dict[str, Any], described: dict[str, Any]) -> dict[str, Any]:
+    """What every JSON file of a benchmark begins with."""
+    command = shlex.join(["var-jax", *sys.argv[1:]])
+    told = {"what": what, "command": command, "settings": settings, "machine": described}
+    return told | {"versions": machine.versions()}
+
+
+def machine_lines(described: dict[str, Any], limits: Limits | None, reference: dict[str, str]) -> list[str]:
+    """What the figures were made on and with, for people."""
+    names = ("jax", "jaxlib")
+    versions = [f"{name} {version}" for name, version in machine.versions().items() if name in names]
+    versions += [f"reference on {name} {version}" for name, version in reference.items()]
+    lines = [f"{described['device']} ({described['platform']}), {described['cores']} cores; {', '.join(versions)}"]
+    if limits:
+        peaks = [f"{name} {value / 1e9:.4g} GFLOP/s" for name, value in limits.matrix_flops.items()]
+        lines.append(f"measured limits: matrices {', '.join(peaks)}; memory {limits.memory_bandwidth / 1e9:.4g} GB/s")
+    return lines
+
+
+def table(titles: Sequence[str], columns: Sequence[dict[str, str]]) -> str:
+    """Quantities down, cases across, aligned; what a case does not have stays empty."""
+    names = list(dict.fromkeys(name for column in columns for name in column))
+    grid = [["", *titles], *([name, *(column.get(name, "") for column in columns)] for name in names)]
+    widths = [max(len(row[index]) for row in grid) for index in range(len(titles) + 1)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in grid
+    )
+
+
+def spread(values: Sequence[float]) -> str:
+    """Median, and the range where there is one."""
+    ordered = sorted(values)
+    middle = len(ordered) // 2
+    median = ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+    ends = f" ({_figure(ordered[0])} to {_figure(ordered[-1])})" if len(ordered) > 1 else ""
+    return _figure(median) + ends
+
+
+def _figure(value: float) -> str:
+    """Four digits that count."""
+    return f"{value:.0f}" if value >= 1000 else f"{value:.4g}"

@@ -1,0 +1,103 @@
+"""What a call has to do at least, phase by phase, from the shapes alone; and how long that takes at a machine's limits.
+
+A phase's operations are those of `models.costs`. Its bytes are parameters, once a phase, and of sampling the keys and
+values of coarser scales; activations are not counted, since what of them leaves the caches is up to the program. So
+the limit is a bound from below, of which no program reaches all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from var_jax.benchmark.machine import Limits
+from var_jax.interop.tokenizer import abstract_params
+from var_jax.models.costs import (
+    decode_flops,
+    encode_flops,
+    quantizer_flops,
+    transformer_forward_flops,
+    transformer_parameters,
+)
+from var_jax.models.tokenizer import TokenizerConfig
+from var_jax.models.transformer_config import TransformerConfig
+
+_OPTIMIZER_ARRAYS = 8  # of float32: the gradient written; it, the parameters and two moments read; those three written
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """A part of a call that cannot begin before the one before it has ended.
+
+    Attributes:
+      name: for people.
+      flops: operations in matrix products and convolutions.
+      bytes: to be moved from or to memory at least.
+      dtype: compute type.
+    """
+
+    name: str
+    flops: float
+    bytes: float
+    dtype: str
+
+    def seconds(self, limits: Limits) -> float:
+        """At the machine's limits, arithmetic and transfers at once."""
+        return max(self.flops / limits.matrix_flops[self.dtype], self.bytes / limits.memory_bandwidth)
+
+
+def least_seconds(phases: Sequence[Phase], limits: Limits) -> float:
+    """Of a call: its phases one after another."""
+    return sum(phase.seconds(limits) for phase in phases)
+
+
+def arithmetic_seconds(phases: Sequence[Phase], limits: Limits) -> float:
+    """Of a call if moving data took no time."""
+    return sum(phase.flops / limits.matrix_flops[phase.dtype] for phase in phases)
+
+
+def sampling(
+    transformer: TransformerConfig, tokenizer: TokenizerConfig, batch: int, guided: bool, dtype: str
+) -> list[Phase]:
+    """A batch of pictures drawn: the class, every scale in turn, the decoder."""
+    c, rows, size = transformer, batch * (2 if guided else 1), jnp.dtype(dtype).itemsize
+    block = 4 * c.width**2 + 2 * c.width * c.mlp_width
+    weights = c.depth * block + c.width * c.codebook_size
+    adaln = ((1 if c.shared_adaln else c.depth) * 6 + 2) * c.width**2 if c.adaln else 0
+    phases, seen = [Phase("class", 2.0 * rows * adaln, adaln * size, dtype)], 0
+    for length in (1,) * c.pyramid.length if c.raster else c.pyramid.lengths:
+        own = weights + (c.code_width * c.width if seen else 0)
+        cached, seen = 2 * rows * c.depth * seen * c.width, seen + length
+        scores = 2 * c.depth * length * seen * c.width
+        flops = 2.0 * rows * (length * own + scores)
+        phases.append(Phase(f"up to position {seen}", flops, (own + cached) * size, dtype))
+    sums = quantizer_flops(tokenizer, down=True) - quantizer_flops(tokenizer, down=False)
+    flops = float(batch * (sums + decode_flops(tokenizer)))
+    return [*phases, Phase("decoder", flops, _numbers(tokenizer, "decoder") * size, dtype)]
+
+
+def tokenizing(tokenizer: TokenizerConfig, batch: int) -> list[Phase]:
+    """A batch of pictures encoded, in float32."""
+    return [Phase("encoder", float(batch * encode_flops(tokenizer)), 4.0 * _numbers(tokenizer, "encoder"), "float32")]
+
+
+def training(
+    transformer: TransformerConfig, tokenizer: TokenizerConfig, batch: int, pictures: bool, dtype: str
+) -> list[Phase]:
+    """A step of stage 2: encoding where it begins with pictures, the inputs, forward and backward, the optimizer."""
+    numbers = transformer_parameters(transformer)
+    moved = numbers * (2 * jnp.dtype(dtype).itemsize + 4 * _OPTIMIZER_ARRAYS)
+    phases = tokenizing(tokenizer, batch) if pictures else []
+    phases.append(Phase("inputs", float(batch * quantizer_flops(tokenizer, down=True)), 0.0, "float32"))
+    flops = 3.0 * batch * transformer_forward_flops(transformer)
+    return [*phases, Phase("transformer", flops, float(moved), dtype)]
+
+
+def _numbers(tokenizer: TokenizerConfig, part: str) -> int:
+    """Learned numbers of a part of a tokenizer."""
+    params: dict[str, Any] = abstract_params(tokenizer)[part]
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

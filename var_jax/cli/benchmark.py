@@ -1,0 +1,84 @@
+"""`var-jax benchmark`: how fast this machine samples, trains, encodes, loads pictures and compiles."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+
+TAKES_OVERRIDES = True
+_AGAINST = "a checkout of FoundationVision/VAR (PyTorch installed), to run in turn with this package"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    verbs = parser.add_subparsers(dest="verb", metavar="WHAT", required=True)
+    sample = verbs.add_parser("sample", help="labels to pictures, everything in one program")
+    _add_model(sample, "1", directory=True)
+    _add_dtype(sample)
+    _add_guidance(sample)
+    sample.add_argument("--top-k", type=int, default=900, help="0 is off (default 900)")
+    sample.add_argument("--top-p", type=float, default=0.96, help="0 is off (default 0.96)")
+    train = verbs.add_parser("train", help="a step of a transformer's training")
+    _add_model(train, "8")
+    _add_dtype(train)
+    _add_training(train)
+    tokenize = verbs.add_parser("tokenize", help="pictures to tokens")
+    _add_model(tokenize, "8", directory=True)
+    data = verbs.add_parser("data", help="a folder of JPEG files to batches")
+    data.add_argument("--folder", metavar="DIR", help="pictures, a sub-folder a class (default: some are made)")
+    data.add_argument("--pictures", type=int, default=200, help="of 500 pixels, to be made (default 200)")
+    data.add_argument("--size", type=int, default=256, help="side of the squares cut out, in pixels (default 256)")
+    data.add_argument("--batch", type=int, default=16, help="pictures a batch (default 16)")
+    data.add_argument("--batches", type=int, default=16, help="of a turn (default 16)")
+    data.add_argument("--workers", type=int, default=1, help="processes that read; 0: this one (default 1)")
+    compile_ = verbs.add_parser("compile", help="seconds until a program could run, without a cache and with one")
+    compile_.add_argument("--program", choices=("sample", "train"), default="sample", help="which (default sample)")
+    _add_preset(compile_)
+    compile_.add_argument("--batch", type=int, default=1, help="pictures of a call (default 1)")
+    _add_dtype(compile_)
+    _add_guidance(compile_)
+    _add_training(compile_)
+    for name, verb in verbs.choices.items():
+        repeats = 1 if name == "compile" else 7
+        verb.add_argument("--repeats", type=int, default=repeats, help=f"that count (default {repeats})")
+        verb.add_argument("--json", metavar="FILE", help="write everything here")
+        if name != "compile":
+            verb.add_argument("--against", metavar="DIR", help=_AGAINST)
+
+
+def _add_preset(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--preset", default="d16", help="d8, d16, d30, d36-s ... with drawn weights (default d16)")
+    parser.add_argument("--pyramid", help="256, 512, 1024, or sides like 1,2,3,4 (default: the preset's)")
+    parser.add_argument("--channels", type=int, default=160, help="base width of the tokenizer (default 160)")
+
+
+def _add_model(parser: argparse.ArgumentParser, batch: str, directory: bool = False) -> None:
+    _add_preset(parser)
+    if directory:
+        parser.add_argument("--model", metavar="DIR", help="a model directory in the preset's place")
+    parser.add_argument("--batch", default=batch, help=f"pictures of a call; several like 1,4 (default {batch})")
+
+
+def _add_dtype(parser: argparse.ArgumentParser) -> None:
+    text = "compute type (default: float32 on CPUs, bfloat16 elsewhere)"
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help=text)
+
+
+def _add_guidance(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--guidance", type=float, default=1.5, help="0 is none (default 1.5)")
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    kinds = "xla, or splash on TPUs and cudnn on NVIDIA GPUs (default xla)"
+    parser.add_argument("--attention", choices=("xla", "splash", "cudnn"), default="xla", help=kinds)
+    source = "what a step begins with (default pictures)"
+    parser.add_argument("--from", dest="source", choices=("pictures", "tokens"), default="pictures", help=source)
+    parser.epilog = "Other keys of the training config are changed by --config.key=value, like remat or accumulate."
+
+
+def run(args: argparse.Namespace) -> None:
+    commands = importlib.import_module("var_jax.benchmark.commands")
+    if args.overrides and args.verb not in ("train", "compile"):
+        from var_jax.errors import InputError
+
+        raise InputError(f"{args.overrides[0]}: is for train and compile, which have a config")
+    getattr(commands, args.verb)(args)
