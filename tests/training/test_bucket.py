@@ -31,7 +31,6 @@ def bucket():
         for name in ("STORAGE_EMULATOR_HOST", "TENSORSTORE_GCS_HTTP_URL"):
             patch.setenv(name, url)
         patch.setenv("GOOGLE_AUTH_TOKEN_FOR_TESTING", "none")
-        patch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # asks for the kind of bucket by another way
         pytest.importorskip("gcsfs")
         import fsspec
 
