@@ -10,11 +10,12 @@ from pathlib import Path
 # Before JAX is imported, and for the processes that tests start. The second run finds everything compiled.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Tests compile far more than they compute: machine code without optimisation halves their time (the programs that
-# XLA makes of ours are optimised as always), and in the jaxlib that knows the flag the older way to fuse saves a third of that.
-_QUICK = ["--xla_backend_optimization_level=0"]
-if importlib.metadata.version("jaxlib").startswith("0.10."):
-    _QUICK.append("--xla_cpu_use_fusion_emitters=false")
-os.environ.setdefault("XLA_FLAGS", " ".join(_QUICK))
+# XLA makes of ours are optimised as always), and the older way to fuse, where jaxlib has it, takes off another third.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0"
+    + " --xla_cpu_use_fusion_emitters=false" * importlib.metadata.version("jaxlib").startswith("0.10."),
+)
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "xla"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 # Read when gcsfs is imported, by whichever test is the first: else it asks Google what kind of bucket the fake one is.
