@@ -24,7 +24,7 @@ TRAINING = {
     "d30, 64 v5p": f"--config var_d30 --topology v5p:4x4x4 {STORED} --config.mesh.fsdp=64 --config.attention=splash "
     "--config.remat=None",
     "d30, 64 v6e": f"--config var_d30 --topology v6e:8x8 {STORED} --config.mesh.fsdp=64 {SPLIT}",
-    "d16, 16 v5e": f"--config var_d16 --topology v5e:4x4 {STORED} {SPLIT}",
+    "d16, 16 v5e": f"--config var_d16 --topology v5e:4x4 {STORED} --config.mesh.fsdp=16 --config.attention=splash",
     "tokenizer, 64 v5e": "--config tokenizer_imagenet256 --topology v5e:8x8 --config.mesh.fsdp=1",
     "d30, 64 v5p, xla": f"--config var_d30 --topology v5p:4x4x4 {STORED} --config.mesh.fsdp=64",
     "d30, 64 v6e, xla": f"--config var_d30 --topology v6e:8x8 {STORED} --config.mesh.fsdp=64",
@@ -43,6 +43,17 @@ TRAINING = {
         for kind in ("splash", "xla")
     },
 }
+# What `--search` finds by itself.
+SEARCHES = {
+    f"{preset}, {topology}": f"--config var_{preset} --topology {topology} {STORED} --search"
+    for preset, topology in (
+        ("d30", "v5p:4x4x4"),
+        ("d30", "v6e:8x8"),
+        ("d16", "v5e:4x4"),
+        ("d24", "v5e:8x8"),
+        ("d36s_512", "v6e:8x8"),
+    )
+}
 SAMPLING = {
     f"{preset}, {chip}": f"--config var_{preset} --what sample --topology {chip}"
     for preset in ("d16", "d20", "d24", "d30", "d36s_512")
@@ -57,31 +68,27 @@ def main() -> None:
     parser.add_argument("--only", default="", help="lines whose arguments contain this")
     parser.add_argument("--print-only", action="store_true", help="run nothing, print what is there")
     args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    for title, lines, row in (("Training", TRAINING, training_row), ("Sampling", SAMPLING, sampling_row)):
+    groups = {
+        "Training": (TRAINING, training_row),
+        "Search": (SEARCHES, training_row),
+        "Sampling": (SAMPLING, sampling_row),
+    }
+    for title, (lines, row) in groups.items():
         found = {}
         for name, arguments in lines.items():
-            if args.only in arguments and (report := _report(args.out, name, arguments, args.print_only)):
+            file = args.out / title / f"{name.replace(', ', '_').replace(' ', '_').replace(':', '_')}.json"
+            if args.only in arguments and (report := _report(file, arguments, args.print_only)):
                 found[name] = report
         if found:
             print(f"\n## {title}\n")
             print("\n".join(table([row(name, report) for name, report in found.items()])))
 
 
-def _report(folder: Path, name: str, arguments: str, print_only: bool) -> dict | None:
-    file = folder / f"{name.replace(', ', '_').replace(' ', '_').replace(':', '_')}.json"
+def _report(file: Path, arguments: str, print_only: bool) -> dict | None:
+    file.parent.mkdir(parents=True, exist_ok=True)
     if not file.exists() and not print_only:
-        command = [
-            sys.executable,
-            "-m",
-            "var_jax.cli.main",
-            "rehearse",
-            "--quick",
-            *shlex.split(arguments),
-            "--json",
-            str(file),
-        ]
-        subprocess.run(command, check=False)
+        command = [sys.executable, "-m", "var_jax.cli.main", "rehearse", "--quick", *shlex.split(arguments)]
+        subprocess.run([*command, "--json", str(file)], check=False)
     return json.loads(file.read_text()) if file.exists() else None
 
 
