@@ -1,4 +1,4 @@
-"""Between evaluations nothing compiles after the first step, and the device is asked for figures once a reported step."""
+"""Between evaluations nothing compiles after the first step, and figures are fetched once a reported step."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -75,7 +76,8 @@ class Reference:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.stdin.close()  # at the end of its input the worker ends
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()  # at the end of its input the worker ends
         try:
             self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:

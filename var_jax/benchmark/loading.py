@@ -22,7 +22,7 @@ from var_jax.data.sources import Spread, make_source
 from var_jax.errors import InputError
 
 _ENLARGE = 1.125
-_READY = 3  # batches a worker may have made while nobody waited: two kept ready, and the one it is at
+_READY = 4  # batches a worker may have made while nobody waited: two kept ready, one read ahead, the one it is at
 _MOST_FILES = 50_000  # that a measurement looks at, evenly spread over the folder
 _SIDES = (500, 375)
 
@@ -74,7 +74,8 @@ def load(
         timings = take_turns(runs, repeats, pause=pause)
         theirs = (timings["reference"], reference.peak_bytes()) if against else None
     peak = machine.resident_peak()
-    case = Case(f"{workers} workers", batch * batches, timings["ours"], 0, (), peak, theirs, lanes)
+    title = f"{workers} worker{'s'[: workers != 1]}"
+    case = Case(title, batch * batches, timings["ours"], 0, (), peak, theirs, lanes)
     told = {"folder": str(folder), "files": len(files), "pixels": size, "batch": batch, "workers": workers}
     return Report("data", told, [case], None, machine.describe(), versions)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import io
 import math
 import os
@@ -39,7 +40,7 @@ def load_reference(checkout: str | os.PathLike[str]) -> types.SimpleNamespace:
         import torch
     except ImportError:
         raise InputError("PyTorch is not installed here: pip install torch to run the reference beside") from None
-    if importlib.util.find_spec("huggingface_hub") is None:
+    if "huggingface_hub" not in sys.modules and importlib.util.find_spec("huggingface_hub") is None:
         # The reference only names its mixin; a stand-in saves the user an installation.
         stand_in = types.ModuleType("huggingface_hub")
         stand_in.PyTorchModelHubMixin = type("PyTorchModelHubMixin", (), {})

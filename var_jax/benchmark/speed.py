@@ -162,11 +162,11 @@ def _report(
     say: Say,
 ) -> Report:
     """Times every batch size, between two looks at the device's limits."""
-    say("measuring the machine's limits")
-    limits, cases, versions = machine.measure_limits(dtypes), [], {}
+    limits, cases, versions = None, [], {}
     for batch in batches:
-        say(f"{what}, batch {batch}: {repeats} calls" + (", in turn with the reference" if against else ""))
         call, compiled = prepared(batch), []
+        limits = limits or machine.measure_limits(dtypes)
+        say(f"{what}, batch {batch}: {repeats} calls" + (", in turn with the reference" if against else ""))
         with contextlib.ExitStack() as opened:
             runs = {"ours": _counting(call, compiled)}
             if against:

@@ -54,11 +54,11 @@ class Program:
         module = build.transformer(config, model.tokenizer, classes, Constrain(self.mesh))
         names = [str(number) for number in range(classes)]
         self.task = TransformerTask(module, model.tokenizer, {}, names, config.label_smoothing)
-        _, optimizer = make_config_optimizer(config.optimizer, batch, config.steps or _STEPS, self.task.decayed)
+        rate, optimizer = make_config_optimizer(config.optimizer, batch, config.steps or _STEPS, self.task.decayed)
         self._fresh = functools.partial(self._first_state, optimizer)
         self._shapes = jax.eval_shape(self._fresh)
         self._places = shardings(self.mesh, config.sharding, self._shapes)
-        step = make_step(self.task.loss, optimizer, config.seed, config.accumulate, config.ema_decay)
+        step = make_step(self.task.loss, optimizer, config.seed, config.accumulate, config.ema_decay, rate=rate)
         self._step = jax.jit(step, donate_argnums=0, static_argnums=3, out_shardings=(self._places, None))
 
     def _first_state(self, optimizer: Any) -> TrainState:
