@@ -9,6 +9,8 @@ import pytest
 from tests.interop.checkpoints import drawn_model
 from var_jax.cli.main import main
 from var_jax.model_directory import save_model
+from var_jax.parallel.mesh import make_mesh
+from var_jax.rehearsal.topologies import Topology, compiler, devices
 
 pytest.importorskip("libtpu", reason="the TPU compiler is not installed")
 
@@ -84,3 +86,16 @@ def test_the_sampler(model, rehearsed):
     assert found["fits"]
     assert found["collectives"] == {}
     assert found["pictures_per_second_bound"] > 0
+
+
+@pytest.mark.parametrize("text", ["v5p:4x4x4", "v6e:8x8"])
+def test_every_split_of_a_slice_is_a_mesh(text):
+    """2 x 32 of 4 x 4 x 4 chips too, where no side of the slice is a side of the mesh."""
+    with compiler():
+        chips = devices(Topology.parse(text))
+    for fsdp in (1, 2, 4, 8, 16, 32, 64):
+        for tensor in (1, 2, 4):
+            if fsdp * tensor <= 64:
+                mesh = make_mesh(-1, fsdp, tensor, chips)
+                assert dict(mesh.shape) == {"data": 64 // fsdp // tensor, "fsdp": fsdp, "tensor": tensor}
+                assert {device.id for device in mesh.devices.flat} == {device.id for device in chips}

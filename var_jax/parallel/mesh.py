@@ -46,7 +46,12 @@ def make_mesh(
     automatic = (jax.sharding.AxisType.Auto,) * len(AXES)
     if (slices := len({getattr(device, "slice_index", 0) for device in devices})) > 1:
         return jax.sharding.Mesh(_over_slices(devices, slices, sizes), AXES, axis_types=automatic)
-    return jax.make_mesh(tuple(sizes.values()), AXES, devices=np.asarray(devices), axis_types=automatic)
+    shape = tuple(sizes.values())
+    try:
+        return jax.make_mesh(shape, AXES, devices=np.asarray(devices), axis_types=automatic)
+    except NotImplementedError:  # no axis of the mesh is a product of sides of the torus, such as 2 x 32 on 4x4x4
+        placed = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+        return jax.sharding.Mesh(placed, AXES, axis_types=automatic)
 
 
 def _over_slices(devices: Sequence[jax.Device], slices: int, sizes: dict[str, int]) -> np.ndarray:
