@@ -77,6 +77,20 @@ def test_the_largest_batch_is_found_in_few_steps(slope, largest):
     assert len(said) <= 6
 
 
+@pytest.mark.parametrize("leap", [70, 300, 860])
+def test_a_leap_in_memory_costs_few_steps_more(leap):
+    """As where the compiler chooses another layout from some size on: no line leads to it."""
+
+    class Leaps(Line):
+        def __init__(self, rows):
+            super().__init__(rows, 1, 1000 if rows <= leap else 50)
+
+    said = []
+    found = largest_batch(Leaps, 1, said.append)
+    assert leap * 0.95 <= found.rows <= leap
+    assert len(said) <= 12
+
+
 def test_a_picture_that_is_too_much_is_the_answer():
     assert not largest_batch(lambda batch: Line(batch, 5000), 1, lambda line: None).fits
 

@@ -202,8 +202,8 @@ def _config_mesh(config: ml_collections.ConfigDict, topology: Topology) -> jax.s
 def largest_batch(rehearse: Callable[[int], Rehearsal], chips: int, say: Callable[[str], None]) -> Rehearsal:
     """The rehearsal of the largest batch that fits, to within a twentieth; of one picture a chip if none does.
 
-    Memory is nearly a line in the batch, so two sizes tell where to look; what is tried next lies on that line between
-    the largest that fits and the smallest that does not.
+    Up to the first that does not fit, memory is taken for a line in the batch. From there on the gap is halved, or cut
+    where the line through both its ends says: the compiler changes its mind about layouts, and memory leaps.
     """
     tried: dict[int, Rehearsal] = {}
 
@@ -222,10 +222,15 @@ def largest_batch(rehearse: Callable[[int], Rehearsal], chips: int, say: Callabl
         bad = min((rows for rows, found in tried.items() if not found.fits), default=math.inf)
         if bad - good <= max(1, good // 20):
             return tried[good]
-        (low, below), (high, above) = sorted(tried.items(), key=lambda item: abs(item[0] - good))[:2]
+        if bad < math.inf:
+            (low, below), (high, above) = (good, tried[good]), (bad, tried[bad])
+        else:
+            (low, below), (high, above) = sorted(tried.items())[-2:]
         slope = (above.memory.peak - below.memory.peak) / (high - low)
         ahead = good + (below.memory.capacity - tried[good].memory.peak) / max(slope, 1.0)
-        rows = max(good + 1, math.floor(min(ahead, bad - 1, 16 * good)))
+        if bad < math.inf:
+            ahead = min(max(ahead, good + 0.2 * (bad - good)), good + 0.6 * (bad - good))
+        rows = max(good + 1, math.floor(1.05 * good), math.floor(min(ahead, bad - 1, 16 * good)))
 
 
 def _judged(
