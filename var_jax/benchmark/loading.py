@@ -72,10 +72,9 @@ def load(
             # By then the other side's workers have filled what they keep ready, and sleep.
             pause = 1.5 * turn(ours, ready, batches) * ready / (batches * lanes)
         timings = take_turns(runs, repeats, pause=pause)
-        theirs = (timings["reference"], reference.peak_bytes()) if against else None
-    peak = machine.resident_peak()
+        theirs = (timings["reference"], 0) if against else None
     title = f"{workers} worker{'s'[: workers != 1]}"
-    case = Case(title, batch * batches, timings["ours"], 0, (), peak, theirs, lanes)
+    case = Case(title, batch * batches, timings["ours"], 0, (), 0, theirs, lanes)
     told = {"folder": str(folder), "files": len(files), "pixels": size, "batch": batch, "workers": workers}
     return Report("data", told, [case], None, machine.describe(), versions)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+import statistics
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -23,7 +24,7 @@ class Case:
       ours: timing of this package.
       compiled: programs that were compiled, or looked for in the cache, after the first call.
       phases: what a call has to do at least; empty where nothing is counted.
-      peak_bytes: the most memory in use so far.
+      peak_bytes: the most memory in use so far; 0 where other processes than this one do the work.
       theirs: timing of the reference, in turn with ours, and its peak memory; None: it was not run.
       lanes: processes or threads that shared the work, where pictures a second are told for one of them.
     """
@@ -52,13 +53,13 @@ class Case:
             rows["least seconds"] = _figure(work.least_seconds(self.phases, limits))
             rows["of the limit"] = f"{work.least_seconds(self.phases, limits) / t.median:.1%}"
         rows |= {"compiled after that": str(self.compiled)} if self.phases else {}
-        rows["peak memory, GiB"] = f"{self.peak_bytes / 2**30:.2f}"
+        rows |= _gibibytes("peak memory, GiB", self.peak_bytes)
         if self.theirs:
             timing, peak = self.theirs
             pairs = ratios(t, timing)
             rows["reference: seconds a call"] = spread(timing.seconds)
             rows |= self._rate("reference: pictures/s", timing)
-            rows |= {"reference: peak memory, GiB": f"{peak / 2**30:.2f}", "reference over ours": spread(pairs)}
+            rows |= _gibibytes("reference: peak memory, GiB", peak) | {"reference over ours": spread(pairs)}
             rows["pair by pair"] = " ".join(f"{ratio:.2f}" for ratio in pairs)
         return rows
 
@@ -152,11 +153,12 @@ def table(titles: Sequence[str], columns: Sequence[dict[str, str]]) -> str:
 
 def spread(values: Sequence[float]) -> str:
     """Median, and the range where there is one."""
-    ordered = sorted(values)
-    middle = len(ordered) // 2
-    median = ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
-    ends = f" ({_figure(ordered[0])} to {_figure(ordered[-1])})" if len(ordered) > 1 else ""
-    return _figure(median) + ends
+    ends = f" ({_figure(min(values))} to {_figure(max(values))})" if len(values) > 1 else ""
+    return _figure(statistics.median(values)) + ends
+
+
+def _gibibytes(name: str, count: int) -> dict[str, str]:
+    return {name: f"{count / 2**30:.2f}"} if count else {}
 
 
 def _figure(value: float) -> str:
