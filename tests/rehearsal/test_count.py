@@ -150,6 +150,8 @@ def test_a_tpus_own_ways_of_writing():
         ("[1,4]<=[2,2]T(1,0)", 4),
         ("mesh['axis_0'=2,'axis_1'=2] {'axis_1'}", 2),
         ("mesh['axis_0'=2,'axis_1'=2] {'axis_0','axis_1'}", 4),
+        ("mesh['axis_0'=1,'axis_1'=2,'axis_2'=2], device_ids=([2,2]T(1,0)) {'axis_1'}", 2),
+        ("mesh['axis_0'=1,'axis_1'=4], device_ids=([4]) {'axis_1':(1)2}", 2),
         ("{}", 4),
     ],
 )

@@ -256,9 +256,10 @@ def _group_size(it: Instruction, partitions: int) -> int:
         return len(groups[1].split(","))
     if groups := re.search(r"replica_groups=\[\d+,(\d+)\]", it.attributes):
         return int(groups[1])
-    if groups := re.search(r"replica_groups=mesh\[([^\]]*)\] *\{([^}]*)\}", it.attributes):
+    if groups := re.search(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(.*?\))? *\{([^}]*)\}", it.attributes):
         sizes = dict(re.findall(r"'(\w+)'=(\d+)", groups[1]))
-        return math.prod(int(sizes[axis]) for axis in re.findall(r"'(\w+)'", groups[2]))
+        named = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", groups[2])  # an axis, or a part of one
+        return math.prod(int(part or sizes[axis]) for axis, part in named)
     return partitions
 
 
