@@ -31,17 +31,18 @@ TRAINING = {
     "d16, 16 v5e, xla": f"--config var_d16 --topology v5e:4x4 {STORED} --config.mesh.fsdp=16",
     "d30, 64 v5p, from pictures": "--config var_d30 --topology v5p:4x4x4 --config.mesh.fsdp=64 "
     "--config.attention=splash",
-    **{
-        f"{preset}, {topology}, {kind}": f"--config var_{preset} --topology {topology} {STORED} "
-        f"--config.mesh.fsdp={fsdp} --config.attention={kind}"
-        for preset in ("d16", "d20", "d24", "d30", "d36s_512")
-        for topology, fsdp in (
-            *(("v5e:2x4", 8), ("v5e:8x8", 16), ("v5e:16x16", 16)),
-            *(("v5p:2x2x2", 8), ("v5p:4x4x4", 16), ("v5p:4x8x8", 16)),
-            *(("v6e:2x4", 8), ("v6e:8x8", 16), ("v6e:16x16", 16)),
-        )
-        for kind in ("splash", "xla")
-    },
+}
+# Every published model on slices of 8, 64 and 256 chips, with both kinds of attention.
+SLICES = {
+    f"{preset}, {topology}, {kind}": f"--config var_{preset} --topology {topology} {STORED} "
+    f"--config.mesh.fsdp={fsdp} --config.attention={kind}"
+    for preset in ("d16", "d20", "d24", "d30", "d36s_512")
+    for topology, fsdp in (
+        *(("v5e:2x4", 8), ("v5e:8x8", 16), ("v5e:16x16", 16)),
+        *(("v5p:2x2x2", 8), ("v5p:4x4x4", 16), ("v5p:4x8x8", 16)),
+        *(("v6e:2x4", 8), ("v6e:8x8", 16), ("v6e:16x16", 16)),
+    )
+    for kind in ("splash", "xla")
 }
 # What `--search` finds by itself.
 SEARCHES = {
@@ -70,6 +71,7 @@ def main() -> None:
     args = parser.parse_args()
     groups = {
         "Training": (TRAINING, training_row),
+        "Slices": (SLICES, training_row),
         "Search": (SEARCHES, training_row),
         "Sampling": (SAMPLING, sampling_row),
     }
@@ -81,7 +83,8 @@ def main() -> None:
                 found[name] = report
         if found:
             print(f"\n## {title}\n")
-            print("\n".join(table([row(name, report) for name, report in found.items()])))
+            rows = both_kinds(found) if title == "Slices" else [row(name, report) for name, report in found.items()]
+            print("\n".join(table(rows)))
 
 
 def _report(file: Path, arguments: str, print_only: bool) -> dict | None:
@@ -105,6 +108,25 @@ def training_row(name: str, report: dict) -> dict[str, str]:
 def sampling_row(name: str, report: dict) -> dict[str, str]:
     """A line of the second."""
     return {"model, chip": name, "largest batch": report["batch"]} | _bounds(report)
+
+
+def both_kinds(reports: dict[str, dict]) -> list[dict[str, str]]:
+    """Lines of the table of slices: what splash and plain attention take, side by side."""
+    rows: dict[str, dict[str, str]] = {}
+    for name, report in reports.items():
+        slice_name, _, kind = name.rpartition(", ")
+        row = rows.setdefault(slice_name, {"model, slice": slice_name, "batch": report["batch"]})
+        size = f"{report['peak_bytes_per_chip'] / 2**30:.1f}"
+        if report["fits"]:
+            network = sum(one["bytes"] for one in report["collectives"].values()) / 1e9
+            row[f"{kind}: GiB, moved GB, network GB"] = (
+                f"{size}, {report['moved_bytes_per_chip'] / 1e9:.0f}, {network:.1f}"
+            )
+            row[f"{kind}: bound on MFU"] = f"{report['mfu_bound']:.0%} ({report['limit']})"
+        else:
+            row[f"{kind}: GiB, moved GB, network GB"] = f"{size} of {report['chip_memory_bytes'] / 2**30:.1f}"
+            row[f"{kind}: bound on MFU"] = "does not fit"
+    return list(rows.values())
 
 
 def _bounds(report: dict) -> dict[str, str]:
