@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -124,11 +125,12 @@ def test_dead_codes_move_when_it_is_time(means):
     task, images, states = stepped(care, steps=2)
     first, second = (states[n] for n in (1, 2))
     _, _, (_, first_plain, second_plain) = stepped(plain, steps=2)
-    equal(codebook_of(first.params), codebook_of(first_plain.params))
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7)  # two programs: bits may differ
+    close(codebook_of(first.params), codebook_of(first_plain.params))
     uses = np.sum(second.counts["codes"] if means else second.counts, axis=0)
     dead = uses < 0.2 * uses.mean()
     assert 0 < dead.sum() < 16
-    equal(codebook_of(second.params)[~dead], codebook_of(second_plain.params)[~dead])
+    close(codebook_of(second.params)[~dead], codebook_of(second_plain.params)[~dead])
     asked = np.asarray(task._asked(second_plain.params, images))
     for code in np.asarray(codebook_of(second.params))[dead]:
         assert np.min(np.abs(asked - code).max(axis=1)) < 1e-5
