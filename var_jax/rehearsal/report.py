@@ -229,7 +229,7 @@ def largest_batch(rehearse: Callable[[int], Rehearsal], chips: int, say: Callabl
         slope = (above.memory.peak - below.memory.peak) / (high - low)
         ahead = good + (below.memory.capacity - tried[good].memory.peak) / max(slope, 1.0)
         if bad < math.inf:
-            ahead = min(max(ahead, good + 0.2 * (bad - good)), good + 0.6 * (bad - good))
+            ahead = min(max(ahead, good + 0.35 * (bad - good)), good + 0.65 * (bad - good))
         rows = max(good + 1, math.floor(1.05 * good), math.floor(min(ahead, bad - 1, 16 * good)))
 
 
