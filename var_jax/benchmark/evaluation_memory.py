@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,6 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from var_jax.benchmark.machine import resident_peak
 from var_jax.evaluation.extract import Chunk
 from var_jax.evaluation.protocol import Judge, Reference, evaluate
 from var_jax.parallel.mesh import make_mesh
@@ -71,9 +70,8 @@ def measure(samples: int, reference: int, say: Callable[[str], None]) -> dict[st
     given = Reference("drawn", None, None, DrawnPictures("reference", reference, 3))
     report, _ = evaluate(DrawnPictures("samples", samples, 2), given, judge, say=say)
     names = ("fid", "sfid", "inception_score", "precision", "recall")
-    unit = 2**30 if sys.platform == "darwin" else 2**20  # of what the system counts in
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    return {name: report[name] for name in names} | {"peak_gib": peak, "seconds": time.monotonic() - since}
+    took = {"peak_gib": resident_peak() / 2**30, "seconds": time.monotonic() - since}
+    return {name: report[name] for name in names} | took
 
 
 def main() -> None:
