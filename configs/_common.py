@@ -123,9 +123,9 @@ def tokenizer() -> ConfigDict:
 
 def _adversary() -> ConfigDict:
     a = ConfigDict()
-    a.kind = (
-        None  # or "patch" (group norm, blurred halvings), "residual" (StyleGAN's, no norm), "dino" (heads on a ViT)
-    )
+    # None, "patch" (group norm, blurred halvings), "residual" (StyleGAN's, no norm), or heads on a fixed network's
+    # features: "vgg" (the one of lpips_weights) or "dino".
+    a.kind = None
     a.dino_weights = ""  # file of DINO's ViT-S/16, for "dino"
     a.loss = "hinge"  # or "non_saturating"
     a.weight = 0.4  # of the generator's side ...
@@ -137,8 +137,8 @@ def _adversary() -> ConfigDict:
     a.lecam = 0.001  # weight of LeCam regularisation; 0 is off
     a.gradient_penalty = 0.0  # weight of R1, for "residual" with "non_saturating": 10; 0 is off
     a.channels = 64  # width of the discriminator's first convolution
-    a.levels = 3  # halvings of "patch"
-    a.norm_groups = 32  # of "patch" and "dino"
+    a.levels = 3  # halvings of "patch", and of the deepest features that "vgg" judges
+    a.norm_groups = 32  # of "patch", "vgg" and "dino"
     a.rate = 1.0  # learning rate over the tokenizer's at the same step
     a.betas = (0.5, 0.9)
     a.weight_decay = 0.0005

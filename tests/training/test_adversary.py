@@ -17,6 +17,7 @@ from tests.training import tiny
 from tests.training.runs import StopAt, equal, last_state
 from var_jax.errors import InputError
 from var_jax.features.dino import DinoViT
+from var_jax.features.vgg import VGG16, normalised
 from var_jax.losses.adversarial import generator_loss
 from var_jax.losses.augment import augmented
 from var_jax.models.tokenizer import TokenizerConfig
@@ -190,6 +191,33 @@ def test_heads_on_a_fixed_network(monkeypatch):
     assert all(np.any(leaf) for leaf in jax.tree.leaves(own_grads))
 
 
+def test_heads_on_the_network_of_lpips():
+    """Each depth judges the same patches; a picture's patch is seen by the means of what VGG16 says of its pixels."""
+    config = tiny.tokenizer(
+        adversary=SMALL | {"kind": "vgg", "augment": False, "lecam": 0.0, "weight": 1.0, "adaptive": False},
+        model={"channel_multipliers": (1, 1, 2)},
+    )
+    weights = drawn_lpips()
+    task = TokenizerTask(TokenizerConfig(**config.model), config.loss, jnp.float32, weights)
+    adversary = make_adversary(config, task, jnp.float32, config.steps, lambda step: 1e-2)
+    images = jax.random.randint(jax.random.key(7), (2, 16, 16, 3), 0, 256).astype(jnp.uint8)
+    own = adversary.init(jax.random.key(1))
+    params = task.init(jax.random.key(0))
+    (_, (metrics, _)), (grads, own_grads) = jax.jit(adversary.gradients)(
+        own, params, task.fixed, {"images": images}, jax.random.key(5), jnp.int32(5)
+    )
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves((grads, own_grads)))
+    assert all(np.any(layer["kernel"]) for layer in own_grads.values() if "kernel" in layer)
+    maps = jax.jit(VGG16().apply)({"params": weights["trunk"]}, normalised(to_signed(images)))[:3]
+    seen = [
+        each.reshape(2, 4, each.shape[1] // 4, 4, each.shape[2] // 4, -1).mean((2, 4)).reshape(2, 16, -1)
+        for each in maps
+    ]
+    real = adversary._module.apply({"params": own.params}, seen)
+    assert real.shape == (2, 3 * 16)
+    np.testing.assert_allclose(metrics["real_score"], np.mean(real), rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["patch", "residual", "dino"])
 def test_full_sizes_split_over_eight_devices_by_the_rules(kind, monkeypatch):
     monkeypatch.setattr(adversary_module, "read_dino", lambda path: {})
@@ -222,8 +250,13 @@ def test_perceptual_losses_take_part_by_weight():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"adversary": SMALL | {"kind": "gan"}}, "adversary.kind 'gan': expected None or one of patch, residual, dino"),
+        (
+            {"adversary": SMALL | {"kind": "gan"}},
+            "adversary.kind 'gan': expected None or one of patch, residual, vgg, dino",
+        ),
         ({"adversary": SMALL | {"kind": "dino"}}, "weights of DINO: no file ''; give dino_deitsmall16_pretrain.pth"),
+        ({"adversary": SMALL | {"kind": "vgg"}}, "judges features of LPIPS' VGG16; set lpips_weights to its file"),
+        ({"adversary": SMALL | {"kind": "vgg", "levels": 5}}, "adversary.levels 5: VGG16 has halvings from 0 to 4"),
         ({"adversary": SMALL | {"loss": "wgan"}}, "adversarial loss 'wgan'"),
         ({"adversary": SMALL | {"start": 1.5}}, "adversary.start 1.5 and adversary.ramp 0.5: expected shares"),
         ({"adversary": SMALL | {"levels": 4}}, r"pictures of \(8, 8\) pixels cannot be halved 4 times"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from var_jax.models.autoencoder import conv
@@ -11,6 +12,9 @@ from var_jax.models.precision import Dtype
 
 # Width of the convolutions between one pooling and the next; the last of each stretch is looked at.
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+# From [-1, 1] to the normalisation that VGG16 was trained with.
+_SHIFT = np.float32((-0.030, -0.088, -0.188))
+_SCALE = np.float32((0.458, 0.448, 0.450))
 SMALLEST_SIDE = 2 ** (len(STAGES) - 1)  # in pixels: four halvings leave at least one position
 
 
@@ -35,3 +39,32 @@ class VGG16(nn.Module):
                 index += 1
             maps.append(h)
         return maps
+
+
+def normalised(image_BxHxWx3: jax.Array) -> jax.Array:
+    """Pictures in [-1, 1] as VGG16 takes them, float32."""
+    return (image_BxHxWx3.astype(jnp.float32) - _SHIFT) / _SCALE
+
+
+class VGGPatches(nn.Module):
+    """Picture [B, H, W, 3] in [-1, 1] -> features of the same H W / 4^levels patches at `levels` + 1 depths, [B, N, C].
+
+    A map finer than the last is averaged over each patch, so every depth judges a patch with one vector.
+
+    Attributes:
+      levels: halvings of the last map, 0 to 4.
+      dtype: compute type.
+    """
+
+    levels: int = 3
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, image_BxHxWx3: jax.Array) -> list[jax.Array]:
+        maps = VGG16(self.dtype, name="trunk")(normalised(image_BxHxWx3))[: self.levels + 1]
+        patches = []
+        for level, each_BxHxWxC in enumerate(maps):
+            window = (2 ** (self.levels - level),) * 2
+            pooled = nn.avg_pool(each_BxHxWxC, window, window)
+            patches.append(pooled.reshape(len(pooled), -1, pooled.shape[-1]))
+        return patches

@@ -9,17 +9,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from var_jax.errors import InputError
-from var_jax.features.vgg import SMALLEST_SIDE, VGG16
+from var_jax.features.vgg import SMALLEST_SIDE, VGG16, normalised
 from var_jax.models.precision import widened
 
 Params = dict[str, Any]
 
-# From [-1, 1] to the normalisation that VGG16 was trained with.
-_SHIFT = np.float32((-0.030, -0.088, -0.188))
-_SCALE = np.float32((0.458, 0.448, 0.450))
 _EPSILON = 1e-10  # added to a feature vector's length before dividing by it
 
 
@@ -41,7 +37,7 @@ def lpips(params: Params, x_BxHxWx3: jax.Array, y_BxHxWx3: jax.Array) -> jax.Arr
     """
     if min(x_BxHxWx3.shape[1:3]) < SMALLEST_SIDE:
         raise InputError(f"LPIPS: pictures of {x_BxHxWx3.shape[1:3]} pixels, VGG16 needs {SMALLEST_SIDE} at least")
-    both = (jnp.concatenate([x_BxHxWx3, y_BxHxWx3]).astype(jnp.float32) - _SHIFT) / _SCALE
+    both = normalised(jnp.concatenate([x_BxHxWx3, y_BxHxWx3]))
     total = 0.0
     for maps, head_C in zip(VGG16().apply({"params": params["trunk"]}, both), params["heads"], strict=True):
         x, y = jnp.split(_unit_length(maps), 2)

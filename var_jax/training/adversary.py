@@ -18,6 +18,7 @@ from flax import linen as nn
 
 from var_jax.errors import InputError
 from var_jax.features.dino import DinoViT, read_dino
+from var_jax.features.vgg import STAGES, VGGPatches
 from var_jax.losses import adversarial
 from var_jax.losses.augment import augmented
 from var_jax.losses.discriminator import FeatureDiscriminator, PatchDiscriminator, ResidualDiscriminator
@@ -26,7 +27,7 @@ from var_jax.training.optimizer import Schedule, make_optimizer, weight_decay_sc
 from var_jax.training.state import Batch, Metrics, Opponent, Params
 from var_jax.training.tokenizer import TokenizerTask, to_signed
 
-KINDS = ("patch", "residual", "dino")
+KINDS = ("patch", "residual", "vgg", "dino")
 _DECAYED = ("kernel$",)
 # Where the last thing that a decoder does lies in the tokenizer's parameters.
 _LAST_KERNEL = ("decoder", "conv_out", "kernel")
@@ -71,7 +72,7 @@ class Adversary(Opponent):
         self._config, self._task = config, task
         self.start, self.ramp_steps = round(config.start * total_steps), round(config.ramp * total_steps)
         self._module = _discriminator(config, dtype)
-        self._features = DinoViT(dtype=dtype) if config.kind == "dino" else None
+        self._features = _features(config, dtype)
         adversarial.generator_loss(config.loss, jnp.zeros(1))  # a loss that does not exist is named here
         self._optimizer = make_optimizer(
             lambda updates: config.rate * rate(self.start + updates),
@@ -135,11 +136,15 @@ class Adversary(Opponent):
         anchors = adversarial.moved_anchors(own.anchors, metrics["real_score"], metrics["fake_score"])
         return AdversaryState(optax.apply_updates(own.params, updates), opt_state, anchors)
 
+    def _fixed_params(self, fixed: Any) -> Params:
+        """Of the network whose features are judged, by its name in `fixed`."""
+        return fixed["dino"] if self._config.kind == "dino" else {"trunk": fixed["lpips"]["trunk"]}
+
     def _judge(self, params: Params, fixed: Any, images: jax.Array, key: jax.Array) -> jax.Array:
         """Logits of pictures, augmented where the config says so."""
         seen = augmented(key, images) if self._config.augment else images
         if self._features is not None:
-            seen = self._features.apply({"params": fixed["dino"]}, seen)
+            seen = self._features.apply({"params": self._fixed_params(fixed)}, seen)
         return self._module.apply({"params": params}, seen)
 
     def _judgement(
@@ -183,6 +188,8 @@ def make_adversary(
     adversary = Adversary(config.adversary, task, dtype, total_steps, rate)
     if config.adversary.kind == "dino":
         task.fixed["dino"] = read_dino(config.adversary.dino_weights)
+    if config.adversary.kind == "vgg" and "lpips" not in task.fixed:
+        raise InputError("config adversary.kind 'vgg': judges features of LPIPS' VGG16; set lpips_weights to its file")
     return adversary
 
 
@@ -191,9 +198,20 @@ def _discriminator(config: ml_collections.ConfigDict, dtype: Dtype) -> nn.Module
         return PatchDiscriminator(config.channels, config.levels, config.norm_groups, dtype)
     if config.kind == "residual":
         return ResidualDiscriminator(config.channels, dtype=dtype)
-    if config.kind == "dino":
+    if config.kind in ("dino", "vgg"):
         return FeatureDiscriminator(config.norm_groups, dtype)
     raise InputError(f"config adversary.kind '{config.kind}': expected None or one of {', '.join(KINDS)}")
+
+
+def _features(config: ml_collections.ConfigDict, dtype: Dtype) -> nn.Module | None:
+    """The fixed network that pictures are seen through, if any."""
+    if config.kind == "dino":
+        return DinoViT(dtype=dtype)
+    if config.kind != "vgg":
+        return None
+    if not 0 <= config.levels < len(STAGES):
+        raise InputError(f"config adversary.levels {config.levels}: VGG16 has halvings from 0 to {len(STAGES) - 1}")
+    return VGGPatches(config.levels, dtype)
 
 
 def _last_kernel(params: Params) -> jax.Array:
