@@ -40,6 +40,24 @@ def test_training_crops_from_everywhere_in_the_same_scaled_picture(rng):
     assert seen == set(squares)
 
 
+@pytest.mark.parametrize("enlarge", [1.0, 1.125])
+@pytest.mark.parametrize("shape", [(500, 375), (375, 500), (90, 61), (33, 150), (300, 41)])
+def test_the_square_alone_is_computed_and_is_that_of_the_whole_scaled_picture(shape, enlarge):
+    image, crop = noise(*shape), Crop(64, enlarge=enlarge)
+    shorter = min(shape)
+    width, height = (
+        round(64 * enlarge) if side == shorter else int(round(64 * enlarge) * side / shorter) for side in shape[::-1]
+    )
+    whole = Image.fromarray(image).resize((width, shape[0]), Image.Resampling.LANCZOS)  # along the rows first
+    whole = np.asarray(whole.resize((width, height), Image.Resampling.LANCZOS)).astype(int)
+    for seed in range(4):
+        square, drawn = crop.training(image, np.random.default_rng(seed)), np.random.default_rng(seed)
+        top, left = drawn.integers(height - 63), drawn.integers(width - 63)
+        difference = np.abs(square - whole[top : top + 64, left : left + 64])
+        assert difference.max() <= 1
+        assert np.mean(difference > 0) < 0.01
+
+
 def test_flips_every_other_picture_and_only_when_asked(rng):
     image = noise(24, 24)
     plain = [Crop(24, enlarge=1.0).training(image, rng) for _ in range(50)]

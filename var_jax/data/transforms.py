@@ -37,26 +37,46 @@ class Crop:
 
     def training(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """uint8 [H, W, 3] to uint8 [size, size, 3]: a square from anywhere, mirrored or not, as `rng` decides."""
-        image = self._scaled(image)
-        top, left = (int(rng.integers(side - self.size + 1)) for side in image.shape[:2])
-        square = image[top : top + self.size, left : left + self.size]
+        image, height, width = self._scaled(image)
+        top, left = (int(rng.integers(side - self.size + 1)) for side in (height, width))
+        square = self._square(image, height, width, top, left)
         return square[:, ::-1] if self.flip and rng.random() < 0.5 else square
 
     def validation(self, image: np.ndarray) -> np.ndarray:
         """uint8 [H, W, 3] to uint8 [size, size, 3]: the square in the middle."""
-        image = self._scaled(image)
-        top, left = (round((side - self.size) / 2) for side in image.shape[:2])
-        return image[top : top + self.size, left : left + self.size]
+        image, height, width = self._scaled(image)
+        top, left = (round((side - self.size) / 2) for side in (height, width))
+        return self._square(image, height, width, top, left)
 
-    def _scaled(self, image: np.ndarray) -> np.ndarray:
+    def _scaled(self, image: np.ndarray) -> tuple[np.ndarray, int, int]:
+        """The picture, of a strip the middle, and the height and width that it is to be scaled to."""
         image = _middle(image, _MOST_STRETCHED * min(image.shape[:2]))
         height, width = image.shape[:2]
         shorter, wanted = min(height, width), round(self.enlarge * self.size)
-        if shorter == wanted:
-            return image
         # The longer side is cut off to whole pixels, not rounded, as the reference's library does it.
-        width, height = (wanted if side == shorter else int(wanted * side / shorter) for side in (width, height))
-        return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
+        height, width = (wanted if side == shorter else int(wanted * side / shorter) for side in (height, width))
+        return image, height, width
+
+    def _square(self, image: np.ndarray, height: int, width: int, top: int, left: int) -> np.ndarray:
+        """The square at (top, left) of the picture scaled to height x width.
+
+        Only that square is computed, along the rows first, as Pillow scales a whole picture. Pixels are those of the
+        whole scaled picture, but for places being rounded to single precision, which moves one in a thousand by one
+        of 256 levels.
+        """
+        if image.shape[:2] == (height, width):
+            return image[top : top + self.size, left : left + self.size]
+        columns, rows = _span(image.shape[1], width, left, self.size), _span(image.shape[0], height, top, self.size)
+        picture = Image.fromarray(image)
+        box = (columns[0], 0, columns[1], picture.height)
+        picture = picture.resize((self.size, picture.height), Image.Resampling.LANCZOS, box=box)
+        box = (0, rows[0], self.size, rows[1])
+        return np.asarray(picture.resize((self.size, self.size), Image.Resampling.LANCZOS, box=box))
+
+
+def _span(side: int, scaled: int, start: int, size: int) -> tuple[float, float]:
+    """Where `size` pixels from `start` on, of a side scaled to `scaled` pixels, come from."""
+    return start * side / scaled, min((start + size) * side / scaled, side)  # not beyond the end by a rounding
 
 
 def _middle(image: np.ndarray, longest: int) -> np.ndarray:
