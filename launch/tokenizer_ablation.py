@@ -39,10 +39,13 @@ CODES = {
 }
 _GAN = ["--config.adversary.kind=patch", "--config.adversary.channels=16", "--config.adversary.norm_groups=4"]
 _GAN += ["--config.adversary.start=0.1", "--config.adversary.ramp=0.3", "--config.adversary.rate=4"]
+_HEADS = ["--config.adversary.kind=vgg", "--config.adversary.levels=2", "--config.adversary.norm_groups=16"]
+_HEADS += ["--config.adversary.start=0.0", "--config.adversary.ramp=0.3", "--config.adversary.augment=False"]
 LOSSES = {
     "plain": [],
     "edges": ["--config.loss.structure=1.0"],
     "discriminator": _GAN,
+    "discriminator on VGG16": _HEADS,
     "LPIPS": ["--config.loss.lpips=1.0"],
     "LPIPS, discriminator": ["--config.loss.lpips=1.0", *_GAN],
 }
@@ -74,9 +77,13 @@ def main() -> int:
     parser.add_argument("--more", type=int, default=300, help="of a run that goes on")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--gan-seeds", type=int, default=5)
+    parser.add_argument("--bases", type=int, help="fresh plain runs that those of `losses` go on from; default a seed")
+    parser.add_argument("--rows", default=";".join(LOSSES), help="of `losses`, with semicolons in between")
     parser.add_argument("--at-once", type=int, default=1, help="runs side by side")
     parser.add_argument("--only", choices=("losses", "codes"))
     args = parser.parse_args()
+    if unknown := [row for row in args.rows.split(";") if row not in LOSSES]:
+        parser.error(f"--rows: no row '{unknown[0]}', expected some of {'; '.join(LOSSES)}")
     args.out.mkdir(parents=True, exist_ok=True)
     fresh, onward = planned(args)
     for runs in (fresh, onward):
@@ -96,13 +103,15 @@ def planned(args: argparse.Namespace) -> tuple[list[Run], list[Run]]:
     plain = {run.seed: run for run in fresh if run.row == "plain"}
     onward = []
     if args.only != "codes":
+        chosen = {row: LOSSES[row] for row in args.rows.split(";")}
         for seed in range(max(args.seeds, args.gan_seeds)):
-            if seed not in plain:
-                plain[seed] = Run("codes", "plain", seed, [], None, args.steps)
-                fresh.append(plain[seed])
-            base = plain[seed].directory(args.out)
-            rows = [row for row in LOSSES if seed < (args.gan_seeds if "discriminator" in row else args.seeds)]
-            onward += [Run("losses", row, seed, LOSSES[row], base, args.more) for row in rows]
+            start = seed % args.bases if args.bases else seed
+            if start not in plain:
+                plain[start] = Run("codes", "plain", start, [], None, args.steps)
+                fresh.append(plain[start])
+            base = plain[start].directory(args.out)
+            rows = [row for row in chosen if seed < (args.gan_seeds if "discriminator" in row else args.seeds)]
+            onward += [Run("losses", row, seed, chosen[row], base, args.more) for row in rows]
     return fresh, onward
 
 
@@ -137,7 +146,7 @@ def report(out: Path, runs: list[Run], seeds: int) -> None:
     (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
     for table, rows in (("codes", CODES), ("losses", LOSSES)):
         found = {row: [f["figures"] for f in figures if f["table"] == table and f["row"] == row] for row in rows}
-        if all(found.values()):
+        if found := {row: each for row, each in found.items() if each}:
             text = markdown({row: each[:seeds] if table == "codes" else each for row, each in found.items()})
             (out / f"{table}.md").write_text(text)
             print(f"\n{table}\n{text}")

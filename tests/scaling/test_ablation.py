@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from PIL import Image
 
 from tests.packaging.tree import ROOT
 from var_jax.errors import InputError
@@ -62,6 +63,11 @@ def test_a_table_from_nothing_and_nothing_done_twice(tmp_path, monkeypatch):
     assert figures[2]["sample_flops"] == 2 * figures[1]["sample_flops"]
     assert figures[2]["loss"] == figures[1]["loss"]
     assert all(0 <= one["class_accuracy"] <= 1 and one["frechet"] > 0 for one in figures)
+    with Image.open(tmp_path / "out" / "ablation.png") as picture:
+        height, width = picture.height, picture.width
+    side = (height - 2 * 2) // 3  # three rows with two white pixels in between
+    assert height == 3 * side + 2 * 2
+    assert width % side == 0
     said.clear()
     assert ablate(str(rows), tmp_path / "out", seeds=1, samples=100, say=said.append) == text
     assert said == []

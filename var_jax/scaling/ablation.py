@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from var_jax.bundle import Bundle, load
 from var_jax.errors import InputError
@@ -24,7 +25,7 @@ from var_jax.evaluation.classifier import Classifier, spread_within_classes, tra
 from var_jax.evaluation.small_data import frechet_figures, real_pictures
 from var_jax.formats.atomic import atomic_file, local_target
 from var_jax.generation.many import batches, class_keys
-from var_jax.generation.pictures import to_uint8
+from var_jax.generation.pictures import grid, save_picture, to_uint8
 from var_jax.models.costs import transformer_forward_flops, transformer_parameters
 from var_jax.scaling.gather import evaluation_rows, is_finished
 from var_jax.scaling.sweep import trained
@@ -33,6 +34,7 @@ from var_jax.training_directory import newest_step, read_run
 
 _BATCH = 50
 _REAL, _HELD_OUT = 4000, 1000
+_OFF = {"guidance": 0.0, "top_k": 0, "top_p": 0.0}  # of drawing, where a row says nothing
 Say = Callable[[str], None]
 
 
@@ -84,13 +86,14 @@ class Ablation:
         for seed in range(self.seeds):
             for row in self.rows:
                 file = self.out / "figures" / row.figures(seed)
-                if file.exists():
+                if file.exists() and self._strip(row, seed).exists():
                     continue
                 judge = judge or self._judge(row, seed)
                 found = self._measured(row, seed, judge)
                 with atomic_file(file) as temporary:
                     temporary.write_text(json.dumps(found, indent=1) + "\n")
                 self.say(f"{row.name}, seed {seed}: {found['class_accuracy']:.1%}, Frechet {found['frechet']:.1f}")
+        self._picture()
         read = lambda row, seed: json.loads((self.out / "figures" / row.figures(seed)).read_text())
         return [{"row": row.name, "seeds": [read(row, seed) for seed in range(self.seeds)]} for row in self.rows]
 
@@ -120,6 +123,18 @@ class Ablation:
         command += [f"--config.tokenizer={self.out / 'tokenizers' / row.tokenizer}", *self.changes]
         self._words(command, f"{row.name}, seed {seed}")
 
+    def _picture(self) -> None:
+        """ablation.png: what the first seed's models drew from the same keys; a row a row, a class a column."""
+        strips = []
+        for row in self.rows:
+            with Image.open(self._strip(row, 0)) as strip:
+                strips.append(np.asarray(strip.convert("RGB")))
+        save_picture(self.out / "ablation.png", grid(np.stack(strips), 1))
+
+    def _strip(self, row: Row, seed: int) -> Path:
+        """The file with a picture of each class as a row draws them."""
+        return self.out / "figures" / row.figures(seed).replace(".json", ".png")
+
     def _judge(self, row: Row, seed: int) -> tuple[Classifier, np.ndarray, tuple[np.ndarray, np.ndarray]]:
         """A classifier of the real pictures, and those; the same for all rows."""
         run = self._directory(row, seed)
@@ -134,9 +149,10 @@ class Ablation:
         run, (classifier, training, held_out) = self._directory(row, seed), judge
         bundle = load(run)
         config = bundle.transformer.config
-        sampling = {"guidance": 0.0, "top_k": 0, "top_p": 0.0, **row.sampling}
+        sampling = _OFF | row.sampling
         labels = np.arange(self.samples) % config.num_classes
         drawn, seconds = _samples(bundle, labels, seed, sampling)
+        save_picture(self._strip(row, seed), np.concatenate(drawn[: config.num_classes], axis=1))
         spreads = [spread_within_classes(classifier(x)[1], y) for x, y in ((drawn, labels), held_out)]
         guided = 2 if sampling["guidance"] else 1
         last = evaluation_rows(run)[-1]
@@ -188,7 +204,7 @@ def ablate(
     changes: Sequence[str] = (),
     say: Say = print,
 ) -> str:
-    """Trains and judges every row, writes ablation.json and ablation.md into `out`, and returns the table.
+    """Trains and judges every row, writes ablation.json, .md and .png into `out`, and returns the table.
 
     Args:
       name: of a config with rows.
