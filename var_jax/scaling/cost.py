@@ -215,7 +215,11 @@ def _draw(path: os.PathLike[str], rows: Sequence[dict[str, Any]], batch: int) ->
                 sides, whole = [row["side"] for row in own], [row["flops_uncached"] for row in own]
                 axes.loglog(sides, whole, f"C{colour}--")
         axes.set_title(title, fontsize=9)
-        axes.set_xlabel("picture side")
+        axes.set_xlabel("picture side, pixels")
+        axes.set_xticks(
+            sorted({row["side"] for row in rows}), labels=sorted({str(row["side"]) for row in rows}, key=int)
+        )
+        axes.minorticks_off()
         axes.grid(True, which="both", alpha=0.2)
     axes.legend()
     figure.tight_layout()
