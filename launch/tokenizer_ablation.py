@@ -98,8 +98,8 @@ def main() -> int:
 
 def planned(args: argparse.Namespace) -> tuple[list[Run], list[Run]]:
     """Fresh runs, and those that go on from plain ones."""
-    wanted = CODES if args.only != "losses" else {"plain": CODES["plain"]}
-    fresh = [Run("codes", row, seed, wanted[row], None, args.steps) for seed in range(args.seeds) for row in wanted]
+    seeds = range(args.seeds if args.only != "losses" else 0)
+    fresh = [Run("codes", row, seed, CODES[row], None, args.steps) for seed in seeds for row in CODES]
     plain = {run.seed: run for run in fresh if run.row == "plain"}
     onward = []
     if args.only != "codes":
