@@ -41,6 +41,7 @@ _GAN = ["--config.adversary.kind=patch", "--config.adversary.channels=16", "--co
 _GAN += ["--config.adversary.start=0.1", "--config.adversary.ramp=0.3", "--config.adversary.rate=4"]
 _HEADS = ["--config.adversary.kind=vgg", "--config.adversary.levels=2", "--config.adversary.norm_groups=16"]
 _HEADS += ["--config.adversary.start=0.0", "--config.adversary.ramp=0.3", "--config.adversary.augment=False"]
+_HEADS += ["--config.adversary.weight=0.1"]
 LOSSES = {
     "plain": [],
     "edges": ["--config.loss.structure=1.0"],
