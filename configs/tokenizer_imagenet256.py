@@ -12,8 +12,9 @@ a fifth of the training, rising over 2 %, 0.4 times the ratio of gradient norms 
 better.
 
 Where this differs: the discriminator is one of patches with group norm, because theirs needs DINO's weights
-(`adversary.kind=dino` with `adversary.dino_weights` is theirs); LeCam's 0.001 is from later multi-scale tokenizers;
-codes are moving means, which did best on photographs (docs/tokenizer.md).
+(`adversary.kind=dino` with `adversary.dino_weights` is theirs; `adversary.kind=vgg` puts such heads on LPIPS' network,
+which sharpened small pictures where patches did not yet); LeCam's 0.001 is from later multi-scale tokenizers; codes are
+moving means, which did best on photographs (docs/tokenizer.md).
 `--config.inception_weights=FILE` adds rFID to the reports. Memory of a chip: docs/tokenizer.md.
 """
 
