@@ -50,7 +50,8 @@ def training_step(
         raise InputError(f"batch_size {config.batch_size} does not divide by accumulate {config.accumulate}")
     check_batch(mesh, config.batch_size // config.accumulate, "batch size (of a micro-batch)")
     if config.stage == "tokenizer":
-        task = build.tokenizer_task(config, _lpips_shapes() if _sees_vgg(config) else None, Constrain(mesh))
+        sees_vgg = config.loss.lpips or config.adversary.kind == "vgg"
+        task = build.tokenizer_task(config, _lpips_shapes() if sees_vgg else None, Constrain(mesh))
     else:
         task = _transformer_task(config, mesh, num_classes)
     total = config.steps or _STEPS
@@ -97,10 +98,6 @@ def tokenizer_config(config: ml_collections.ConfigDict) -> TokenizerConfig:
     if config.tokenizer:
         return read_any_model(config.tokenizer).tokenizer_config
     return TokenizerConfig(Pyramid(PUBLISHED_SIDES[512 if config.model.preset.endswith("-s") else 256]))
-
-
-def _sees_vgg(config: ml_collections.ConfigDict) -> bool:
-    return bool(config.loss.lpips) or config.adversary.kind == "vgg"
 
 
 def _lpips_shapes() -> dict[str, Any]:

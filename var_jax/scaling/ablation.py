@@ -25,7 +25,7 @@ from var_jax.evaluation.classifier import Classifier, spread_within_classes, tra
 from var_jax.evaluation.small_data import frechet_figures, real_pictures
 from var_jax.formats.atomic import atomic_file, local_target
 from var_jax.generation.many import batches, class_keys
-from var_jax.generation.pictures import grid, save_picture, to_uint8
+from var_jax.generation.pictures import save_picture, to_uint8
 from var_jax.models.costs import transformer_forward_flops, transformer_parameters
 from var_jax.scaling.gather import evaluation_rows, is_finished
 from var_jax.scaling.sweep import trained
@@ -34,7 +34,7 @@ from var_jax.training_directory import newest_step, read_run
 
 _BATCH = 50
 _REAL, _HELD_OUT = 4000, 1000
-_OFF = {"guidance": 0.0, "top_k": 0, "top_p": 0.0}  # of drawing, where a row says nothing
+_GAP = 2  # white pixels between the rows of the picture
 Say = Callable[[str], None]
 
 
@@ -129,7 +129,10 @@ class Ablation:
         for row in self.rows:
             with Image.open(self._strip(row, 0)) as strip:
                 strips.append(np.asarray(strip.convert("RGB")))
-        save_picture(self.out / "ablation.png", grid(np.stack(strips), 1))
+        widest = max(strip.shape[1] for strip in strips)  # tokenizers may differ in their pictures' size
+        white = [((0, _GAP), (0, widest - strip.shape[1]), (0, 0)) for strip in strips]
+        rows = [np.pad(strip, width, constant_values=255) for strip, width in zip(strips, white, strict=True)]
+        save_picture(self.out / "ablation.png", np.concatenate(rows)[:-_GAP])
 
     def _strip(self, row: Row, seed: int) -> Path:
         """The file with a picture of each class as a row draws them."""
@@ -149,7 +152,7 @@ class Ablation:
         run, (classifier, training, held_out) = self._directory(row, seed), judge
         bundle = load(run)
         config = bundle.transformer.config
-        sampling = _OFF | row.sampling
+        sampling = {"guidance": 0.0, "top_k": 0, "top_p": 0.0, **row.sampling}
         labels = np.arange(self.samples) % config.num_classes
         drawn, seconds = _samples(bundle, labels, seed, sampling)
         save_picture(self._strip(row, seed), np.concatenate(drawn[: config.num_classes], axis=1))

@@ -207,18 +207,16 @@ def _draw(path: os.PathLike[str], rows: Sequence[dict[str, Any]], batch: int) ->
         "seconds_1": "seconds, batch 1",
         "seconds_large": f"seconds a picture, batch {batch}",
     }
+    sides = sorted({row["side"] for row in rows})
     for axes, (name, title) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         for colour, order in enumerate(ORDERS):
             own = [row for row in rows if row["order"] == order and row[name]]
             axes.loglog([row["side"] for row in own], [row[name] for row in own], f"C{colour}o-", label=order)
             if name == "flops_cached":
-                sides, whole = [row["side"] for row in own], [row["flops_uncached"] for row in own]
-                axes.loglog(sides, whole, f"C{colour}--")
+                axes.loglog([row["side"] for row in own], [row["flops_uncached"] for row in own], f"C{colour}--")
         axes.set_title(title, fontsize=9)
         axes.set_xlabel("picture side, pixels")
-        axes.set_xticks(
-            sorted({row["side"] for row in rows}), labels=sorted({str(row["side"]) for row in rows}, key=int)
-        )
+        axes.set_xticks(sides, labels=map(str, sides))
         axes.minorticks_off()
         axes.grid(True, which="both", alpha=0.2)
     axes.legend()
