@@ -60,7 +60,7 @@ setup(
             *("setuptools>=77", "wheel"),
         ],
     },
-    entry_points={"console_scripts": ["var-jax = var_jax.cli.main:main"]},
+    entry_points={"console_scripts": ["var-jax = var_jax.cli.main:command"]},
     classifiers=[
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",

@@ -24,8 +24,6 @@ out="${1:-runs/quickstart}"
 overrides=("${@:2}")
 environment launch/requirements.txt launch/requirements-test.txt launch/requirements-ci.txt
 export PATH="$PWD/.venv/bin:$PATH"
-# Large buffers from large pages: on a CPU a training step is a quarter to a third shorter (glibc only).
-export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
 
 mkdir -p "$out"
 # Seconds of the timed part, kept over interruptions.

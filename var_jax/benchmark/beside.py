@@ -15,6 +15,7 @@ import jax
 
 from var_jax.benchmark.machine import cores
 from var_jax.errors import InputError
+from var_jax.large_pages import as_it_began
 from var_jax.models.tokenizer import TokenizerConfig
 from var_jax.models.transformer_config import TransformerConfig
 
@@ -46,7 +47,7 @@ class Reference:
         self.versions: dict[str, str] = {}
 
     def __enter__(self) -> Reference:
-        environment = dict(os.environ)
+        environment = as_it_began(dict(os.environ))
         if self._task["device"] == "cpu":
             environment["CUDA_VISIBLE_DEVICES"] = ""  # the reference takes a GPU wherever it finds one
         self._log = tempfile.TemporaryFile("w+")

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from var_jax import __version__
 from var_jax.errors import InputError
+from var_jax.large_pages import begin_again_with_large_pages
 
 # Subcommand -> (module under var_jax.cli, one line of help). Each module has `add_arguments(parser)`
 # and `run(args) -> int | None`, and is imported only when its command (or its --help) is asked for. One
@@ -72,5 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+def command() -> int:
+    """`main` as a process of its own."""
+    begin_again_with_large_pages()
+    return main()
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command())
