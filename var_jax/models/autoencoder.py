@@ -5,8 +5,8 @@ their statistics in float32 whatever the compute type, and float32 compute means
 every platform (no reduced-precision matrix passes), so that stored tokens are the same everywhere.
 
 As in the transformer, `constrain(x, name)` places activations on a mesh that is bound outside ("features"
-[B, H, W, C]), and `remat` names a policy in `jax.checkpoint_policies` by which residual blocks are computed
-again in the backward pass; None keeps everything.
+[B, H, W, C]), and `remat` names a policy of `models.recompute` by which residual blocks are computed
+again in the backward pass; None keeps everything. `convolution` computes the 3x3 convolutions that keep the size.
 """
 
 from __future__ import annotations
@@ -20,10 +20,13 @@ from flax import linen as nn
 
 from var_jax.models.constraint import Constrain, identity
 from var_jax.models.precision import Dtype, at_least_float32
+from var_jax.models.recompute import policy
 
 # The last kernel of every residual branch starts at zero, so that a fresh network passes its input on.
 _ZEROS = nn.initializers.zeros_init()
 _LECUN = nn.initializers.lecun_normal()
+
+Convolution = Callable[..., jax.Array]  # like `jax.lax.conv_general_dilated`
 
 
 def precision_for(dtype: Dtype) -> jax.lax.Precision | None:
@@ -39,14 +42,15 @@ class ResidualBlock(nn.Module):
     dropout: float = 0.0
     dtype: Dtype = jnp.float32
     constrain: Constrain = identity
+    convolution: Convolution = jax.lax.conv_general_dilated
 
     @nn.compact
     def __call__(self, x_BxHxWxC: jax.Array, deterministic: bool = True) -> jax.Array:
         h = nn.silu(group_norm(self.norm_groups, self.dtype, "norm_1")(x_BxHxWxC))
-        h = self.constrain(conv(self.channels, self.dtype, "conv_1")(h), "features")
+        h = self.constrain(conv(self.channels, self.dtype, "conv_1", convolution=self.convolution)(h), "features")
         h = nn.silu(group_norm(self.norm_groups, self.dtype, "norm_2")(h))
         h = nn.Dropout(self.dropout)(h, deterministic=deterministic)
-        h = conv(self.channels, self.dtype, "conv_2", kernel_init=_ZEROS)(h)
+        h = conv(self.channels, self.dtype, "conv_2", kernel_init=_ZEROS, convolution=self.convolution)(h)
         if x_BxHxWxC.shape[-1] != self.channels:
             x_BxHxWxC = conv(self.channels, self.dtype, "shortcut", kernel=1)(x_BxHxWxC)
         return self.constrain(x_BxHxWxC + h, "features")
@@ -90,6 +94,7 @@ class Encoder(nn.Module):
     dtype: Dtype = jnp.float32
     constrain: Constrain = identity
     remat: str | None = None
+    convolution: Convolution = jax.lax.conv_general_dilated
 
     @nn.compact
     def __call__(self, image_BxHxWx3: jax.Array, deterministic: bool = True) -> jax.Array:
@@ -123,6 +128,7 @@ class Decoder(nn.Module):
     dtype: Dtype = jnp.float32
     constrain: Constrain = identity
     remat: str | None = None
+    convolution: Convolution = jax.lax.conv_general_dilated
 
     @nn.compact
     def __call__(self, features_BxhxwxC: jax.Array, deterministic: bool = True) -> jax.Array:
@@ -139,7 +145,12 @@ class Decoder(nn.Module):
                 if level == last:
                     h = SpatialAttention(self.norm_groups, self.dtype, name=f"level_{level}_attention_{block}")(h)
             if level != 0:
-                h = self.constrain(conv(channels, self.dtype, f"level_{level}_upsample")(nearest_twice(h)), "features")
+                h = self.constrain(
+                    conv(channels, self.dtype, f"level_{level}_upsample", convolution=self.convolution)(
+                        nearest_twice(h)
+                    ),
+                    "features",
+                )
         h = nn.silu(group_norm(self.norm_groups, self.dtype, "norm_out")(h))
         return conv(3, self.dtype, "conv_out")(h)
 
@@ -163,9 +174,8 @@ def _blocks(network: Encoder | Decoder) -> Callable[..., ResidualBlock]:
     """(channels, name) -> a residual block of a network, recomputed in the backward pass where it says so."""
     kind = ResidualBlock
     if network.remat is not None:
-        policy = getattr(jax.checkpoint_policies, network.remat)
-        kind = nn.remat(ResidualBlock, policy=policy, static_argnums=(2,))  # counted from self
-    shared = {name: getattr(network, name) for name in ("norm_groups", "dropout", "dtype", "constrain")}
+        kind = nn.remat(ResidualBlock, policy=policy(network.remat), static_argnums=(2,))  # counted from self
+    shared = {name: getattr(network, name) for name in ("norm_groups", "dropout", "dtype", "constrain", "convolution")}
     return functools.partial(kind, **shared)
 
 
@@ -177,6 +187,7 @@ def conv(
     stride: int = 1,
     padding: tuple[tuple[int, int], tuple[int, int]] | None = None,
     kernel_init: nn.initializers.Initializer = _LECUN,
+    convolution: Convolution = jax.lax.conv_general_dilated,
 ) -> nn.Conv:
     """A convolution over NHWC with a bias; zero padding of kernel // 2 unless `padding` says otherwise."""
     half = kernel // 2
@@ -188,6 +199,7 @@ def conv(
         dtype=dtype,
         precision=precision_for(dtype),
         kernel_init=kernel_init,
+        conv_general_dilated=convolution,
         name=name,
     )
 

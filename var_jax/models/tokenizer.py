@@ -13,10 +13,13 @@ from var_jax.errors import InputError
 from var_jax.models.autoencoder import Decoder, Dtype, Encoder, conv
 from var_jax.models.config import config_from_dict, require_count
 from var_jax.models.constraint import Constrain, identity
+from var_jax.models.convolution import Winograd
 from var_jax.models.inputs import CUMULATIVE
 from var_jax.models.precision import at_least_float32, widened
 from var_jax.models.quantizer import Quantizer
 from var_jax.pyramid import PUBLISHED_SIDES, Pyramid
+
+_LARGE_PICTURE = 2**24  # bytes of the widest features at full size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +128,9 @@ class Tokenizer(nn.Module):
       encoder_dtype: of the encoder; None: float32, or `dtype` where that is wider.
       constrain: see `models.autoencoder`.
       remat: see `models.autoencoder`.
+      fast_convolution: on CPUs, 3x3 convolutions with fewer products (see `models.convolution`), one picture after the
+        other; not for learning, whose backward pass would be a slower one. The decoder's errors may be larger by it
+        than the encoder's.
     """
 
     config: TokenizerConfig
@@ -132,6 +138,7 @@ class Tokenizer(nn.Module):
     encoder_dtype: Dtype | None = None
     constrain: Constrain = identity
     remat: str | None = None
+    fast_convolution: bool = True
 
     def setup(self) -> None:
         c = self.config
@@ -139,8 +146,10 @@ class Tokenizer(nn.Module):
         widths = (c.base_channels, c.channel_multipliers)
         shared = (c.norm_groups, c.dropout)
         placed = (self.constrain, self.remat)
-        self.encoder = Encoder(*widths, c.encoder_blocks, c.code_width, *shared, encoder_dtype, *placed)
-        self.decoder = Decoder(*widths, c.decoder_blocks, *shared, self.dtype, *placed)
+        plain = jax.lax.conv_general_dilated
+        kinds = (Winograd(2), Winograd(4)) if self.fast_convolution else (plain, plain)
+        self.encoder = Encoder(*widths, c.encoder_blocks, c.code_width, *shared, encoder_dtype, *placed, kinds[0])
+        self.decoder = Decoder(*widths, c.decoder_blocks, *shared, self.dtype, *placed, kinds[1])
         self.quantizer = Quantizer(
             c.pyramid,
             c.codebook_size,
@@ -156,7 +165,18 @@ class Tokenizer(nn.Module):
 
     def features(self, image_BxHxWx3: jax.Array, deterministic: bool = True) -> jax.Array:
         """[B, h, w, C] float32: what the quantizer is asked to tell."""
-        return widened(self.pre_quantizer(self.encoder(image_BxHxWx3, deterministic)))
+        return widened(self.pre_quantizer(self._by_picture(self.encoder, image_BxHxWx3, deterministic)))
+
+    def _by_picture(self, network: nn.Module, x_BxHxWxC: jax.Array, deterministic: bool) -> jax.Array:
+        """The network's result; on a CPU of one large picture after the other, all of which would fill no cache."""
+        picture_bytes = 4 * self.config.image_size**2 * self.config.base_channels
+        split = len(x_BxHxWxC) > 1 and picture_bytes >= _LARGE_PICTURE and _one_cpu()
+        if self.is_initializing() or not (self.fast_convolution and deterministic and split):
+            return network(x_BxHxWxC, deterministic)
+        module, variables = network.unbind()
+        at_once = lambda x: module.apply(variables, x)
+        each = lambda x: jax.lax.map(lambda picture: at_once(picture[None])[0], x)
+        return jax.lax.platform_dependent(x_BxHxWxC, cpu=each, default=at_once)
 
     def encode(self, image_BxHxWx3: jax.Array) -> jax.Array:
         """Picture in [-1, 1] -> tokens [B, L] int32."""
@@ -165,7 +185,7 @@ class Tokenizer(nn.Module):
     def decode_features(self, f_hat_BxhxwxC: jax.Array, deterministic: bool = True) -> jax.Array:
         """f_hat -> picture, float32, not clipped."""
         features = self.post_quantizer(f_hat_BxhxwxC.astype(self.dtype))
-        return widened(self.decoder(features, deterministic))
+        return widened(self._by_picture(self.decoder, features, deterministic))
 
     def decode(self, tokens_BxL: jax.Array, scales: int | jax.Array | None = None) -> jax.Array:
         """Tokens of all scales, or the first `scales` -> picture float32 in [-1, 1]."""
@@ -189,3 +209,8 @@ class Tokenizer(nn.Module):
         quantized = self.quantizer(self.features(image_BxHxWx3, deterministic), kept_scales_B)
         reconstruction = self.decode_features(quantized.decoder_input, deterministic)
         return TokenizerOutput(reconstruction, quantized.loss, quantized.tokens, quantized.asked)
+
+
+def _one_cpu() -> bool:
+    """Whether there are no other CPU devices over which pictures may be spread."""
+    return len(jax.devices("cpu")) == 1
