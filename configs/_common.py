@@ -46,7 +46,7 @@ def common(stage: str) -> ConfigDict:
     c.accumulate = 1  # micro-batches a step
     c.steps = None  # of the whole training ...
     c.epochs = None  # ... or passes over the pictures; one of the two
-    c.remat = None  # what blocks keep for the backward pass, a policy of jax.checkpoint_policies; None: everything
+    c.remat = None  # what blocks keep: "products", or a policy of jax.checkpoint_policies; None: everything
     c.init_from = None  # directory of a model to start from
     c.ema_decay = 0.0  # moving average of the parameters, used for pictures; 0 is off
 
@@ -159,7 +159,7 @@ def transformer(preset: str) -> ConfigDict:
     c.progressive.until = 0.0  # share of all steps after which every scale takes part; 0: all from the start
     c.progressive.first_scales = 5  # scales until the warm-up is over
     c.progressive.ramp = 1 / 300  # share of all steps over which a new scale's loss weight rises to the full one
-    c.attention = "xla"  # or a kernel that keeps no matrix of scores: "splash" on TPUs, "cudnn" on NVIDIA GPUs
+    c.attention = "xla"  # or a kernel: "splash" on TPUs, "cudnn" on NVIDIA GPUs; "plain" is there to compare with
     c.attention_blocks = (384, 768)  # queries and keys a block of "splash", at most; multiples of 128
     c.sample_classes = 10  # rows of the sample grid at evaluations, at most; 0: no grid
     c.sample_guidance = 1.5  # of the sample grid; 0 is none

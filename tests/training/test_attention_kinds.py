@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from var_jax.errors import InputError
-from var_jax.models.attention import cudnn_attention, xla_attention
+from var_jax.models.attention import cudnn_attention, plain_attention, xla_attention
 from var_jax.models.splash import Splash
 from var_jax.parallel.mesh import make_mesh
 from var_jax.parallel.rules import PerDevice
@@ -23,7 +23,9 @@ def of_devices(platform):
 
 
 def test_kinds():
-    assert attention(load_config("var_d16"), make_mesh(devices=jax.devices()[:1])) is xla_attention
+    here = make_mesh(devices=jax.devices()[:1])
+    assert attention(load_config("var_d16"), here) is xla_attention
+    assert attention(load_config("var_d16", ["attention=plain"]), here) is plain_attention
     tpu, gpu = of_devices("tpu"), of_devices("gpu")
     config = load_config("var_d16", ["attention=splash"])
     assert attention(config, tpu) == PerDevice(tpu, Splash(*config.attention_blocks))
@@ -35,7 +37,7 @@ def test_kinds():
 @pytest.mark.parametrize(
     ("kind", "platform", "dtype", "message"),
     [
-        ("flash", "tpu", "bfloat16", "'flash': expected one of xla, splash, cudnn"),
+        ("flash", "tpu", "bfloat16", "'flash': expected one of xla, plain, splash, cudnn"),
         (
             "splash",
             "cpu",

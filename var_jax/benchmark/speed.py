@@ -111,7 +111,7 @@ def train(
 
     Args:
       model: a preset.
-      attention: "xla", "splash" or "cudnn".
+      attention: "xla", "plain", "splash" or "cudnn".
       source: "pictures" or "tokens".
       overrides: "key=value" of the config, like "remat=nothing_saveable".
       The others are those of `sample`.

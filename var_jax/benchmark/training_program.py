@@ -31,7 +31,7 @@ class Program:
       model: a preset; its tokenizer has drawn weights.
       batch: pictures a step.
       dtype: compute type.
-      attention: "xla", "splash" or "cudnn".
+      attention: "xla", "plain", "splash" or "cudnn".
       overrides: "key=value" of the config; recomputation is off unless one turns it on.
 
     Raises:

@@ -68,8 +68,8 @@ def _add_guidance(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
-    kinds = "xla, or splash on TPUs and cudnn on NVIDIA GPUs (default xla)"
-    parser.add_argument("--attention", choices=("xla", "splash", "cudnn"), default="xla", help=kinds)
+    kinds = "xla; splash on TPUs; cudnn on NVIDIA GPUs; plain, to compare with (default xla)"
+    parser.add_argument("--attention", choices=("xla", "plain", "splash", "cudnn"), default="xla", help=kinds)
     source = "what a step begins with (default pictures)"
     parser.add_argument("--from", dest="source", choices=("pictures", "tokens"), default="pictures", help=source)
     parser.epilog = "Other keys of the training config are changed by --config.key=value, like remat or accumulate."

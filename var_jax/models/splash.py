@@ -15,6 +15,7 @@ import numpy as np
 from jax.experimental.pallas.ops.tpu import splash_attention as splash
 
 from var_jax.errors import InputError
+from var_jax.models.recompute import ATTENTION
 
 _LANES = 128  # rows of the chip's registers: blocks are multiples of it
 _LARGEST_COMPUTE = 256  # keys of a block that are scored at once: what the backward pass has room for
@@ -52,7 +53,10 @@ class Splash:
         """See `models.attention.AttentionFn`; scores, softmax and sums are float32."""
         mask = PrefixMask.padded(mask_LxL)
         kernel = splash.make_splash_mha_single_device(
-            splash.MultiHeadMask([mask]), block_sizes=self._blocks(mask.shape[0]), interpret=self.interpret
+            splash.MultiHeadMask([mask]),
+            block_sizes=self._blocks(mask.shape[0]),
+            residual_checkpoint_name=ATTENTION,
+            interpret=self.interpret,
         )
         batch, length, heads, width = q_BxLxHxK.shape
         inputs = [_heads_first(x, mask.hidden) for x in (q_BxLxHxK, k_BxLxHxK, v_BxLxHxK)]

@@ -12,6 +12,7 @@ mask hides finer scales, in sampling they do not exist yet and a cache holds the
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ from var_jax.models.autoencoder import Dtype, precision_for
 from var_jax.models.constraint import Constrain, identity
 from var_jax.models.precision import at_least_float32, widened
 from var_jax.models.quantizer import unit_norm
+from var_jax.models.recompute import policy
 from var_jax.models.transformer_config import TransformerConfig
 
 Params = dict[str, Any]
@@ -109,11 +111,11 @@ class Transformer(nn.Module):
       config: what it is.
       dtype: compute type.
       attention_fn: see `models.attention`; of teacher-forced passes. Sampling, where nothing is masked and the
-        keys come from the cache, is always plain.
+        keys come from the cache, is always `xla_attention`.
       constrain: sharding constraint by name: "sequence" [B, L, W], "heads" [B, L, H, K],
         "hidden" [B, L, M], "logits" [B, L, V], and kernels as they are used, by their parameters' names.
-      remat: name of a policy in `jax.checkpoint_policies` ("nothing_saveable": recompute every block
-        in the backward pass), or None to keep everything.
+      remat: name of a policy of `models.recompute` ("nothing_saveable": recompute every block in the
+        backward pass), or None to keep everything but an activation that is cheap to make again.
     """
 
     config: TransformerConfig
@@ -179,7 +181,7 @@ class Transformer(nn.Module):
         if block_keys is not None and c.drop_path:
             scanned["drop"] = (jnp.linspace(0.0, c.drop_path, c.depth), block_keys)
         if self.remat is not None:
-            layer = jax.checkpoint(layer, prevent_cse=False, policy=getattr(jax.checkpoint_policies, self.remat))
+            layer = jax.checkpoint(layer, prevent_cse=False, policy=policy(self.remat))
         x, _ = jax.lax.scan(layer, x, scanned)
         return self.logits(x, conditioning)
 
@@ -197,7 +199,9 @@ class Transformer(nn.Module):
             shared = self._project("bw,wgv->bgv", start_BxW, self.shared_adaln_kernel) + self.shared_adaln_bias
             vectors = blocks["adaln_table"][:, None] + shared[None]
         else:
-            vectors = self._project("bw,dwgv->dbgv", start_BxW, blocks["adaln_kernel"])
+            # Layer by layer, each with its own copy of the input: all at once would turn the kernels around in memory.
+            start_DxBxW = jnp.broadcast_to(start_BxW, (self.config.depth, *start_BxW.shape))
+            vectors = self._project("dbw,dwgv->dbgv", start_DxBxW, blocks["adaln_kernel"])
             vectors = vectors + blocks["adaln_bias"][:, None]
         head = self._project("bw,wgv->bgv", start_BxW, self.head_adaln_kernel) + self.head_adaln_bias
         return Conditioning(start_BxW, vectors, head)
@@ -276,9 +280,9 @@ class Transformer(nn.Module):
         kernel = lambda name: self.constrain(params[name].astype(dtype), name)
 
         h = _modulate(x_BxLxW, vector(SCALE_ATTENTION), vector(SHIFT_ATTENTION)).astype(dtype)
-        qkv = jnp.einsum("blw,wthk->tblhk", h, kernel("qkv_kernel"), precision=precision)
-        q = qkv[0] + params["q_bias"].astype(dtype)
-        k, v = qkv[1], qkv[2] + params["v_bias"].astype(dtype)
+        qkv = jnp.einsum("blw,wthk->blthk", h, kernel("qkv_kernel"), precision=precision)
+        q = qkv[:, :, 0] + params["q_bias"].astype(dtype)
+        k, v = qkv[:, :, 1], qkv[:, :, 2] + params["v_bias"].astype(dtype)
         if self.config.qk_norm:
             scale_H = jnp.exp(jnp.minimum(params["qk_log_scale"], math.log(_LARGEST_QK_SCALE)))
             q = (unit_norm(widened(q)) * scale_H[:, None]).astype(dtype)
@@ -293,7 +297,7 @@ class Transformer(nn.Module):
 
         h = _modulate(x, vector(SCALE_MLP), vector(SHIFT_MLP)).astype(dtype)
         h = jnp.einsum("blw,wm->blm", h, kernel("mlp_in_kernel"), precision=precision)
-        h = self.constrain(nn.gelu(h + params["mlp_in_bias"].astype(dtype), approximate=True), "hidden")
+        h = self.constrain(_gelu(h + params["mlp_in_bias"].astype(dtype)), "hidden")
         h = jnp.einsum("blm,mw->blw", h, kernel("mlp_out_kernel"), precision=precision)
         h = h + params["mlp_out_bias"].astype(dtype)
         x = self.constrain(x + _branch(h, vector(GATE_MLP), drop, 1), "sequence")
@@ -321,6 +325,13 @@ def _layer_of(cache_DxBxMxHxK: jax.Array, index: jax.Array, length: int) -> jax.
     _, batch, _, heads, width = cache_DxBxMxHxK.shape
     part = jax.lax.dynamic_slice(cache_DxBxMxHxK, (index, 0, 0, 0, 0), (1, batch, length, heads, width))
     return part[0]
+
+
+# Computed once more in the backward pass instead of kept: one array for the pass to read in the place of four.
+@functools.partial(jax.checkpoint, prevent_cse=False)
+def _gelu(x: jax.Array) -> jax.Array:
+    """The tanh form of it."""
+    return nn.gelu(x, approximate=True)
 
 
 def _modulate(x_BxLxW: jax.Array, scale_BxW: jax.Array, shift_BxW: jax.Array) -> jax.Array:

@@ -270,7 +270,7 @@ def _advice(config: ml_collections.ConfigDict, mesh: dict[str, int], topology: T
     found = []
     if mesh["fsdp"] * mesh["tensor"] < topology.chips:
         found.append(f"--config.mesh.data=1 --config.mesh.fsdp={topology.chips // mesh['tensor']}")
-    if config.stage == "transformer" and config.attention == "xla":
+    if config.stage == "transformer" and config.attention in ("xla", "plain"):
         found.append("--config.attention=splash")
     if config.remat != "nothing_saveable":
         found.append("--config.remat=nothing_saveable")

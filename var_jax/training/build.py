@@ -17,8 +17,9 @@ from var_jax.features.inception_file import read_inception
 from var_jax.features.lpips_file import read_lpips, require_published
 from var_jax.interop.names import Params, flatten, unflatten
 from var_jax.model_directory import CONFIG_FILE, Model, save_model
-from var_jax.models.attention import AttentionFn, cudnn_attention, xla_attention
+from var_jax.models.attention import AttentionFn, cudnn_attention, plain_attention, xla_attention
 from var_jax.models.presets import transformer_preset
+from var_jax.models.recompute import policies, policy
 from var_jax.models.splash import Splash
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
 from var_jax.models.transformer import Transformer, TransformerConfig
@@ -37,6 +38,7 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float64": jnp.float
 # Attention kind -> platform it is for (None: any), compute types it knows.
 _ATTENTION = {
     "xla": (None, tuple(DTYPES)),
+    "plain": (None, tuple(DTYPES)),
     "splash": ("tpu", ("float32", "bfloat16")),
     "cudnn": ("gpu", ("bfloat16",)),
 }
@@ -94,7 +96,7 @@ def tokenizer_task(
     encoder_dtype = None
     if config.encoder_dtype:
         encoder_dtype = _dtype(config.encoder_dtype, "encoder_dtype")
-    training = Tokenizer(shape, dtype, encoder_dtype, constrain, _remat(config))
+    training = Tokenizer(shape, dtype, encoder_dtype, constrain, _remat(config), fast_convolution=False)
     return TokenizerTask(shape, config.loss, dtype, lpips_params, CodebookCare(**config.codebook), training)
 
 
@@ -106,9 +108,14 @@ def _dtype(name: str, field: str) -> jnp.dtype:
 
 def _remat(config: ml_collections.ConfigDict) -> str | None:
     """The config's policy of recomputation, of which there is one by that name."""
-    if config.remat is not None and not hasattr(jax.checkpoint_policies, config.remat):
-        policies = ", ".join(name for name in vars(jax.checkpoint_policies) if name.endswith("saveable"))
-        raise InputError(f"config remat '{config.remat}': no such policy, expected None or one of {policies}")
+    if config.remat is not None:
+        try:
+            policy(config.remat)
+        except KeyError:
+            known = ", ".join(policies())
+            raise InputError(
+                f"config remat '{config.remat}': no such policy, expected None or one of {known}"
+            ) from None
     return config.remat
 
 
@@ -180,7 +187,9 @@ def attention(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Att
         )
     if config.attention == "splash":
         return PerDevice(mesh, Splash(*config.attention_blocks))
-    return PerDevice(mesh, cudnn_attention) if config.attention == "cudnn" else xla_attention
+    if config.attention == "cudnn":
+        return PerDevice(mesh, cudnn_attention)
+    return plain_attention if config.attention == "plain" else xla_attention
 
 
 def transformer_config(
