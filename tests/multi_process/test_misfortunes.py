@@ -12,6 +12,7 @@ import pytest
 from tests.interop.checkpoints import drawn_model, tokenizer_config
 from tests.multi_process.conftest import CONFIG, checkpoint, finished, free_address, steps
 from var_jax.model_directory import save_model
+from var_jax.parallel import watch
 
 DIES, STOPS = "tests.multi_process.probes:dies_in", "tests.multi_process.probes:is_stopped"
 
@@ -113,3 +114,8 @@ def test_nobody_to_reach(launcher, tmp_path):
     address = free_address()
     (line,) = refusals([launcher.start([*command, "--processes", f"{address},2,1"])])
     assert f"the first process, at {address}, could not be reached for 1 s" in line
+
+
+def test_the_watch_finds_out_before_jax():
+    """JAX counts from a sign of life that may lie half of its patience back."""
+    assert watch.HEARTBEAT_SECONDS / 2 >= watch.SILENT_SECONDS + 10

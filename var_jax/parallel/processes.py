@@ -273,7 +273,7 @@ def fail(error: BaseException) -> NoReturn:
     else:
         code, text = LOST, " ".join(f"{type(error).__name__}: {error}".split())[:300]
     if code == LOST or error.__cause__ is not None:
-        time.sleep(SILENT_SECONDS + 5)  # the watch ends this process before, if another has died
+        time.sleep(SILENT_SECONDS + 10)  # the watch ends this process before, if another has died
         traceback.print_exception(error)
     index, count = jax.process_index(), jax.process_count()
     _watch.mute()

@@ -16,7 +16,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 SILENT_SECONDS = 25.0  # without a word: dead
-HEARTBEAT_SECONDS = 45  # after which JAX takes a process for dead
+# After which JAX takes a process for dead. It counts from the last sign of life, of which there is one every half of
+# this, so it may find out after half of this already: that must be well after the watch has.
+HEARTBEAT_SECONDS = 80
 LATE_SECONDS = 60.0  # in which nobody gets anywhere: worth a line, and again after twice as long
 LOST, FAILED = 1, 2  # exit codes
 _BEAT_SECONDS = 2.0
