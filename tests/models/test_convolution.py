@@ -1,4 +1,4 @@
-"""Convolutions with fewer products are plain convolutions, on what they are made for and on all else."""
+"""Convolutions as matrix products are plain convolutions, on what they are made for and on all else."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from var_jax.models import convolution
-from var_jax.models.convolution import Winograd, convolve
+from var_jax.models.convolution import convolve, neighbours, winograd
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
 from var_jax.pyramid import Pyramid
 
-ERROR = {2: 2e-6, 4: 5e-5}  # of the largest output
+ERROR = 1e-5  # of the largest output
 plain = functools.partial(
     jax.lax.conv_general_dilated,
     dimension_numbers=("NHWC", "HWIO", "NHWC"),
@@ -26,49 +26,59 @@ def draw(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
 
-@pytest.mark.parametrize("outputs", [2, 4])
 @pytest.mark.parametrize("shape", [(1, 4, 4, 3), (3, 12, 8, 5), (2, 8, 20, 16)])
 @pytest.mark.parametrize("strip_bytes", [1, 2**13, 2**30])
-def test_winograd_is_convolution(monkeypatch, outputs, shape, strip_bytes):
-    """At the borders too, in strips of one row of squares, of several and of all; float64 by numpy beside it."""
+def test_winograd_is_convolution(monkeypatch, shape, strip_bytes):
+    """At the borders too, in strips of one row of squares, of several and of all."""
     monkeypatch.setattr(convolution, "_STRIP_BYTES", strip_bytes)
+    is_convolution(winograd, shape)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 3), (3, 7, 5, 5)])
+def test_neighbours_side_by_side_are_convolution(shape):
+    is_convolution(neighbours, shape)
+
+
+def is_convolution(kind, shape):
+    """By numpy in float64."""
     x, kernel = draw(*shape), draw(3, 3, shape[-1], 7, seed=1)
     padded = np.pad(x.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
     height, width = shape[1:3]
     expected = sum(padded[:, i : i + height, j : j + width] @ kernel[i, j] for i in range(3) for j in range(3))
-    found = jax.jit(functools.partial(convolve, outputs=outputs))(x, kernel)
+    found = jax.jit(kind)(x, kernel)
     assert found.dtype == jnp.float32
-    np.testing.assert_allclose(found, expected, atol=ERROR[outputs] * np.abs(expected).max(), rtol=0)
+    np.testing.assert_allclose(found, expected, atol=ERROR * np.abs(expected).max(), rtol=0)
 
 
-OTHER = {
-    "as made for": ((1, 8, 8, 4), (3, 3), (1, 1), ((1, 1), (1, 1)), np.float32, True),
-    "a stride": ((1, 8, 8, 4), (3, 3), (2, 2), ((0, 1), (0, 1)), np.float32, False),
-    "one by one": ((1, 8, 8, 4), (1, 1), (1, 1), ((0, 0), (0, 0)), np.float32, False),
-    "no padding": ((1, 8, 8, 4), (3, 3), (1, 1), ((0, 0), (0, 0)), np.float32, False),
-    "a side that is no multiple": ((1, 8, 7, 4), (3, 3), (1, 1), ((1, 1), (1, 1)), np.float32, False),
-    "fewer squares than channels": ((1, 4, 4, 64), (3, 3), (1, 1), ((1, 1), (1, 1)), np.float32, False),
-    "bfloat16": ((1, 8, 8, 4), (3, 3), (1, 1), ((1, 1), (1, 1)), jnp.bfloat16, False),
+SAME, NONE = ((1, 1), (1, 1)), ((0, 0), (0, 0))
+KINDS = {
+    "many positions": ((1, 8, 8, 4), (3, 3), (1, 1), SAME, np.float32, "winograd"),
+    "many channels": ((1, 4, 4, 64), (3, 3), (1, 1), SAME, np.float32, "neighbours"),
+    "neither": ((1, 8, 8, 32), (3, 3), (1, 1), SAME, np.float32, None),
+    "a side that is no multiple": ((1, 8, 7, 4), (3, 3), (1, 1), SAME, np.float32, None),
+    "a stride": ((1, 8, 8, 4), (3, 3), (2, 2), ((0, 1), (0, 1)), np.float32, None),
+    "one by one": ((1, 8, 8, 4), (1, 1), (1, 1), NONE, np.float32, None),
+    "no padding": ((1, 8, 8, 4), (3, 3), (1, 1), NONE, np.float32, None),
+    "bfloat16": ((1, 8, 8, 4), (3, 3), (1, 1), SAME, jnp.bfloat16, None),
 }
 
 
-@pytest.mark.parametrize("outputs", [2, 4])
-@pytest.mark.parametrize("kind", OTHER)
-def test_where_it_is_used(monkeypatch, outputs, kind):
-    shape, window, strides, padding, dtype, used = OTHER[kind]
+@pytest.mark.parametrize("kind", KINDS)
+def test_where_it_is_used(monkeypatch, kind):
+    shape, window, strides, padding, dtype, used = KINDS[kind]
     monkeypatch.setattr(convolution, "_LEAST_PRODUCTS", 0)
     calls = []
-    monkeypatch.setattr(convolution, "convolve", lambda *a, **b: calls.append(1) or convolve(*a, **b))
+    for each in (winograd, neighbours):
+        counting = lambda *arrays, each=each: calls.append(each.__name__) or each(*arrays)
+        monkeypatch.setattr(convolution, each.__name__, counting)
     x, kernel = draw(*shape).astype(dtype), draw(*window, shape[-1], 6, seed=1).astype(dtype)
     settings = {"window_strides": strides, "padding": padding}
-    run = jax.jit(
-        lambda x, kernel: Winograd(outputs)(x, kernel, dimension_numbers=("NHWC", "HWIO", "NHWC"), **settings)
-    )
+    run = jax.jit(lambda x, kernel: convolve(x, kernel, dimension_numbers=("NHWC", "HWIO", "NHWC"), **settings))
     expected = plain(x, kernel, **settings)
     found = run(x, kernel)
-    assert bool(calls) == used and found.dtype == expected.dtype
+    assert set(calls) == ({used} - {None}) and found.dtype == expected.dtype
     expected = np.asarray(expected, np.float32)
-    bound = 2e-2 if dtype == jnp.bfloat16 else ERROR[outputs]
+    bound = 2e-2 if dtype == jnp.bfloat16 else ERROR
     np.testing.assert_allclose(np.asarray(found, np.float32), expected, atol=bound * np.abs(expected).max(), rtol=0)
 
 
@@ -78,7 +88,7 @@ def test_gradients_and_other_platforms(monkeypatch):
     x, kernel = draw(1, 8, 8, 4), draw(3, 3, 4, 6, seed=1)
     settings = {"window_strides": (1, 1), "padding": ((1, 1), (1, 1))}
     named = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
-    fast = lambda x, kernel: Winograd(4)(x, kernel, **settings, **named)
+    fast = lambda x, kernel: convolve(x, kernel, **settings, **named)
     total = lambda kind: jax.jit(jax.grad(lambda *both: jnp.sum(jnp.square(kind(*both))), (0, 1)))(x, kernel)
     for a, b in zip(total(fast), total(functools.partial(plain, **settings)), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4 * np.abs(b).max(), rtol=0)
@@ -90,11 +100,11 @@ def test_gradients_and_other_platforms(monkeypatch):
 
 @pytest.mark.parametrize("by_picture", [False, True])
 def test_a_tokenizer_with_and_without(monkeypatch, by_picture):
-    """Tokens are the same; pictures to some 1e-5."""
+    """Tokens are the same; pictures to rounding."""
     monkeypatch.setattr("var_jax.models.tokenizer._one_cpu", lambda: by_picture)
     monkeypatch.setattr("var_jax.models.tokenizer._LARGE_PICTURE", 0)
     monkeypatch.setattr(convolution, "_LEAST_PRODUCTS", 0)
-    monkeypatch.setattr(convolution, "_LEAST_TILES", 0.0)
+    monkeypatch.setattr(convolution, "_LEAST_SQUARES", 0.0)
     config = TokenizerConfig(
         Pyramid((1, 2, 4)), codebook_size=64, code_width=8, base_channels=32, channel_multipliers=(1, 2, 2)
     )

@@ -25,6 +25,7 @@ from var_jax.models.recompute import policy
 # The last kernel of every residual branch starts at zero, so that a fresh network passes its input on.
 _ZEROS = nn.initializers.zeros_init()
 _LECUN = nn.initializers.lecun_normal()
+_NORM_EPSILON = 1e-6
 
 Convolution = Callable[..., jax.Array]  # like `jax.lax.conv_general_dilated`
 
@@ -204,9 +205,37 @@ def conv(
     )
 
 
-def group_norm(groups: int, dtype: Dtype, name: str) -> nn.GroupNorm:
-    """Group norm with epsilon 1e-6; the two-pass variance is what the published weights were trained with."""
-    return nn.GroupNorm(groups, epsilon=1e-6, use_fast_variance=False, dtype=dtype, name=name)
+class GroupNorm(nn.Module):
+    """Mean and variance over all positions and a group's channels, epsilon 1e-6; the parameters of `nn.GroupNorm`.
+
+    Means are taken channel by channel first, in the order in which a CPU holds them. The variance is that of centred
+    values, in a second pass, as the published weights were trained with.
+    """
+
+    groups: int
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_BxNxC: jax.Array) -> jax.Array:
+        """As many position axes as there are."""
+        batch, channels = x_BxNxC.shape[0], x_BxNxC.shape[-1]
+        scale = self.param("scale", nn.initializers.ones_init(), (channels,))
+        bias = self.param("bias", nn.initializers.zeros_init(), (channels,))
+        x = x_BxNxC.astype(at_least_float32(self.dtype))
+        axes, members = tuple(range(1, x.ndim - 1)), channels // self.groups
+
+        def over_groups(x: jax.Array) -> jax.Array:
+            means_BxG = jnp.mean(jnp.mean(x, axes).reshape(batch, self.groups, members), axis=-1)
+            return jnp.repeat(means_BxG, members, axis=-1).reshape(batch, *(1 for _ in axes), channels)
+
+        centred = x - over_groups(x)
+        factor = jax.lax.rsqrt(over_groups(jnp.square(centred)) + _NORM_EPSILON) * scale
+        return (centred * factor + bias).astype(self.dtype)
+
+
+def group_norm(groups: int, dtype: Dtype, name: str) -> GroupNorm:
+    """A `GroupNorm` by its name among a module's parameters."""
+    return GroupNorm(groups, dtype, name=name)
 
 
 def nearest_twice(x_BxHxWxC: jax.Array) -> jax.Array:

@@ -1,36 +1,35 @@
-"""3x3 convolutions with fewer multiplications, for CPUs.
+"""3x3 convolutions as matrix products, which are what a CPU does best; other platforms convolve as ever.
 
-Winograd's minimal filtering: an m x m square of outputs takes (m + 2)^2 products of numbers instead of 9 m^2, once
-inputs, kernel and outputs have gone through small fixed linear maps. Over all squares and channels these products are
-(m + 2)^2 matrix products, which is what a CPU does best; other platforms convolve as ever. A few rows of squares are
-computed at a time, so that what lies between the maps stays in the caches.
+Where there are many positions, Winograd's minimal filtering: a square of 4x4 outputs takes 36 products of numbers
+instead of 144, once inputs, kernel and outputs have gone through small fixed linear maps. Over all squares and channels
+these are 36 matrix products. A few rows of squares are computed at a time, so that what lies between the maps stays in
+the caches. Where there are fewer positions than channels, one product with every position's neighbours side by side.
 
-With m = 2 rounding is that of a plain convolution. With m = 4 there are half as many products again, and errors are
-about ten times as large, some 1e-5 of the largest output.
-
-Source: A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural Networks", arXiv 1509.09308.
+Sources: A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural Networks", arXiv 1509.09308; of points that
+keep errors small, B. Barabasz et al., "Error Analysis and Improving the Accuracy of Winograd Convolution for Deep
+Neural Networks", arXiv 1803.10986.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-from collections.abc import Sequence
-from typing import Any
+import math
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 _SAME = ((1, 1), (1, 1))
 _LEAST_PRODUCTS = 2**28  # of a plain convolution; with fewer there is nothing to gain
-_LEAST_TILES = 0.5  # a channel: below that the kernels' transform is most of the work
-_STRIP_BYTES = 2**22  # of transformed inputs computed at a time
+_LEAST_SQUARES = 0.2  # a channel: below that the kernels' maps are most of the work
+_STRIP_BYTES = 2**23  # of transformed inputs computed at a time
 
 Rows = tuple[tuple[float, ...], ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Maps:
+class _Maps(NamedTuple):
     """The linear maps of m outputs in a row: their rows, of inputs [m + 2], kernel [3] and products [m + 2]."""
 
     inputs: Rows
@@ -38,111 +37,127 @@ class _Maps:
     products: Rows
 
 
-# Interpolation at 0, 1, -1 and infinity, and at 2 and -2 too.
-_MAPS = {
-    2: _Maps(
-        inputs=((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)),
-        kernel=((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1)),
-        products=((1, 1, 1, 0), (0, 1, -1, -1)),
-    ),
-    4: _Maps(
-        inputs=(
-            (4, 0, -5, 0, 1, 0),
-            (0, -4, -4, 1, 1, 0),
-            (0, 4, -4, -1, 1, 0),
-            (0, -2, -1, 2, 1, 0),
-            (0, 2, -1, -2, 1, 0),
-            (0, 4, 0, -5, 0, 1),
-        ),
-        kernel=(
-            (1 / 4, 0, 0),
-            (-1 / 6, -1 / 6, -1 / 6),
-            (-1 / 6, 1 / 6, -1 / 6),
-            (1 / 24, 1 / 12, 1 / 6),
-            (1 / 24, -1 / 12, 1 / 6),
-            (0, 0, 1),
-        ),
-        products=((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1)),
-    ),
-}
+def _maps(points: Sequence[Fraction]) -> _Maps:
+    """From where polynomials are multiplied value by value: m + 1 points, and infinity.
 
-
-@dataclasses.dataclass(frozen=True)
-class Winograd:
-    """To be called like `jax.lax.conv_general_dilated`; what it is not made for it convolves plainly.
-
-    Attributes:
-      outputs: m, 2 or 4.
+    A convolution is the transpose of a product of polynomials, here of m and 3 coefficients.
     """
-
-    outputs: int
-
-    def __call__(
-        self,
-        x_BxHxWxC: jax.Array,
-        kernel_3x3xCxO: jax.Array,
-        window_strides: Sequence[int],
-        padding: Any,
-        precision: Any = None,
-        **others: Any,
-    ) -> jax.Array:
-        """[B, H, W, O]: fewer products on CPUs for large float32 convolutions of stride 1 that keep the size."""
-        plain = functools.partial(
-            jax.lax.conv_general_dilated, window_strides=window_strides, padding=padding, precision=precision, **others
-        )
-        if not self._applies(x_BxHxWxC, kernel_3x3xCxO, window_strides, padding):
-            return plain(x_BxHxWxC, kernel_3x3xCxO)
-        tiled = functools.partial(convolve, outputs=self.outputs)
-        return jax.lax.platform_dependent(x_BxHxWxC, kernel_3x3xCxO, cpu=tiled, default=plain)
-
-    def _applies(self, x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Any) -> bool:
-        if kernel.shape[:2] != (3, 3) or tuple(strides) != (1, 1) or tuple(map(tuple, padding)) != _SAME:
-            return False
-        batch, height, width, channels = x.shape
-        tiles = batch * height * width / self.outputs**2
-        return (
-            x.dtype == kernel.dtype == jnp.float32
-            and height % self.outputs == width % self.outputs == 0
-            and batch * height * width * kernel.size >= _LEAST_PRODUCTS
-            and tiles >= _LEAST_TILES * channels
-        )
+    outputs = len(points) - 1
+    others = [[b for b in points if b != a] for a in points]
+    scales = [math.prod(a - b for b in rest) for a, rest in zip(points, others, strict=True)]
+    powers = lambda count: [[a**power for power in range(count)] for a in points]
+    infinity = lambda count: [Fraction(0)] * (count - 1) + [Fraction(1)]
+    inputs = [*([*_product(rest), Fraction(0)] for rest in others), _product(points)]
+    kernel = [[value / scale for value in row] for row, scale in zip(powers(3), scales, strict=True)] + [infinity(3)]
+    products = zip(*powers(outputs), infinity(outputs), strict=True)
+    return _Maps(*(tuple(tuple(map(float, row)) for row in rows) for rows in (inputs, kernel, products)))
 
 
-def convolve(x_BxHxWxC: jax.Array, kernel_3x3xCxO: jax.Array, outputs: int) -> jax.Array:
-    """[B, H, W, O] with zeros around; H and W are multiples of `outputs`."""
-    batch, height, width, channels = x_BxHxWxC.shape
-    maps, side = _MAPS[outputs], outputs + 2
-    rows = height // outputs
-    largest = _STRIP_BYTES // (4 * batch * (width // outputs) * side**2 * channels)
-    strip = max(size for size in range(1, rows + 1) if rows % size == 0 and size <= max(1, largest))
-    by_kernel_rows = [_combined(row, list(kernel_3x3xCxO)) for row in maps.kernel]
-    kernels = jnp.stack([_combined(row, list(part)) for part in by_kernel_rows for row in maps.kernel])
-    padded = jnp.pad(x_BxHxWxC, ((0, 0), *_SAME, (0, 0)))
-    convolved = lambda start: _strip(
-        jax.lax.dynamic_slice_in_dim(padded, start, strip * outputs + 2, axis=1), kernels, maps
+def _product(roots: Sequence[Fraction]) -> list[Fraction]:
+    """Coefficients of the polynomial that is zero there, the highest 1, from the lowest on."""
+    found = [Fraction(1)]
+    for root in roots:
+        found = [above - root * here for above, here in zip([0, *found], [*found, 0], strict=True)]
+    return found
+
+
+# Such points that errors are small: of all pairs of multiples of 1/16 these have the smallest, less than half of those
+# of 1 and 2, with which the maps would have fewer multiplications. A network's are then as with plain convolutions.
+_MAPS = _maps([Fraction(0), *(sign * Fraction(*place) for place in ((5, 8), (3, 2)) for sign in (1, -1))])
+_OUTPUTS, _INPUTS = len(_MAPS.products), len(_MAPS.inputs)
+
+
+def convolve(
+    x_BxHxWxC: jax.Array,
+    kernel_3x3xCxO: jax.Array,
+    window_strides: Sequence[int],
+    padding: Any,
+    precision: Any = None,
+    **others: Any,
+) -> jax.Array:
+    """[B, H, W, O]: `jax.lax.conv_general_dilated`, on CPUs as matrix products where that pays.
+
+    It does for large float32 convolutions of stride 1 that keep the size.
+    """
+    plain = functools.partial(
+        jax.lax.conv_general_dilated, window_strides=window_strides, padding=padding, precision=precision, **others
     )
-    out_NxBxhxWxO = jax.lax.map(convolved, jnp.arange(0, height, strip * outputs))
-    return jnp.swapaxes(out_NxBxhxWxO, 0, 1).reshape(batch, height, width, -1)
+    as_products = None
+    if _may_be_products(x_BxHxWxC, kernel_3x3xCxO, window_strides, padding):
+        as_products = _best_products(*x_BxHxWxC.shape)
+    if as_products is None:
+        return plain(x_BxHxWxC, kernel_3x3xCxO)
+    return jax.lax.platform_dependent(x_BxHxWxC, kernel_3x3xCxO, cpu=as_products, default=plain)
 
 
-def _strip(x_BxhxwxC: jax.Array, kernels_NxCxO: jax.Array, maps: _Maps) -> jax.Array:
+def _may_be_products(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Any) -> bool:
+    return (
+        kernel.shape[:2] == (3, 3)
+        and tuple(strides) == (1, 1)
+        and tuple(map(tuple, padding)) == _SAME
+        and x.dtype == kernel.dtype == jnp.float32
+        and math.prod(x.shape[:3]) * kernel.size >= _LEAST_PRODUCTS
+    )
+
+
+def _best_products(batch: int, height: int, width: int, channels: int) -> Callable[..., jax.Array] | None:
+    positions = batch * height * width
+    if positions / _OUTPUTS**2 >= _LEAST_SQUARES * channels:
+        return winograd if height % _OUTPUTS == width % _OUTPUTS == 0 else None
+    return neighbours if positions <= channels else None
+
+
+def neighbours(x_BxHxWxC: jax.Array, kernel_3x3xCxO: jax.Array) -> jax.Array:
+    """[B, H, W, O] with zeros around, by one product with each position's nine neighbours."""
+    batch, height, width, channels = x_BxHxWxC.shape
+    padded = jnp.pad(x_BxHxWxC, ((0, 0), *_SAME, (0, 0)))
+    shifted = [padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
+    x = jnp.concatenate(shifted, axis=-1).reshape(-1, 9 * channels)
+    out = jnp.dot(x, kernel_3x3xCxO.reshape(9 * channels, -1), precision=jax.lax.Precision.HIGHEST)
+    return out.reshape(batch, height, width, -1)
+
+
+def winograd(x_BxHxWxC: jax.Array, kernel_3x3xCxO: jax.Array) -> jax.Array:
+    """[B, H, W, O] with zeros around; H and W are multiples of 4."""
+    batch, height, width, channels = x_BxHxWxC.shape
+    rows = height // _OUTPUTS
+    largest = _STRIP_BYTES // (4 * batch * (width // _OUTPUTS) * _INPUTS**2 * channels)
+    strip = max(size for size in range(1, rows + 1) if rows % size == 0 and size <= max(1, largest))
+    padded = jax.lax.optimization_barrier(jnp.pad(x_BxHxWxC, ((0, 0), *_SAME, (0, 0))))
+    # A corner of the padding: zero, but not before the inputs are there. What it is added to waits for them, instead of
+    # being made for all layers of a network at once, and held: fresh memory is slow.
+    zero = padded[0, 0, 0, 0]
+    by_kernel_rows = [_combined(row, list(kernel_3x3xCxO + zero)) for row in _MAPS.kernel]
+    kernels_CxO = [_combined(row, list(part)) for part in by_kernel_rows for row in _MAPS.kernel]
+
+    def put(number: jax.Array, out_BxHxWxO: jax.Array) -> jax.Array:
+        start = number * strip * _OUTPUTS
+        rows = jax.lax.dynamic_slice_in_dim(padded, start, strip * _OUTPUTS + 2, axis=1)
+        return jax.lax.dynamic_update_slice_in_dim(out_BxHxWxO, _strip(rows, kernels_CxO), start, axis=1)
+
+    out_BxHxWxO = jnp.full((batch, height, width, kernel_3x3xCxO.shape[-1]), zero)
+    return jax.lax.fori_loop(0, rows // strip, put, out_BxHxWxO)
+
+
+def _strip(x_BxhxwxC: jax.Array, kernels_CxO: Sequence[jax.Array]) -> jax.Array:
     """Outputs [B, h - 2, w - 2, O] of padded rows."""
-    outputs, side = len(maps.products), len(maps.inputs)
     batch, height, width, channels = x_BxhxwxC.shape
-    down, along = (height - 2) // outputs, (width - 2) // outputs
-    # Every outputs-th row or column from the i-th on: the i-th of every square.
-    every = lambda x, axis, i, count: jax.lax.slice_in_dim(x, i, i + (count - 1) * outputs + 1, outputs, axis)
-    by_rows = [every(x_BxhxwxC, 1, i, down) for i in range(side)]
-    by_rows = [_combined(row, by_rows) for row in maps.inputs]
+    down, along = (height - 2) // _OUTPUTS, (width - 2) // _OUTPUTS
+    # Every fourth row or column from the i-th on: the i-th of every square.
+    every = lambda x, axis, i, count: jax.lax.slice_in_dim(x, i, i + (count - 1) * _OUTPUTS + 1, _OUTPUTS, axis)
+    by_rows = [every(x_BxhxwxC, 1, i, down) for i in range(_INPUTS)]
+    # Without barriers XLA would go from the first parts to the last in one, and add up the same rows again and again.
+    by_rows = jax.lax.optimization_barrier([_combined(row, by_rows) for row in _MAPS.inputs])
     inputs = [
-        _combined(row, [every(part, 2, j, along) for j in range(side)]).reshape(-1, channels)
+        _combined(row, [every(part, 2, j, along) for j in range(_INPUTS)]).reshape(-1, channels)
         for part in by_rows
-        for row in maps.inputs
+        for row in _MAPS.inputs
     ]
-    products = jnp.einsum("ntc,nco->nto", jnp.stack(inputs), kernels_NxCxO, precision=jax.lax.Precision.HIGHEST)
-    products = products.reshape(side, side, batch, down, along, -1)
-    by_rows = [_combined(row, list(products)) for row in maps.products]
-    out = [jnp.stack([_combined(row, list(part)) for row in maps.products], axis=3) for part in by_rows]
+    product = functools.partial(jnp.dot, precision=jax.lax.Precision.HIGHEST)
+    products = jnp.stack([product(*both) for both in zip(inputs, kernels_CxO, strict=True)])
+    products = products.reshape(_INPUTS, _INPUTS, batch, down, along, -1)
+    by_rows = jax.lax.optimization_barrier([_combined(row, list(products)) for row in _MAPS.products])
+    out = [jnp.stack([_combined(row, list(part)) for row in _MAPS.products], axis=3) for part in by_rows]
     return jnp.stack(out, axis=2).reshape(batch, height - 2, width - 2, -1)
 
 

@@ -13,7 +13,7 @@ from var_jax.errors import InputError
 from var_jax.models.autoencoder import Decoder, Dtype, Encoder, conv
 from var_jax.models.config import config_from_dict, require_count
 from var_jax.models.constraint import Constrain, identity
-from var_jax.models.convolution import Winograd
+from var_jax.models.convolution import convolve
 from var_jax.models.inputs import CUMULATIVE
 from var_jax.models.precision import at_least_float32, widened
 from var_jax.models.quantizer import Quantizer
@@ -128,9 +128,8 @@ class Tokenizer(nn.Module):
       encoder_dtype: of the encoder; None: float32, or `dtype` where that is wider.
       constrain: see `models.autoencoder`.
       remat: see `models.autoencoder`.
-      fast_convolution: on CPUs, 3x3 convolutions with fewer products (see `models.convolution`), one picture after the
-        other; not for learning, whose backward pass would be a slower one. The decoder's errors may be larger by it
-        than the encoder's.
+      fast_convolution: on CPUs, 3x3 convolutions as matrix products (see `models.convolution`), one picture after the
+        other; not for learning, whose backward pass would be a slower one.
     """
 
     config: TokenizerConfig
@@ -146,10 +145,9 @@ class Tokenizer(nn.Module):
         widths = (c.base_channels, c.channel_multipliers)
         shared = (c.norm_groups, c.dropout)
         placed = (self.constrain, self.remat)
-        plain = jax.lax.conv_general_dilated
-        kinds = (Winograd(2), Winograd(4)) if self.fast_convolution else (plain, plain)
-        self.encoder = Encoder(*widths, c.encoder_blocks, c.code_width, *shared, encoder_dtype, *placed, kinds[0])
-        self.decoder = Decoder(*widths, c.decoder_blocks, *shared, self.dtype, *placed, kinds[1])
+        convolution = convolve if self.fast_convolution else jax.lax.conv_general_dilated
+        self.encoder = Encoder(*widths, c.encoder_blocks, c.code_width, *shared, encoder_dtype, *placed, convolution)
+        self.decoder = Decoder(*widths, c.decoder_blocks, *shared, self.dtype, *placed, convolution)
         self.quantizer = Quantizer(
             c.pyramid,
             c.codebook_size,
