@@ -26,9 +26,6 @@ TRAINING = {
     "d30, 64 v6e": f"--config var_d30 --topology v6e:8x8 {STORED} --config.mesh.fsdp=64 {SPLIT}",
     "d16, 16 v5e": f"--config var_d16 --topology v5e:4x4 {STORED} --config.mesh.fsdp=16 --config.attention=splash",
     "tokenizer, 64 v5e": "--config tokenizer_imagenet256 --topology v5e:8x8 --config.mesh.fsdp=1",
-    "d30, 64 v5p, xla": f"--config var_d30 --topology v5p:4x4x4 {STORED} --config.mesh.fsdp=64",
-    "d30, 64 v6e, xla": f"--config var_d30 --topology v6e:8x8 {STORED} --config.mesh.fsdp=64",
-    "d16, 16 v5e, xla": f"--config var_d16 --topology v5e:4x4 {STORED} --config.mesh.fsdp=16",
     "d30, 64 v5p, from pictures": "--config var_d30 --topology v5p:4x4x4 --config.mesh.fsdp=64 "
     "--config.attention=splash",
 }
@@ -42,7 +39,20 @@ SLICES = {
         *(("v5p:2x2x2", 8), ("v5p:4x4x4", 16), ("v5p:4x8x8", 16)),
         *(("v6e:2x4", 8), ("v6e:8x8", 16), ("v6e:16x16", 16)),
     )
-    for kind in ("splash", "xla")
+    for kind in ("splash", "plain")
+}
+# d30 as it is to be compared with, and what is made of it.
+BEFORE_AND_AFTER = {
+    f"d30, {topology}, fsdp {fsdp}, {changes}": f"--config var_d30 --topology {topology} {STORED} "
+    f"--config.mesh.fsdp={fsdp} " + " ".join(f"--config.{change}" for change in changes.split())
+    for topology, fsdp in (("v6e:8x8", 64), ("v6e:8x8", 16), ("v5p:4x4x4", 16))
+    for changes in (
+        "attention=plain remat=nothing_saveable",
+        "attention=splash remat=nothing_saveable",
+        "attention=splash remat=nothing_saveable accumulate=2",
+        "attention=splash remat=products",
+        "attention=splash remat=products accumulate=4",
+    )
 }
 # What `--search` finds by itself.
 SEARCHES = {
@@ -72,6 +82,7 @@ def main() -> None:
     groups = {
         "Training": (TRAINING, training_row),
         "Slices": (SLICES, training_row),
+        "Before and after": (BEFORE_AND_AFTER, training_row),
         "Search": (SEARCHES, training_row),
         "Sampling": (SAMPLING, sampling_row),
     }

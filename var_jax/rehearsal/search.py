@@ -25,7 +25,12 @@ from var_jax.rehearsal.topologies import Topology
 
 # Policy of recomputation -> (share of the forward pass done twice, widths of a token that a block keeps, widths that
 # it moves through memory forward and backward); the widths as counted in d30 compiled for v5p and v6e.
-_REMAT = {None: (0.0, 62, 300), "dots_with_no_batch_dims_saveable": (0.0, 11, 180), "nothing_saveable": (1.0, 1, 200)}
+_REMAT = {
+    None: (0.0, 62, 300),
+    "products": (0.0, 13, 176),
+    "dots_with_no_batch_dims_saveable": (0.0, 11, 180),
+    "nothing_saveable": (1.0, 1, 200),
+}
 _SCORE_BYTES = 60  # that plain attention moves for a score, as counted in d16 compiled for v5e
 _TENSOR = (1, 2, 4)
 _MICRO_BATCHES = (1, 2, 4)
