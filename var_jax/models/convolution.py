@@ -117,11 +117,12 @@ def neighbours(x_BxHxWxC: jax.Array, kernel_3x3xCxO: jax.Array) -> jax.Array:
     return out.reshape(batch, height, width, -1)
 
 
-def winograd(x_BxHxWxC: jax.Array, kernel_3x3xCxO: jax.Array) -> jax.Array:
+@functools.partial(jax.jit, static_argnames="strip_bytes")  # so that layers of one shape are traced and lowered once
+def winograd(x_BxHxWxC: jax.Array, kernel_3x3xCxO: jax.Array, strip_bytes: int = _STRIP_BYTES) -> jax.Array:
     """[B, H, W, O] with zeros around; H and W are multiples of 4."""
     batch, height, width, channels = x_BxHxWxC.shape
     rows = height // _OUTPUTS
-    largest = _STRIP_BYTES // (4 * batch * (width // _OUTPUTS) * _INPUTS**2 * channels)
+    largest = strip_bytes // (4 * batch * (width // _OUTPUTS) * _INPUTS**2 * channels)
     strip = max(size for size in range(1, rows + 1) if rows % size == 0 and size <= max(1, largest))
     padded = jax.lax.optimization_barrier(jnp.pad(x_BxHxWxC, ((0, 0), *_SAME, (0, 0))))
     # A corner of the padding: zero, but not before the inputs are there. What it is added to waits for them, instead of
