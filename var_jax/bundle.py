@@ -17,6 +17,7 @@ from var_jax.errors import InputError
 from var_jax.generation import editing, sampler, upscaling
 from var_jax.generation.classes import class_ids
 from var_jax.generation.guidance import LINEAR, Schedule
+from var_jax.generation.kernels import for_sampling
 from var_jax.generation.many import batches
 from var_jax.generation.settings import PerScale, check_settings, make_controls
 from var_jax.interop.names import Params
@@ -282,9 +283,11 @@ class Bundle:
             keep_scales = len(config.pyramid) // 2 if task == "vary" else 0
         return editing.edit(*shape, image, region, keep_scales, dilate, edge)
 
-    @property
+    @functools.cached_property
     def _parts(self) -> tuple[Tokenizer, Transformer | None, Params, Params | None]:
-        return self.tokenizer, self.transformer, self.tokenizer_params, self.transformer_params
+        """Modules and parameters as the programs take them."""
+        params = self.transformer_params
+        return self.tokenizer, self.transformer, self.tokenizer_params, params and for_sampling(params)
 
     def _checked(
         self,

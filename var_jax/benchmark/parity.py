@@ -11,6 +11,7 @@ import numpy as np
 
 from var_jax.benchmark.reference import draw_weights, load_reference, load_weights, quiet, shapes_of
 from var_jax.generation import sampler
+from var_jax.generation.kernels import for_sampling
 from var_jax.interop.tokenizer import import_tokenizer
 from var_jax.interop.transformer import import_transformer
 from var_jax.models.presets import transformer_preset
@@ -145,7 +146,14 @@ def transformer_parity(
     rows = [compare("teacher-forced logits", logits, logits_ref)]
     settings = sampler.controls(pyramid, guidance=guidance, top_k=1)
     ours = sampler.generate(
-        *modules, *params, jnp.asarray(labels), jax.random.key(0), settings, guided=True, smooth=False
+        *modules,
+        params[0],
+        for_sampling(params[1]),
+        jnp.asarray(labels),
+        jax.random.key(0),
+        settings,
+        guided=True,
+        smooth=False,
     )
     greedy_ref = np.concatenate(drawn, axis=1)
     differing = int(np.sum(np.asarray(ours.tokens) != greedy_ref))

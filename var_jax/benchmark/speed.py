@@ -22,6 +22,7 @@ from var_jax.benchmark.training_program import Program
 from var_jax.data.sources import IMAGES, TOKENS
 from var_jax.errors import InputError
 from var_jax.generation import sampler
+from var_jax.generation.kernels import for_sampling
 from var_jax.generation.settings import make_controls
 from var_jax.models.tokenizer import Tokenizer
 from var_jax.models.transformer import Transformer
@@ -58,7 +59,7 @@ def sample(
       InputError: for settings or a model that cannot be.
     """
     _check_batches(batches)
-    transformer_params = model.transformer_on_device()
+    transformer_params = for_sampling(model.transformer_on_device())
     params = model.tokenizer_on_device(), transformer_params
     config = model.transformer
     modules = Tokenizer(model.tokenizer, jnp.dtype(dtype)), Transformer(config, jnp.dtype(dtype))

@@ -44,11 +44,12 @@ def raster_step(
     Attention is over all L places of the cache, those to come masked: the loop's shapes must not change, and a
     step is bound by reading weights and cache anyway.
     """
+    stacked, of_layer = transformer._block_params()
     seen_1xL = jnp.arange(transformer.config.pyramid.length)[None] <= position
 
     def layer(carry: tuple[jax.Array, Cache], scanned: Params) -> tuple[tuple[jax.Array, Cache], None]:
         x, cache = carry
-        index = scanned["index"]
+        index = scanned["params"]["index"]
 
         def attend(q: jax.Array, new_k: jax.Array, new_v: jax.Array) -> tuple[jax.Array, Cache]:
             at = (index, 0, position, 0, 0)
@@ -59,12 +60,8 @@ def raster_step(
             k, v = (jax.lax.dynamic_index_in_dim(part, index, keepdims=False) for part in grown)
             return xla_attention(q, k, v, seen_1xL), grown
 
-        return transformer._block(x, scanned["params"], scanned["adaln"], attend), None
+        return transformer._block(x, of_layer(scanned["params"]), scanned["adaln"], attend), None
 
-    scanned = {
-        "params": transformer._block_params(),
-        "adaln": conditioning.blocks_DxBx6xW,
-        "index": jnp.arange(transformer.config.depth),
-    }
+    scanned = {"params": stacked, "adaln": conditioning.blocks_DxBx6xW}
     (x, cache), _ = jax.lax.scan(layer, (x_Bx1xW.astype(transformer.dtype), cache), scanned)
     return transformer.logits(x, conditioning), cache

@@ -26,7 +26,9 @@ from var_jax.errors import InputError
 from var_jax.models.attention import AttentionFn, xla_attention
 from var_jax.models.autoencoder import Dtype, precision_for
 from var_jax.models.constraint import Constrain, identity
+from var_jax.models.layers import KERNELS, OneOf, with_kernel
 from var_jax.models.precision import at_least_float32, widened
+from var_jax.models.products import contracted
 from var_jax.models.quantizer import unit_norm
 from var_jax.models.recompute import policy
 from var_jax.models.transformer_config import TransformerConfig
@@ -70,7 +72,10 @@ def new_cache(config: TransformerConfig, batch: int, dtype: Dtype) -> Cache:
 
 
 class Blocks(nn.Module):
-    """Declares the stacked parameters of all blocks; calling it returns them as a flat dict."""
+    """Declares the stacked parameters of all blocks; calling it returns them as a flat dict.
+
+    Those of `models.layers.KERNELS` may be given as tuples of the layers' own arrays.
+    """
 
     config: TransformerConfig
 
@@ -101,7 +106,14 @@ class Blocks(nn.Module):
         else:
             shapes["adaln_kernel"] = (_adaln_normal(std, c.gate_init), (width, 6, width))
             shapes["adaln_bias"] = (zeros, (6, width))
-        return {name: self.param(name, init, (depth, *shape)) for name, (init, shape) in shapes.items()}
+        return {name: self._given(name, init, (depth, *shape)) for name, (init, shape) in shapes.items()}
+
+    def _given(
+        self, name: str, init: nn.initializers.Initializer, shape: tuple[int, ...]
+    ) -> jax.Array | tuple[jax.Array, ...]:
+        if name in KERNELS and isinstance(kernels := self.get_variable("params", name), tuple):
+            return kernels
+        return self.param(name, init, shape)
 
 
 class Transformer(nn.Module):
@@ -173,11 +185,13 @@ class Transformer(nn.Module):
         def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, None]:
             return self.attention_fn(q, k, v, mask), None
 
+        stacked, of_layer = self._block_params()
+
         def layer(x: jax.Array, scanned: Params) -> tuple[jax.Array, None]:
-            x, _ = self._block(x, scanned["params"], scanned["adaln"], attend, scanned.get("drop"))
+            x, _ = self._block(x, of_layer(scanned["params"]), scanned["adaln"], attend, scanned.get("drop"))
             return x, None
 
-        scanned = {"params": self._block_params(), "adaln": conditioning.blocks_DxBx6xW}
+        scanned = {"params": stacked, "adaln": conditioning.blocks_DxBx6xW}
         if block_keys is not None and c.drop_path:
             scanned["drop"] = (jnp.linspace(0.0, c.drop_path, c.depth), block_keys)
         if self.remat is not None:
@@ -227,10 +241,11 @@ class Transformer(nn.Module):
         """
         pyramid = self.config.pyramid
         start, end, last = pyramid.offsets[k], pyramid.slice(k).stop, k == len(pyramid) - 1
+        stacked, of_layer = self._block_params()
 
         def layer(carry: tuple[jax.Array, Cache], scanned: Params) -> tuple[tuple[jax.Array, Cache], None]:
             x, cache = carry
-            index = scanned["index"]
+            index = scanned["params"]["index"]
 
             def attend(q: jax.Array, new_k: jax.Array, new_v: jax.Array) -> tuple[jax.Array, Cache]:
                 if last:
@@ -247,13 +262,9 @@ class Transformer(nn.Module):
                 seen = [_layer_of(part, index, end) for part in grown]
                 return xla_attention(q, *seen, None), grown
 
-            return self._block(x, scanned["params"], scanned["adaln"], attend), None
+            return self._block(x, of_layer(scanned["params"]), scanned["adaln"], attend), None
 
-        scanned = {
-            "params": self._block_params(),
-            "adaln": conditioning.blocks_DxBx6xW,
-            "index": jnp.arange(self.config.depth),
-        }
+        scanned = {"params": stacked, "adaln": conditioning.blocks_DxBx6xW}
         x = self.constrain(x_BxlxW.astype(self.dtype), "sequence")
         (x, cache), _ = jax.lax.scan(layer, (x, cache), scanned)
         return self.logits(x, conditioning), cache
@@ -277,10 +288,15 @@ class Transformer(nn.Module):
         """One block, and what `attend(q, k, v)` returns beside its result. `drop` is (rate, key) of drop path."""
         dtype, precision = self.dtype, precision_for(self.dtype)
         vector = lambda index: adaln_Bx6xW[:, index]
-        kernel = lambda name: self.constrain(params[name].astype(dtype), name)
+
+        def product(h: jax.Array, name: str, axes: int = 1) -> jax.Array:
+            def with_one(h: jax.Array, kernel: jax.Array) -> jax.Array:
+                return contracted(h, self.constrain(kernel.astype(dtype), name), axes, precision)
+
+            return with_kernel(with_one, h, params[name])
 
         h = _modulate(x_BxLxW, vector(SCALE_ATTENTION), vector(SHIFT_ATTENTION)).astype(dtype)
-        qkv = jnp.einsum("blw,wthk->blthk", h, kernel("qkv_kernel"), precision=precision)
+        qkv = product(h, "qkv_kernel")
         q = qkv[:, :, 0] + params["q_bias"].astype(dtype)
         k, v = qkv[:, :, 1], qkv[:, :, 2] + params["v_bias"].astype(dtype)
         if self.config.qk_norm:
@@ -291,21 +307,31 @@ class Transformer(nn.Module):
             q = q * (_PLAIN_SCALE * self.config.head_width**-0.5)
         q, k, v = (self.constrain(part, "heads") for part in (q, k, v))
         h, kept = attend(q, k, v)
-        h = jnp.einsum("blhk,hkw->blw", h, kernel("out_kernel"), precision=precision)
+        h = product(h, "out_kernel", axes=2)
         h = h + params["out_bias"].astype(dtype)
         x = x_BxLxW + _branch(h, vector(GATE_ATTENTION), drop, 0)
 
         h = _modulate(x, vector(SCALE_MLP), vector(SHIFT_MLP)).astype(dtype)
-        h = jnp.einsum("blw,wm->blm", h, kernel("mlp_in_kernel"), precision=precision)
+        h = product(h, "mlp_in_kernel")
         h = self.constrain(_gelu(h + params["mlp_in_bias"].astype(dtype)), "hidden")
-        h = jnp.einsum("blm,mw->blw", h, kernel("mlp_out_kernel"), precision=precision)
+        h = product(h, "mlp_out_kernel")
         h = h + params["mlp_out_bias"].astype(dtype)
         x = self.constrain(x + _branch(h, vector(GATE_MLP), drop, 1), "sequence")
         return x, kept
 
-    def _block_params(self) -> Params:
-        """The stacked parameters that the scan slices; AdaLN's are used before it."""
-        return {name: value for name, value in self.blocks().items() if not name.startswith("adaln_")}
+    def _block_params(self) -> tuple[Params, Callable[[Params], Params]]:
+        """What a scan over the layers slices, and what makes a block's parameters of such a slice.
+
+        AdaLN's are not among them, being used before it. "index" says which layer it is.
+        """
+        params = {name: value for name, value in self.blocks().items() if not name.startswith("adaln_")}
+        own = {name: value for name, value in params.items() if isinstance(value, tuple)}
+        stacked = {name: value for name, value in params.items() if name not in own}
+
+        def of_layer(part: Params) -> Params:
+            return part | {name: OneOf(kernels, part["index"]) for name, kernels in own.items()}
+
+        return stacked | {"index": jnp.arange(self.config.depth)}, of_layer
 
     def _places(self, positions: slice) -> jax.Array:
         """[N, W] float32: position and level embeddings of a run of positions."""

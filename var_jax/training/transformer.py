@@ -12,6 +12,7 @@ import numpy as np
 from var_jax.data.sources import IMAGES, TOKENS
 from var_jax.evaluation.likelihood import likelihood_figures, likelihood_sums, token_losses
 from var_jax.generation import sampler
+from var_jax.generation.kernels import for_sampling
 from var_jax.generation.many import class_keys
 from var_jax.generation.pictures import grid
 from var_jax.models.attention import xla_attention
@@ -141,7 +142,6 @@ class TransformerTask:
         rows = np.repeat(np.arange(classes), columns)
         keys = class_keys(0, rows, np.tile(np.arange(columns), classes))
         settings = sampler.controls(self.config.pyramid, guidance, 900, 0.96)
-        out = sampler.generate(
-            self.tokenizer, self.module, fixed, params, jnp.asarray(rows), keys, settings, guided=True, smooth=False
-        )
+        given = fixed, for_sampling(params), jnp.asarray(rows), keys, settings
+        out = sampler.generate(self.tokenizer, self.module, *given, guided=True, smooth=False)
         return {"samples": grid(whole(out.images), columns)}
