@@ -9,6 +9,7 @@ import pytest
 
 from var_jax.errors import InputError
 from var_jax.generation import sampler
+from var_jax.generation.kernels import for_sampling
 from var_jax.interop.transformer import export_transformer
 from var_jax.models.costs import block_parameters, transformer_parameters
 from var_jax.models.inputs import CUMULATIVE, LAST_SCALE, PREVIOUS_TOKEN
@@ -63,7 +64,9 @@ def both(config, sides, guided, seed=3):
     own_params["quantizer"]["codebook"] = jnp.asarray(random.standard_normal((CODES, WIDTH)), jnp.float32)
     settings = sampler.controls(config.pyramid, 1.5 if guided else 0.0)
     run = jax.jit(sampler.sample, static_argnums=(0, 1, 7, 8))
-    sampled = run(own, module, own_params, params, labels, jax.random.key(seed), settings, guided, False)
+    draw = lambda params: run(own, module, own_params, params, labels, jax.random.key(seed), settings, guided, False)
+    sampled, by_layer = draw(params), draw(for_sampling(jax.device_put(params)))
+    np.testing.assert_array_equal(sampled.tokens_BxL, by_layer.tokens_BxL)
     told = own.apply({"params": own_params}, sampled.tokens_BxL, config.inputs, method="transformer_input")
     with_class = module.apply({"params": params}, labels, told)
     if not guided:

@@ -11,7 +11,7 @@ import jax
 from var_jax.benchmark.models import Chosen
 from var_jax.errors import InputError
 from var_jax.interop.tokenizer import abstract_params
-from var_jax.parallel.mesh import batch_sharding, check_batch, make_mesh
+from var_jax.parallel.mesh import batch_sharding, check_batch, make_mesh, on_one_cpu
 from var_jax.parallel.rules import Constrain, shardings
 from var_jax.training import build
 from var_jax.training.config import load_config
@@ -58,7 +58,8 @@ class Program:
         self._fresh = functools.partial(self._first_state, optimizer)
         self._shapes = jax.eval_shape(self._fresh)
         self._places = shardings(self.mesh, config.sharding, self._shapes)
-        step = make_step(self.task.loss, optimizer, config.seed, config.accumulate, config.ema_decay, rate=rate)
+        given = {"rate": rate, "apart": on_one_cpu(self.mesh)}
+        step = make_step(self.task.loss, optimizer, config.seed, config.accumulate, config.ema_decay, **given)
         self._step = jax.jit(step, donate_argnums=0, static_argnums=3, out_shardings=(self._places, None))
 
     def _first_state(self, optimizer: Any) -> TrainState:

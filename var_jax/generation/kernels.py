@@ -18,7 +18,7 @@ def for_sampling(params: Params) -> Params:
     See `models.layers`. Made once and used often: each layer's array takes some microseconds to make.
     """
     blocks = params["blocks"]
-    devices = set().union(*(blocks[name].devices() for name in KERNELS))
+    devices = set().union(*(_devices(blocks[name]) for name in KERNELS))
     if len(devices) != 1 or next(iter(devices)).platform != "cpu":
         return params
 
@@ -27,6 +27,11 @@ def for_sampling(params: Params) -> Params:
         return tuple(jax.device_put(list(np.asarray(stack)), *devices))
 
     return params | {"blocks": blocks | {name: by_layer(blocks[name]) for name in KERNELS}}
+
+
+def _devices(stack: Any) -> set[jax.Device]:
+    """Where it lies; nowhere, if it is numpy's."""
+    return stack.devices() if isinstance(stack, jax.Array) else set()
 
 
 def shapes_for_sampling(shapes: Params) -> Params:

@@ -1,32 +1,50 @@
-"""A kernel of every layer as an array of its own, where a loop over layers would copy what it slices.
+"""Kernels of every layer as arrays of their own, for programs on a CPU.
 
-Stacked arrays are what parameters are everywhere else. XLA on a CPU copies a layer's kernels out of the stack before
-it multiplies by them, in sampling once a scale; arrays of their own are read where they lie.
+Stacked arrays are what parameters are everywhere else, with a loop over layers that slices them. XLA on a CPU copies
+what is sliced: in sampling all kernels once a scale, in training once a micro-batch, and the gradients when they are
+stacked. Arrays of their own are read where they lie. Given such, sampling keeps its loop over layers and takes a branch
+for each product, and training has no loop.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+
+Params = dict[str, Any]
 
 # Of a block: nearly all that its parameters weigh.
 KERNELS = ("qkv_kernel", "out_kernel", "mlp_in_kernel", "mlp_out_kernel")
 
 
 class OneOf(NamedTuple):
-    """One layer's kernel: those of all layers, and the traced index of which."""
+    """One layer's kernel: those of all layers, and the index of which, traced or not."""
 
     kernels: tuple[jax.Array, ...]
-    index: jax.Array
+    index: jax.Array | int
 
 
 def with_kernel(
     function: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array, kernel: jax.Array | OneOf
 ) -> jax.Array:
-    """`function(x, kernel)`; of one of many, a branch for each."""
+    """`function(x, kernel)`; of one of many whose index is traced, a branch for each."""
     if not isinstance(kernel, OneOf):
         return function(x, kernel)
+    if isinstance(kernel.index, int):
+        return function(x, kernel.kernels[kernel.index])
     branches = [lambda x, kernels, number=number: function(x, kernels[number]) for number in range(len(kernel.kernels))]
     return jax.lax.switch(kernel.index, branches, x, kernel.kernels)
+
+
+def by_layer(params: Params) -> Params:
+    """A transformer's parameters with their kernels taken apart, within a program."""
+    split = lambda stack: jax.lax.optimization_barrier(tuple(stack[number] for number in range(len(stack))))
+    return params | {"blocks": params["blocks"] | {name: split(params["blocks"][name]) for name in KERNELS}}
+
+
+def stacked(params: Params) -> Params:
+    """What `by_layer` took apart, or gradients of it, put together."""
+    return params | {"blocks": params["blocks"] | {name: jnp.stack(params["blocks"][name]) for name in KERNELS}}

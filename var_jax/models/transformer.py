@@ -28,7 +28,7 @@ from var_jax.models.autoencoder import Dtype, precision_for
 from var_jax.models.constraint import Constrain, identity
 from var_jax.models.layers import KERNELS, OneOf, with_kernel
 from var_jax.models.precision import at_least_float32, widened
-from var_jax.models.products import contracted
+from var_jax.models.products import contracted, contracted_on_cpu
 from var_jax.models.quantizer import unit_norm
 from var_jax.models.recompute import policy
 from var_jax.models.transformer_config import TransformerConfig
@@ -187,16 +187,25 @@ class Transformer(nn.Module):
 
         stacked, of_layer = self._block_params()
 
-        def layer(x: jax.Array, scanned: Params) -> tuple[jax.Array, None]:
-            x, _ = self._block(x, of_layer(scanned["params"]), scanned["adaln"], attend, scanned.get("drop"))
+        def layer(x: jax.Array, scanned: Params, index: int | None) -> tuple[jax.Array, None]:
+            params = of_layer(scanned["params"], index)
+            x, _ = self._block(x, params, scanned["adaln"], attend, scanned.get("drop"))
             return x, None
+
+        def layer_at(index: int | None) -> Callable[[jax.Array, Params], tuple[jax.Array, None]]:
+            one = functools.partial(layer, index=index)
+            if self.remat is None:
+                return one
+            return jax.checkpoint(one, prevent_cse=index is not None, policy=policy(self.remat))
 
         scanned = {"params": stacked, "adaln": conditioning.blocks_DxBx6xW}
         if block_keys is not None and c.drop_path:
             scanned["drop"] = (jnp.linspace(0.0, c.drop_path, c.depth), block_keys)
-        if self.remat is not None:
-            layer = jax.checkpoint(layer, prevent_cse=False, policy=policy(self.remat))
-        x, _ = jax.lax.scan(layer, x, scanned)
+        if any(isinstance(kernel, tuple) for kernel in self.blocks().values()):
+            for index in range(c.depth):
+                x, _ = layer_at(index)(x, jax.tree.map(lambda stack, index=index: stack[index], scanned))
+        else:
+            x, _ = jax.lax.scan(layer_at(None), x, scanned)
         return self.logits(x, conditioning)
 
     def condition(self, labels_B: jax.Array) -> Conditioning:
@@ -290,8 +299,10 @@ class Transformer(nn.Module):
         vector = lambda index: adaln_Bx6xW[:, index]
 
         def product(h: jax.Array, name: str, axes: int = 1) -> jax.Array:
+            contract = contracted_on_cpu if isinstance(params[name], OneOf) else contracted
+
             def with_one(h: jax.Array, kernel: jax.Array) -> jax.Array:
-                return contracted(h, self.constrain(kernel.astype(dtype), name), axes, precision)
+                return contract(h, self.constrain(kernel.astype(dtype), name), axes, precision)
 
             return with_kernel(with_one, h, params[name])
 
@@ -319,17 +330,18 @@ class Transformer(nn.Module):
         x = self.constrain(x + _branch(h, vector(GATE_MLP), drop, 1), "sequence")
         return x, kept
 
-    def _block_params(self) -> tuple[Params, Callable[[Params], Params]]:
+    def _block_params(self) -> tuple[Params, Callable[..., Params]]:
         """What a scan over the layers slices, and what makes a block's parameters of such a slice.
 
-        AdaLN's are not among them, being used before it. "index" says which layer it is.
+        AdaLN's are not among them, being used before it. "index" says which layer it is, unless it is told.
         """
         params = {name: value for name, value in self.blocks().items() if not name.startswith("adaln_")}
         own = {name: value for name, value in params.items() if isinstance(value, tuple)}
         stacked = {name: value for name, value in params.items() if name not in own}
 
-        def of_layer(part: Params) -> Params:
-            return part | {name: OneOf(kernels, part["index"]) for name, kernels in own.items()}
+        def of_layer(part: Params, index: int | None = None) -> Params:
+            index = part["index"] if index is None else index
+            return part | {name: OneOf(kernels, index) for name, kernels in own.items()}
 
         return stacked | {"index": jnp.arange(self.config.depth)}, of_layer
 

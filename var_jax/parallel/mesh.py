@@ -92,6 +92,11 @@ def batch_part(mesh: jax.sharding.Mesh, process: int | None = None) -> tuple[int
     return parts.index(tuple(sorted(held[process]))), len(parts)
 
 
+def on_one_cpu(mesh: jax.sharding.Mesh) -> bool:
+    """Whether programs on this mesh run on one CPU device, where some are best written otherwise."""
+    return mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
+
+
 def check_batch(mesh: jax.sharding.Mesh, batch_size: int, what: str = "batch size") -> None:
     """Raises an InputError unless the rows divide over the mesh."""
     parts = mesh.shape["data"] * mesh.shape["fsdp"]

@@ -30,7 +30,7 @@ from var_jax.errors import InputError
 from var_jax.formats.atomic import is_about, local_target, unwritable
 from var_jax.formats.bucket import in_bucket, open_folder
 from var_jax.interop.names import Params, flatten
-from var_jax.parallel.mesh import batch_part, batch_sharding, check_batch, make_mesh
+from var_jax.parallel.mesh import batch_part, batch_sharding, check_batch, make_mesh, on_one_cpu
 from var_jax.parallel.processes import STOPPED
 from var_jax.parallel.rules import shardings, table
 from var_jax.training import build
@@ -116,7 +116,8 @@ class Run:
             self._open(opened)
             self.state = self._first_state(fresh, shapes, places, given)
             self._opened = opened.pop_all()
-        shared = {"settle": self.task.settle, "rate": self.schedule}
+        apart = config.stage == "transformer" and on_one_cpu(self.mesh)
+        shared = {"settle": self.task.settle, "rate": self.schedule, "apart": apart}
         step = make_step(self.task.loss, optimizer, config.seed, config.accumulate, config.ema_decay, **shared)
         place = jax.tree.map(lambda x: x.sharding, self.state)
         self._step = jax.jit(step, donate_argnums=0, static_argnums=3, out_shardings=(place, None))

@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from var_jax.models.layers import by_layer, stacked
+
 Params = dict[str, Any]
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -92,6 +94,7 @@ def make_step(
     count_decay: float = 0.99,
     settle: Settle | None = None,
     rate: Callable[[jax.Array], jax.Array] | None = None,
+    apart: bool = False,
 ) -> Callable[[TrainState, Any, Batch], tuple[TrainState, Metrics]]:
     """The step function, to be jitted with the state donated and its fourth argument, `stage`, static.
 
@@ -104,13 +107,16 @@ def make_step(
       count_decay: of the moving counts.
       settle: see `Settle`.
       rate: learning rate by step, to be told among the metrics and so fetched with them; None tells none.
+      apart: micro-batches take the layers' kernels apart, see `models.layers`: for a transformer on one CPU.
     """
 
     def step_fn(state: TrainState, fixed: Any, batch: Batch, stage: Any = None) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         grad_fn = _grad_fn(loss_fn, state, stage)
         with jax.named_scope("gradients"):
-            loss, metrics, counts, grads = _gradients(grad_fn, state, fixed, batch, key, accumulate)
+            given = state._replace(params=by_layer(state.params)) if apart and accumulate > 1 else state
+            loss, metrics, counts, grads = _gradients(grad_fn, given, fixed, batch, key, accumulate)
+            grads = stacked(grads) if given is not state else grads
         adversary, own_norm = state.adversary, 0.0
         if isinstance(stage, Opponent):
             grads, own_grads = grads

@@ -1,0 +1,53 @@
+"""Layers' kernels as arrays of their own give what the stacked ones give."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.interop.checkpoints import drawn_model, transformer_config
+from tests.models.golden_models import relative_error
+from var_jax.models.layers import KERNELS, by_layer, stacked
+from var_jax.models.transformer import Transformer
+
+CONFIG = transformer_config(depth=3)
+
+
+@pytest.fixture(scope="module")
+def params():
+    return jax.device_put(drawn_model(transformer=CONFIG).transformer_params)
+
+
+def _inputs():
+    pyramid, labels = CONFIG.pyramid, jnp.array([1, 3])
+    return labels, jax.random.normal(jax.random.key(1), (2, pyramid.length - 1, CONFIG.code_width))
+
+
+@pytest.mark.parametrize("remat", [None, "nothing_saveable", "products"])
+def test_training(params, remat):
+    """Logits, and gradients of every parameter, with class drop and drop path."""
+    module, (labels, inputs) = Transformer(CONFIG, remat=remat), _inputs()
+
+    def loss(params):
+        logits = module.apply({"params": params}, labels, inputs, jax.random.key(5))
+        return jnp.mean(jnp.square(logits)), logits
+
+    both = jax.value_and_grad(loss, has_aux=True)
+
+    def apart(params):
+        out, grads = both(by_layer(params))
+        assert {len(grads["blocks"][name]) for name in KERNELS} == {CONFIG.depth}
+        return out, stacked(grads)
+
+    ((_, logits), grads), ((_, logits_apart), grads_apart) = jax.jit(both)(params), jax.jit(apart)(params)
+    assert relative_error(logits_apart, logits) < 1e-6
+    assert jax.tree.structure(grads) == jax.tree.structure(grads_apart)
+    for name, gradient in grads["blocks"].items():
+        assert relative_error(grads_apart["blocks"][name], gradient) < 1e-5, name
+
+
+def test_apart_and_together(params):
+    again = jax.jit(lambda params: stacked(by_layer(params)))(params)
+    assert jax.tree.all(jax.tree.map(lambda a, b: np.array_equal(a, b), again, params))
