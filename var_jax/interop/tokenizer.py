@@ -226,4 +226,4 @@ def abstract_params(config: TokenizerConfig) -> Params:
 @functools.lru_cache(maxsize=8)  # tracing the network takes longer than reading a small one's file
 def _abstract_leaves(config: TokenizerConfig) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
     image = jax.ShapeDtypeStruct((1, config.image_size, config.image_size, 3), jnp.float32)
-    return flatten(jax.eval_shape(Tokenizer(config).init, jax.random.key(0), image)["params"])
+    return flatten(jax.eval_shape(Tokenizer(config, fast_convolution=False).init, jax.random.key(0), image)["params"])
