@@ -44,8 +44,8 @@ def test_training(params, remat):
     ((_, logits), grads), ((_, logits_apart), grads_apart) = jax.jit(both)(params), jax.jit(apart)(params)
     assert relative_error(logits_apart, logits) < 1e-6
     assert jax.tree.structure(grads) == jax.tree.structure(grads_apart)
-    for name, gradient in grads["blocks"].items():
-        assert relative_error(grads_apart["blocks"][name], gradient) < 1e-5, name
+    for (path, gradient), other in zip(jax.tree.leaves_with_path(grads), jax.tree.leaves(grads_apart), strict=True):
+        assert relative_error(other, gradient) < 1e-5, path
 
 
 def test_apart_and_together(params):

@@ -145,16 +145,8 @@ def transformer_parity(
     logits = jax.jit(lambda p, y, x: modules[1].apply({"params": p}, y, x))(params[1], labels, inputs)
     rows = [compare("teacher-forced logits", logits, logits_ref)]
     settings = sampler.controls(pyramid, guidance=guidance, top_k=1)
-    ours = sampler.generate(
-        *modules,
-        params[0],
-        for_sampling(params[1]),
-        jnp.asarray(labels),
-        jax.random.key(0),
-        settings,
-        guided=True,
-        smooth=False,
-    )
+    given = params[0], for_sampling(params[1]), jnp.asarray(labels), jax.random.key(0), settings
+    ours = sampler.generate(*modules, *given, guided=True, smooth=False)
     greedy_ref = np.concatenate(drawn, axis=1)
     differing = int(np.sum(np.asarray(ours.tokens) != greedy_ref))
     label = f"greedy tokens that differ ({differing} of {greedy_ref.size}; {len(np.unique(greedy_ref))} codes in use)"
