@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 _SAME = ((1, 1), (1, 1))
 _LEAST_PRODUCTS = 2**28  # of a plain convolution; with fewer there is nothing to gain
@@ -64,6 +65,7 @@ def _product(roots: Sequence[Fraction]) -> list[Fraction]:
 # Such points that errors are small: of all pairs of multiples of 1/16 these have the smallest, less than half of those
 # of 1 and 2, with which the maps would have fewer multiplications. A network's are then as with plain convolutions.
 _MAPS = _maps([Fraction(0), *(sign * Fraction(*place) for place in ((5, 8), (3, 2)) for sign in (1, -1))])
+_TWICE = _Maps(*(tuple(map(tuple, np.kron(rows, rows))) for rows in _MAPS))
 _OUTPUTS, _INPUTS = len(_MAPS.products), len(_MAPS.inputs)
 
 
@@ -128,41 +130,34 @@ def winograd(x_BxHxWxC: jax.Array, kernel_3x3xCxO: jax.Array, strip_bytes: int =
     # A corner of the padding: zero, but not before the inputs are there. What it is added to waits for them, instead of
     # being made for all layers of a network at once, and held: fresh memory is slow.
     zero = padded[0, 0, 0, 0]
-    by_kernel_rows = [_combined(row, list(kernel_3x3xCxO + zero)) for row in _MAPS.kernel]
-    kernels_CxO = [_combined(row, list(part)) for part in by_kernel_rows for row in _MAPS.kernel]
+    kernels = _mapped(_TWICE.kernel, (kernel_3x3xCxO + zero).swapaxes(0, 1).reshape(9, -1)).reshape(_INPUTS**2, channels, -1)
 
     def put(number: jax.Array, out_BxHxWxO: jax.Array) -> jax.Array:
         start = number * strip * _OUTPUTS
         rows = jax.lax.dynamic_slice_in_dim(padded, start, strip * _OUTPUTS + 2, axis=1)
-        return jax.lax.dynamic_update_slice_in_dim(out_BxHxWxO, _strip(rows, kernels_CxO), start, axis=1)
+        return jax.lax.dynamic_update_slice_in_dim(out_BxHxWxO, _strip(rows, kernels), start, axis=1)
 
     out_BxHxWxO = jnp.full((batch, height, width, kernel_3x3xCxO.shape[-1]), zero)
     return jax.lax.fori_loop(0, rows // strip, put, out_BxHxWxO)
 
 
-def _strip(x_BxhxwxC: jax.Array, kernels_CxO: Sequence[jax.Array]) -> jax.Array:
+def _strip(x_BxhxwxC: jax.Array, kernels_36xCxO: jax.Array) -> jax.Array:
     """Outputs [B, h - 2, w - 2, O] of padded rows."""
     batch, height, width, channels = x_BxhxwxC.shape
     down, along = (height - 2) // _OUTPUTS, (width - 2) // _OUTPUTS
-    # Every fourth row or column from the i-th on: the i-th of every square.
-    every = lambda x, axis, i, count: jax.lax.slice_in_dim(x, i, i + (count - 1) * _OUTPUTS + 1, _OUTPUTS, axis)
-    by_rows = [every(x_BxhxwxC, 1, i, down) for i in range(_INPUTS)]
-    # Without barriers XLA would go from the first parts to the last in one, and add up the same rows again and again.
-    by_rows = jax.lax.optimization_barrier([_combined(row, by_rows) for row in _MAPS.inputs])
-    inputs = [
-        _combined(row, [every(part, 2, j, along) for j in range(_INPUTS)]).reshape(-1, channels)
-        for part in by_rows
-        for row in _MAPS.inputs
-    ]
-    product = functools.partial(jnp.dot, precision=jax.lax.Precision.HIGHEST)
-    products = jnp.stack([product(*both) for both in zip(inputs, kernels_CxO, strict=True)])
-    products = products.reshape(_INPUTS, _INPUTS, batch, down, along, -1)
-    by_rows = jax.lax.optimization_barrier([_combined(row, list(products)) for row in _MAPS.products])
-    out = [jnp.stack([_combined(row, list(part)) for row in _MAPS.products], axis=3) for part in by_rows]
-    return jnp.stack(out, axis=2).reshape(batch, height - 2, width - 2, -1)
+    by_rows = _mapped(_MAPS.inputs, _places(x_BxhxwxC, 1, down)).reshape(_INPUTS, batch, down, width, channels)
+    inputs = _mapped(_MAPS.inputs, _places(by_rows, 3, along)).reshape(_INPUTS**2, -1, channels)
+    products = jnp.matmul(inputs, kernels_36xCxO, precision=jax.lax.Precision.HIGHEST)
+    out = _mapped(_TWICE.products, products.reshape(_INPUTS**2, -1))
+    out = out.reshape(_OUTPUTS, _OUTPUTS, batch, down, along, -1)  # columns of a square, its rows, then which square
+    return out.transpose(2, 3, 1, 4, 0, 5).reshape(batch, height - 2, width - 2, -1)
 
 
-def _combined(factors: Sequence[float], parts: Sequence[jax.Array]) -> jax.Array:
-    """The sum of the parts times their factors, without those whose factor is zero."""
-    terms = [part if factor == 1 else factor * part for factor, part in zip(factors, parts, strict=True) if factor]
-    return functools.reduce(jnp.add, terms)
+def _places(x: jax.Array, axis: int, squares: int) -> jax.Array:
+    """[6, the rest]: for each place in a square what every square has there, along an axis."""
+    every = lambda place: jax.lax.slice_in_dim(x, place, place + (squares - 1) * _OUTPUTS + 1, _OUTPUTS, axis)
+    return jnp.stack([every(place) for place in range(_INPUTS)]).reshape(_INPUTS, -1)
+
+
+def _mapped(rows: Rows, x: jax.Array) -> jax.Array:
+    return jnp.dot(np.asarray(rows,np.float32), x, precision=jax.lax.Precision.HIGHEST)
