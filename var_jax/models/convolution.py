@@ -1,9 +1,9 @@
 """3x3 convolutions as matrix products, which are what a CPU does best; other platforms convolve as ever.
 
-Where there are many positions, Winograd's minimal filtering: a square of 4x4 outputs takes 36 products of numbers
-instead of 144, once inputs, kernel and outputs have gone through small fixed linear maps. Over all squares and channels
-these are 36 matrix products. A few rows of squares are computed at a time, so that what lies between the maps stays in
-the caches. Where there are fewer positions than channels, one product with every position's neighbours side by side.
+By Winograd's minimal filtering: a square of 4x4 outputs takes 36 products of numbers instead of 144, once inputs,
+kernel and outputs have gone through small fixed linear maps. Over all squares and channels these are 36 matrix
+products, and the maps are matrix products, too. A few rows of squares are computed at a time, so that what lies
+between the maps stays in the caches.
 
 Sources: A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural Networks", arXiv 1509.09308; of points that
 keep errors small, B. Barabasz et al., "Error Analysis and Improving the Accuracy of Winograd Convolution for Deep
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ import jax.numpy as jnp
 
 _SAME = ((1, 1), (1, 1))
 _LEAST_PRODUCTS = 2**28  # of a plain convolution; with fewer there is nothing to gain
-_LEAST_SQUARES = 0.2  # a channel: below that the kernels' maps are most of the work
+_LEAST_SQUARES = 0.02  # a channel: below that the kernel's map is most of the work
 _STRIP_BYTES = 2**23  # of transformed inputs computed at a time
 
 Rows = tuple[tuple[float, ...], ...]
@@ -83,39 +83,23 @@ def convolve(
     plain = functools.partial(
         jax.lax.conv_general_dilated, window_strides=window_strides, padding=padding, precision=precision, **others
     )
-    as_products = None
-    if _may_be_products(x_BxHxWxC, kernel_3x3xCxO, window_strides, padding):
-        as_products = _best_products(*x_BxHxWxC.shape)
-    if as_products is None:
+    if not _pays(x_BxHxWxC, kernel_3x3xCxO, window_strides, padding):
         return plain(x_BxHxWxC, kernel_3x3xCxO)
-    return jax.lax.platform_dependent(x_BxHxWxC, kernel_3x3xCxO, cpu=as_products, default=plain)
+    return jax.lax.platform_dependent(x_BxHxWxC, kernel_3x3xCxO, cpu=winograd, default=plain)
 
 
-def _may_be_products(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Any) -> bool:
+def _pays(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Any) -> bool:
+    batch, height, width, channels = x.shape
+    squares = batch * height * width / _OUTPUTS**2
     return (
         kernel.shape[:2] == (3, 3)
         and tuple(strides) == (1, 1)
         and tuple(map(tuple, padding)) == _SAME
         and x.dtype == kernel.dtype == jnp.float32
+        and height % _OUTPUTS == width % _OUTPUTS == 0
         and math.prod(x.shape[:3]) * kernel.size >= _LEAST_PRODUCTS
+        and squares >= _LEAST_SQUARES * channels
     )
-
-
-def _best_products(batch: int, height: int, width: int, channels: int) -> Callable[..., jax.Array] | None:
-    positions = batch * height * width
-    if positions / _OUTPUTS**2 >= _LEAST_SQUARES * channels:
-        return winograd if height % _OUTPUTS == width % _OUTPUTS == 0 else None
-    return neighbours if positions <= channels else None
-
-
-def neighbours(x_BxHxWxC: jax.Array, kernel_3x3xCxO: jax.Array) -> jax.Array:
-    """[B, H, W, O] with zeros around, by one product with each position's nine neighbours."""
-    batch, height, width, channels = x_BxHxWxC.shape
-    padded = jnp.pad(x_BxHxWxC, ((0, 0), *_SAME, (0, 0)))
-    shifted = [padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
-    x = jnp.concatenate(shifted, axis=-1).reshape(-1, 9 * channels)
-    out = jnp.dot(x, kernel_3x3xCxO.reshape(9 * channels, -1), precision=jax.lax.Precision.HIGHEST)
-    return out.reshape(batch, height, width, -1)
 
 
 @functools.partial(jax.jit, static_argnames="strip_bytes")  # so that layers of one shape are traced and lowered once
