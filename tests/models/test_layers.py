@@ -9,7 +9,7 @@ import pytest
 
 from tests.interop.checkpoints import drawn_model, transformer_config
 from tests.models.golden_models import relative_error
-from var_jax.models.layers import KERNELS, by_layer, stacked
+from var_jax.models.layers import ALL_KERNELS, by_layer, stacked
 from var_jax.models.transformer import Transformer
 
 CONFIG = transformer_config(depth=3)
@@ -38,7 +38,7 @@ def test_training(params, remat):
 
     def apart(params):
         out, grads = both(by_layer(params))
-        assert {len(grads["blocks"][name]) for name in KERNELS} == {CONFIG.depth}
+        assert {len(grads["blocks"][name]) for name in ALL_KERNELS} == {CONFIG.depth}
         return out, stacked(grads)
 
     ((_, logits), grads), ((_, logits_apart), grads_apart) = jax.jit(both)(params), jax.jit(apart)(params)

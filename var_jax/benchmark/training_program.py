@@ -58,7 +58,7 @@ class Program:
         self._fresh = functools.partial(self._first_state, optimizer)
         self._shapes = jax.eval_shape(self._fresh)
         self._places = shardings(self.mesh, config.sharding, self._shapes)
-        given = {"rate": rate, "apart": on_one_cpu(self.mesh)}
+        given = {"rate": rate, "one_cpu": on_one_cpu(self.mesh)}
         step = make_step(self.task.loss, optimizer, config.seed, config.accumulate, config.ema_decay, **given)
         self._step = jax.jit(step, donate_argnums=0, static_argnums=3, out_shardings=(self._places, None))
 

@@ -18,6 +18,7 @@ Params = dict[str, Any]
 
 # Of a block: nearly all that its parameters weigh.
 KERNELS = ("qkv_kernel", "out_kernel", "mlp_in_kernel", "mlp_out_kernel")
+ALL_KERNELS = (*KERNELS, "adaln_kernel")  # the last is read once a call, for all layers: apart in training only
 
 
 class OneOf(NamedTuple):
@@ -40,11 +41,16 @@ def with_kernel(
 
 
 def by_layer(params: Params) -> Params:
-    """A transformer's parameters with their kernels taken apart, within a program."""
+    """A transformer's parameters with their kernels taken apart, within a program that trains."""
     split = lambda stack: jax.lax.optimization_barrier(tuple(stack[number] for number in range(len(stack))))
-    return params | {"blocks": params["blocks"] | {name: split(params["blocks"][name]) for name in KERNELS}}
+    return _with(split, params)
 
 
 def stacked(params: Params) -> Params:
     """What `by_layer` took apart, or gradients of it, put together."""
-    return params | {"blocks": params["blocks"] | {name: jnp.stack(params["blocks"][name]) for name in KERNELS}}
+    return _with(jnp.stack, params)
+
+
+def _with(function: Callable[[Any], Any], params: Params) -> Params:
+    blocks = params["blocks"]
+    return params | {"blocks": {name: function(x) if name in ALL_KERNELS else x for name, x in blocks.items()}}

@@ -26,7 +26,7 @@ from var_jax.errors import InputError
 from var_jax.models.attention import AttentionFn, xla_attention
 from var_jax.models.autoencoder import Dtype, precision_for
 from var_jax.models.constraint import Constrain, identity
-from var_jax.models.layers import KERNELS, OneOf, with_kernel
+from var_jax.models.layers import ALL_KERNELS, OneOf, with_kernel
 from var_jax.models.precision import at_least_float32, widened
 from var_jax.models.products import contracted, contracted_on_cpu
 from var_jax.models.quantizer import unit_norm
@@ -74,7 +74,7 @@ def new_cache(config: TransformerConfig, batch: int, dtype: Dtype) -> Cache:
 class Blocks(nn.Module):
     """Declares the stacked parameters of all blocks; calling it returns them as a flat dict.
 
-    Those of `models.layers.KERNELS` may be given as tuples of the layers' own arrays.
+    Those of `models.layers.ALL_KERNELS` may be given as tuples of the layers' own arrays.
     """
 
     config: TransformerConfig
@@ -111,7 +111,7 @@ class Blocks(nn.Module):
     def _given(
         self, name: str, init: nn.initializers.Initializer, shape: tuple[int, ...]
     ) -> jax.Array | tuple[jax.Array, ...]:
-        if name in KERNELS and isinstance(kernels := self.get_variable("params", name), tuple):
+        if name in ALL_KERNELS and isinstance(kernels := self.get_variable("params", name), tuple):
             return kernels
         return self.param(name, init, shape)
 
@@ -222,12 +222,19 @@ class Transformer(nn.Module):
             shared = self._project("bw,wgv->bgv", start_BxW, self.shared_adaln_kernel) + self.shared_adaln_bias
             vectors = blocks["adaln_table"][:, None] + shared[None]
         else:
-            # Layer by layer, each with its own copy of the input: all at once would turn the kernels around in memory.
-            start_DxBxW = jnp.broadcast_to(start_BxW, (self.config.depth, *start_BxW.shape))
-            vectors = self._project("dbw,dwgv->dbgv", start_DxBxW, blocks["adaln_kernel"])
-            vectors = vectors + blocks["adaln_bias"][:, None]
+            vectors = self._modulations(start_BxW, blocks["adaln_kernel"]) + blocks["adaln_bias"][:, None]
         head = self._project("bw,wgv->bgv", start_BxW, self.head_adaln_kernel) + self.head_adaln_bias
         return Conditioning(start_BxW, vectors, head)
+
+    def _modulations(self, start_BxW: jax.Array, kernel: jax.Array | tuple[jax.Array, ...]) -> jax.Array:
+        """[D, B, 6, W] float32 without biases."""
+        depth, (batch, width) = self.config.depth, start_BxW.shape
+        if isinstance(kernel, tuple):  # as matrices, so that gradients are not turned around in memory
+            each = [self._project("bw,wv->bv", start_BxW, one.reshape(width, -1)) for one in kernel]
+            return jnp.stack(each).reshape(depth, batch, 6, width)
+        # Layer by layer, each with its own copy of the input: all at once would turn the kernels around in memory.
+        start_DxBxW = jnp.broadcast_to(start_BxW, (depth, batch, width))
+        return self._project("dbw,dwgv->dbgv", start_DxBxW, kernel)
 
     def first_inputs(self, conditioning: Conditioning) -> jax.Array:
         """[B, l_1, W] float32: what stands at the first scale's positions."""

@@ -116,8 +116,8 @@ class Run:
             self._open(opened)
             self.state = self._first_state(fresh, shapes, places, given)
             self._opened = opened.pop_all()
-        apart = config.stage == "transformer" and on_one_cpu(self.mesh)
-        shared = {"settle": self.task.settle, "rate": self.schedule, "apart": apart}
+        one_cpu = config.stage == "transformer" and on_one_cpu(self.mesh)
+        shared = {"settle": self.task.settle, "rate": self.schedule, "one_cpu": one_cpu}
         step = make_step(self.task.loss, optimizer, config.seed, config.accumulate, config.ema_decay, **shared)
         place = jax.tree.map(lambda x: x.sharding, self.state)
         self._step = jax.jit(step, donate_argnums=0, static_argnums=3, out_shardings=(place, None))

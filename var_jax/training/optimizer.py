@@ -112,7 +112,17 @@ def make_optimizer(
         return optax.adamw(learning_rate, *betas, eps=1e-8, weight_decay=weight_decay, mask=mask)
 
     steps = optax.inject_hyperparams(adamw)(learning_rate=learning_rate, weight_decay=weight_decay)
-    return optax.chain(optax.clip_by_global_norm(clip), steps) if clip else optax.chain(steps)
+    return optax.chain(_clip(clip), steps) if clip else optax.chain(steps)
+
+
+def _clip(largest: float) -> optax.GradientTransformation:
+    """Gradients times one number, so that their global norm is at most this."""
+
+    def update(grads: Any, state: optax.EmptyState, params: Any = None) -> tuple[Any, optax.EmptyState]:
+        factor = jnp.minimum(1.0, largest / optax.tree.norm(grads))
+        return jax.tree.map(lambda grad: grad * factor, grads), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
 def warmup_steps(section: ml_collections.ConfigDict, total_steps: int) -> int:

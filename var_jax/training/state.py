@@ -94,7 +94,7 @@ def make_step(
     count_decay: float = 0.99,
     settle: Settle | None = None,
     rate: Callable[[jax.Array], jax.Array] | None = None,
-    apart: bool = False,
+    one_cpu: bool = False,
 ) -> Callable[[TrainState, Any, Batch], tuple[TrainState, Metrics]]:
     """The step function, to be jitted with the state donated and its fourth argument, `stage`, static.
 
@@ -107,14 +107,15 @@ def make_step(
       count_decay: of the moving counts.
       settle: see `Settle`.
       rate: learning rate by step, to be told among the metrics and so fetched with them; None tells none.
-      apart: micro-batches take the layers' kernels apart, see `models.layers`: for a transformer on one CPU.
+      one_cpu: for a transformer on one CPU: micro-batches take the layers' kernels apart, see `models.layers`, and the
+        optimizer's state is changed in place.
     """
 
     def step_fn(state: TrainState, fixed: Any, batch: Batch, stage: Any = None) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         grad_fn = _grad_fn(loss_fn, state, stage)
         with jax.named_scope("gradients"):
-            given = state._replace(params=by_layer(state.params)) if apart and accumulate > 1 else state
+            given = state._replace(params=by_layer(state.params)) if one_cpu and accumulate > 1 else state
             loss, metrics, counts, grads = _gradients(grad_fn, given, fixed, batch, key, accumulate)
             grads = stacked(grads) if given is not state else grads
         adversary, own_norm = state.adversary, 0.0
@@ -125,6 +126,7 @@ def make_step(
             metrics = metrics | {"opponent_gradient_norm": own_norm}
         norm = optax.tree.norm(grads)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm) & jnp.isfinite(own_norm) & (state.bad_step < 0)
+        keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
         with jax.named_scope("optimizer"):
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
@@ -133,13 +135,17 @@ def make_step(
             counts = jax.tree.map(lambda old, new: weight * old + (1.0 - weight) * new, state.counts, counts)
         if settle is not None:
             params, counts = settle(params, counts, batch, key, state.step)
+        params = keep(params, state.params)
+        if one_cpu:
+            # The optimizer's state after the parameters, each in place. XLA on a CPU would copy all of it first.
+            params, grads = jax.lax.optimization_barrier((params, grads))
+            _, opt_state = optimizer.update(grads, state.opt_state, params)
         ema = state.ema
         if ema is not None:
             decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
             ema = jax.tree.map(lambda old, new: old + (1.0 - decay) * (new - old), ema, params)
-        new = (params, ema, opt_state, counts, adversary)
-        old = (state.params, state.ema, state.opt_state, state.counts, state.adversary)
-        params, ema, opt_state, counts, adversary = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
+        new, old = (ema, opt_state, counts, adversary), (state.ema, state.opt_state, state.counts, state.adversary)
+        ema, opt_state, counts, adversary = keep(new, old)
         bad_step = jnp.where(finite | (state.bad_step >= 0), state.bad_step, state.step)
         state = TrainState(state.step + 1, bad_step, params, ema, opt_state, counts, adversary)
         told = {} if rate is None else {"learning_rate": rate(state.step - 1)}
