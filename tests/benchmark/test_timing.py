@@ -32,8 +32,12 @@ def test_sides_take_turns_and_pause(monkeypatch):
     assert calls == ["ours", "reference"] * 4
     assert found == {"ours": Timing(1.0, (5.0, 7.0)), "reference": Timing(2.0, (6.0, 8.0))}
     assert pauses == [0.25] * 4
-    take_turns({"ours": lambda: 1.0}, repeats=3)
-    assert len(pauses) == 4  # alone nobody waits
+    take_turns({"ours": lambda: calls.append("alone") or 1.0}, repeats=3, again=2)
+    assert len(pauses) == 4 and calls[8:] == ["alone"] * 5  # alone nobody waits, and no call is made in vain
+    del calls[:]
+    found = take_turns(runs, repeats=2, again=1)
+    assert calls == ["ours", "reference"] * 2 + ["ours", "ours", "reference", "reference"] * 2
+    assert found["reference"] == Timing(2.0, (8.0, 12.0))
     with pytest.raises(InputError, match="repeats 0: expected 1 or more"):
         take_turns(runs, repeats=0)
 

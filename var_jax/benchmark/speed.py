@@ -173,7 +173,7 @@ def _report(
             if against:
                 reference = opened.enter_context(beside.Reference(against, task | {"batch": batch}))
                 runs["reference"], versions = reference.run, reference.versions
-            timings = take_turns(runs, repeats)
+            timings = take_turns(runs, repeats, again=1)
             theirs = (timings["reference"], reference.peak_bytes()) if against else None
         later, peak = sum(compiled[1:]), machine.peak_bytes()
         cases.append(Case(f"batch {batch}", batch, timings["ours"], later, phases(batch), peak, theirs))

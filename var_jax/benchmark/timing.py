@@ -54,7 +54,7 @@ def timed(call: Callable[[], Any]) -> float:
 
 
 def take_turns(
-    runs: Mapping[str, Callable[[], float]], repeats: int, warmup: int = 1, pause: float = _PAUSE
+    runs: Mapping[str, Callable[[], float]], repeats: int, warmup: int = 1, pause: float = _PAUSE, again: int = 0
 ) -> dict[str, Timing]:
     """Timings of several kinds of calls, one of each in turn, so that whatever else the machine does meets all.
 
@@ -63,6 +63,8 @@ def take_turns(
       repeats: calls of each that count.
       warmup: calls between the first and those that count.
       pause: seconds before a turn, where there are several kinds.
+      again: calls at the beginning of a turn that do not count, where there are several kinds. The first one fetches
+        what the machine took away while the others ran, like memory that was given back.
 
     Raises:
       InputError: if `repeats` is not positive.
@@ -78,6 +80,8 @@ def take_turns(
         for name, run in runs.items():
             if len(runs) > 1:
                 time.sleep(pause)
+                for _ in range(again):
+                    run()
             seconds[name].append(run())
     return {name: Timing(first[name], tuple(seconds[name])) for name in runs}
 
