@@ -138,8 +138,9 @@ def make_step(
         params = keep(params, state.params)
         if one_cpu:
             # The optimizer's state after the parameters, each in place. XLA on a CPU would copy all of it first.
-            params, grads = jax.lax.optimization_barrier((params, grads))
-            _, opt_state = optimizer.update(grads, state.opt_state, params)
+            with jax.named_scope("optimizer"):
+                params, grads = jax.lax.optimization_barrier((params, grads))
+                _, opt_state = optimizer.update(grads, state.opt_state, params)
         ema = state.ema
         if ema is not None:
             decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
