@@ -32,7 +32,8 @@ def draw(*shape, seed=0):
 def test_winograd_is_convolution(shape, strip_bytes, outputs):
     """Numpy's in float64, at the borders too, in strips of one row of squares, of several and of all.
 
-    With as many outputs as channels, outputs take the inputs' place."""
+    With as many outputs as channels, outputs take the inputs' place.
+    """
     x, kernel = draw(*shape), draw(3, 3, shape[-1], outputs or shape[-1], seed=1)
     padded = np.pad(x.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
     height, width = shape[1:3]
