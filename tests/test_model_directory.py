@@ -14,8 +14,8 @@ from tests.interop.checkpoints import TRANSFORMER, drawn_model, tokenizer_config
 from var_jax import model_directory
 from var_jax.errors import InputError
 from var_jax.formats.safetensors_file import read_safetensors, write_safetensors
-from var_jax.interop.names import flatten, unflatten
 from var_jax.model_directory import CONFIG_FILE, WEIGHTS_FILE, Model, fingerprint, read_model, save_model
+from var_jax.models.parameters import flatten, unflatten
 
 SMALL = tokenizer_config(base_channels=8, channel_multipliers=(1,), norm_groups=4)
 

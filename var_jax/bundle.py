@@ -20,8 +20,9 @@ from var_jax.generation.guidance import LINEAR, Schedule
 from var_jax.generation.kernels import for_sampling
 from var_jax.generation.many import batches
 from var_jax.generation.settings import PerScale, check_settings, make_controls
-from var_jax.interop.names import Params
 from var_jax.model_directory import bundled_model, fingerprint
+from var_jax.models.parameters import Params
+from var_jax.models.pictures import to_signed
 from var_jax.models.tokenizer import Tokenizer
 from var_jax.models.transformer import Transformer
 from var_jax.parallel.mesh import batch_sharding
@@ -372,7 +373,7 @@ def _checked_key(key: jax.Array, batch: int) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _encode(tokenizer: Tokenizer, params: Params, images: jax.Array) -> jax.Array:
-    return tokenizer.apply({"params": params}, editing.to_signed(images), method="encode")
+    return tokenizer.apply({"params": params}, to_signed(images), method="encode")
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -23,9 +23,8 @@ from var_jax.errors import InputError
 from var_jax.formats.bucket import local_files, new_directory
 from var_jax.formats.description import read_description
 from var_jax.formats.safetensors_file import read_safetensors, write_safetensors
-from var_jax.interop import tokenizer as tokenizer_interop
-from var_jax.interop import transformer as transformer_interop
-from var_jax.interop.names import Params, flatten, unflatten
+from var_jax.models.parameters import Params, flatten, unflatten
+from var_jax.models.shapes import tokenizer_shapes, transformer_shapes
 from var_jax.models.tokenizer import TokenizerConfig
 from var_jax.models.transformer import TransformerConfig
 
@@ -166,13 +165,13 @@ def _read(path: Path) -> Model:
     shape = (len(tokenizer_config.pyramid), tokenizer_config.codebook_size)
     if counts is None or counts.shape != shape:
         raise InputError(f"{weights}: tensor '{_CODE_COUNTS}' is missing or not of shape {shape}")
-    abstract = tokenizer_interop.abstract_params(tokenizer_config)
+    abstract = tokenizer_shapes(tokenizer_config)
     params = _take(tensors, "tokenizer", abstract, weights)
     names = tuple(config.get("class_names", ()))
     model = Model(tokenizer_config, params, counts, class_names=names, source=source)
     if "transformer" in config:
         transformer_config = _part_config(TransformerConfig, config, "transformer", path)
-        abstract = transformer_interop.abstract_params(transformer_config)
+        abstract = transformer_shapes(transformer_config)
         params = _take(tensors, "transformer", abstract, weights)
         try:
             model = dataclasses.replace(model, transformer_config=transformer_config, transformer_params=params)

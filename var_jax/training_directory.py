@@ -21,9 +21,8 @@ from var_jax.errors import InputError
 from var_jax.formats.bucket import in_bucket, open_folder
 from var_jax.formats.checksums import damage
 from var_jax.formats.description import read_description
-from var_jax.interop import tokenizer as tokenizer_interop
-from var_jax.interop import transformer as transformer_interop
 from var_jax.model_directory import CONFIG_FILE, Model, read_model
+from var_jax.models.shapes import tokenizer_shapes, transformer_shapes
 from var_jax.models.tokenizer import TokenizerConfig
 from var_jax.models.transformer import TransformerConfig
 
@@ -85,11 +84,11 @@ def _read_trained(workdir: epath.Path) -> Model:
     if run["stage"] == "tokenizer":
         config = TokenizerConfig.from_dict(run["tokenizer"])
         counts = np.zeros((len(config.pyramid), config.codebook_size), np.float32)
-        params = _restore(workdir, step, tokenizer_interop.abstract_params(config))
+        params = _restore(workdir, step, tokenizer_shapes(config))
         return Model(config, params, counts, source=source)
     tokenizer = read_model(workdir / TOKENIZER)
     config = TransformerConfig.from_dict(run["transformer"])
-    params = _restore(workdir, step, transformer_interop.abstract_params(config))
+    params = _restore(workdir, step, transformer_shapes(config))
     return Model(
         tokenizer.tokenizer_config,
         tokenizer.tokenizer_params,

@@ -10,9 +10,9 @@ from tests.interop.checkpoints import drawn_model, tokenizer_config, transformer
 from var_jax.evaluation.extract import Extractor
 from var_jax.evaluation.pictures import Drawing
 from var_jax.evaluation.protocol import Judge
-from var_jax.features.inception import Features
 from var_jax.model_directory import Model
 from var_jax.parallel.mesh import make_mesh
+from var_jax.pretrained.inception import Features
 from var_jax.pyramid import Pyramid
 
 POOL, SPATIAL, CLASSES, SIDE = 6, 8, 5, 8

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.evaluation.small_judge import POOL, SPATIAL, network, pictures, small_judge
-from tests.features import drawn_inception
+from tests.pretrained import drawn_inception
 from var_jax.errors import InputError
 from var_jax.evaluation.frechet import frechet_distance, mean_and_covariance
 from var_jax.evaluation.neighbours import precision_recall

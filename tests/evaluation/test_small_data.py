@@ -15,7 +15,7 @@ from var_jax.errors import InputError
 from var_jax.evaluation import small_data
 from var_jax.evaluation.classifier import nearest_distances, spread_within_classes
 from var_jax.evaluation.small_data import frechet_figures, real_pictures
-from var_jax.features.efficientnet import ImageNetClassifier
+from var_jax.pretrained.efficientnet import ImageNetClassifier
 
 
 def test_distances_and_spread_by_hand():

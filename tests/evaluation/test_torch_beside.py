@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.evaluation.small_judge import pictures
-from tests.features import drawn_inception
+from tests.pretrained import drawn_inception
 from var_jax.evaluation.pictures import open_pictures
 from var_jax.evaluation.protocol import evaluate, inception_judge, open_reference
 from var_jax.formats.tensors import write_tensors

@@ -21,11 +21,11 @@ from var_jax.evaluation.reconstruction import psnr, reconstruction_figures, reco
 from var_jax.evaluation.statistics import Statistics, write_statistics
 from var_jax.evaluation.structure import transformer_losses
 from var_jax.evaluation.whole_set import whole_set
-from var_jax.features.efficientnet import ImageNetClassifier
 from var_jax.generation.pictures import to_uint8
 from var_jax.losses.perceptual import lpips
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
 from var_jax.parallel.mesh import make_mesh
+from var_jax.pretrained.efficientnet import ImageNetClassifier
 from var_jax.pyramid import Pyramid
 
 SIDES = (1, 2, 4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.features.drawn_inception import field, graph
+from tests.pretrained.drawn_inception import field, graph
 from var_jax.errors import InputError
 from var_jax.formats.frozen_graph import read_constants
 

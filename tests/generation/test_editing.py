@@ -12,6 +12,7 @@ from var_jax.bundle import Bundle
 from var_jax.errors import InputError
 from var_jax.generation import editing, sampler, upscaling
 from var_jax.generation.masks import first_scales, soft_edge
+from var_jax.models.pictures import to_signed
 from var_jax.models.tokenizer import Tokenizer
 from var_jax.models.transformer import Transformer
 from var_jax.pyramid import Pyramid
@@ -85,7 +86,7 @@ def test_kept_tokens_are_told_what_the_drawn_ones_left(bundle, pictures):
     keep = keep_where(~first_scales(PYRAMID, 1))
     out = redrawn(bundle, pictures, keep)
     bound = bundle.tokenizer.bind({"params": bundle.tokenizer_params})
-    features = bound.features(editing.to_signed(jnp.asarray(pictures)))
+    features = bound.features(to_signed(jnp.asarray(pictures)))
     rest, own = features, np.asarray(bundle.encode(pictures))
     drawn = np.asarray(out.tokens)
     assert np.any(drawn[:, :1] != own[:, :1])

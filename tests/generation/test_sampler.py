@@ -12,9 +12,9 @@ import pytest
 
 from tests.models.golden_models import random_params, relative_error, small_tokenizer, to_nhwc, weights
 from var_jax.generation import sampler
-from var_jax.interop import tokenizer as tokenizer_interop
 from var_jax.interop import transformer as transformer_interop
 from var_jax.models.quantizer import Quantizer
+from var_jax.models.shapes import tokenizer_shapes, transformer_shapes
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
 from var_jax.models.transformer import Transformer, TransformerConfig
 from var_jax.pyramid import PUBLISHED_SIDES, Pyramid
@@ -187,7 +187,7 @@ def test_shapes_of_many(sides, guided, smooth):
     pyramid = Pyramid(sides)
     tokenizer_config = TokenizerConfig(pyramid, 64, 8, 32, (1, 1), encoder_blocks=1, decoder_blocks=1)
     config = TransformerConfig(pyramid, 64, 8, 3, 2, 32, 2, shared_adaln=guided)
-    params = tokenizer_interop.abstract_params(tokenizer_config), transformer_interop.abstract_params(config)
+    params = tokenizer_shapes(tokenizer_config), transformer_shapes(config)
     run = lambda *params: sampler.generate(
         Tokenizer(tokenizer_config),
         Transformer(config),
@@ -212,8 +212,8 @@ def test_a_few_really_run(sides, classes, codes):
     made = Case(
         Tokenizer(tokenizer_config),
         Transformer(config),
-        random_params(tokenizer_interop.abstract_params(tokenizer_config)),
-        random_params(transformer_interop.abstract_params(config)),
+        random_params(tokenizer_shapes(tokenizer_config)),
+        random_params(transformer_shapes(config)),
     )
     out = pictures(made, [0, classes], jax.random.key(0), guidance=2.0, top_k=5, top_p=0.9)
     assert np.all((out.images >= 0) & (out.images <= 1))
@@ -228,7 +228,7 @@ def test_the_cache_is_written_in_place():
     pyramid = Pyramid((1, 2, 3, 4))
     tokenizer_config = TokenizerConfig(pyramid, 16, 4, 8, (1,), 1, 1, norm_groups=4)
     config = TransformerConfig(pyramid, 16, 4, 3, 5, 32, 2)
-    params = tokenizer_interop.abstract_params(tokenizer_config), transformer_interop.abstract_params(config)
+    params = tokenizer_shapes(tokenizer_config), transformer_shapes(config)
     labels, settings = jax.ShapeDtypeStruct((2,), jnp.int32), sampler.controls(pyramid, 1.5, 9, 0.9)
     modules = Tokenizer(tokenizer_config), Transformer(config)
     run = lambda a, b, y: sampler.sample(*modules, a, b, y, jax.random.key(0), settings, True, False).f_hat_BxhxwxC

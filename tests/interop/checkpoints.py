@@ -12,6 +12,7 @@ from tests.models.golden_models import random_params
 from var_jax.interop import tokenizer as tokenizer_interop
 from var_jax.interop import transformer as transformer_interop
 from var_jax.model_directory import Model
+from var_jax.models.shapes import tokenizer_shapes, transformer_shapes
 from var_jax.models.tokenizer import TokenizerConfig
 from var_jax.models.transformer import TransformerConfig
 from var_jax.pyramid import Pyramid
@@ -54,11 +55,11 @@ def drawn_model(
 ) -> Model:
     """A model whose every number is drawn, counts of code use included."""
     counts = np.random.default_rng([seed, 1]).random((len(tokenizer.pyramid), tokenizer.codebook_size), np.float32)
-    params = random_params(tokenizer_interop.abstract_params(tokenizer), seed)
+    params = random_params(tokenizer_shapes(tokenizer), seed)
     model = Model(tokenizer, params, counts, source={"tokenizer": "drawn"})
     if transformer is None:
         return model
-    params = random_params(transformer_interop.abstract_params(transformer), seed + 1)
+    params = random_params(transformer_shapes(transformer), seed + 1)
     return dataclasses.replace(model, transformer_config=transformer, transformer_params=params)
 
 

@@ -12,6 +12,7 @@ from tests.interop.checkpoints import TOKENIZER, TRANSFORMER, tokenizer_config, 
 from tests.models.golden_models import random_params
 from var_jax.interop import names, tokenizer, transformer
 from var_jax.models.presets import transformer_preset
+from var_jax.models.shapes import tokenizer_shapes, transformer_shapes
 from var_jax.models.tokenizer import TokenizerConfig
 from var_jax.pyramid import PUBLISHED_SIDES, Pyramid
 
@@ -34,8 +35,11 @@ TRANSFORMERS = {
     "plain": transformer_config(qk_norm=False, num_classes=1),
 }
 CASES = {
-    **{name: (tokenizer, "tokenizer_table", config) for name, config in TOKENIZERS.items()},
-    **{name + "_transformer": (transformer, "transformer_table", config) for name, config in TRANSFORMERS.items()},
+    **{name: (tokenizer.tokenizer_table, tokenizer_shapes, config) for name, config in TOKENIZERS.items()},
+    **{
+        name + "_transformer": (transformer.transformer_table, transformer_shapes, config)
+        for name, config in TRANSFORMERS.items()
+    },
 }
 LAYOUTS = {
     "same": (names.SAME, (2, 3), (2, 3)),
@@ -50,8 +54,8 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_every_parameter_is_filled_exactly_once(case):
-    module, table_name, config = CASES[case]
-    table, abstract = getattr(module, table_name)(config), module.abstract_params(config)
+    table_of, shapes_of, config = CASES[case]
+    table, abstract = table_of(config), shapes_of(config)
     slots = collections.Counter((entry.path, entry.index) for entry in table)
     assert set(slots.values()) == {1}
     assert len({entry.reference for entry in table}) == len(table)
@@ -84,8 +88,8 @@ def test_packed_axes_are_ordered_as_the_reference_packs_them():
 @pytest.mark.parametrize(
     ("table", "abstract"),
     [
-        (tokenizer.tokenizer_table(TOKENIZER), tokenizer.abstract_params(TOKENIZER)),
-        (transformer.transformer_table(TRANSFORMER), transformer.abstract_params(TRANSFORMER)),
+        (tokenizer.tokenizer_table(TOKENIZER), tokenizer_shapes(TOKENIZER)),
+        (transformer.transformer_table(TRANSFORMER), transformer_shapes(TRANSFORMER)),
     ],
     ids=["tokenizer", "transformer"],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from var_jax.features.vgg import STAGES
+from var_jax.pretrained.vgg import STAGES
 
 
 def weights(seed: int = 0) -> dict:

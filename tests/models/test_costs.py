@@ -6,10 +6,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from var_jax.interop import tokenizer as tokenizer_interop
-from var_jax.interop import transformer as transformer_interop
 from var_jax.models import costs
 from var_jax.models.presets import transformer_preset
+from var_jax.models.shapes import tokenizer_shapes, transformer_shapes
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
 from var_jax.models.transformer import Transformer, TransformerConfig
 from var_jax.pyramid import PUBLISHED_SIDES, Pyramid
@@ -38,7 +37,7 @@ def test_attention_counts_what_the_mask_lets_through():
 
 @pytest.mark.parametrize("config", [TokenizerConfig(), TokenizerConfig(Pyramid((1, 3, 32)), 512, 16, 64, (1, 2, 2))])
 def test_tokenizer_beside_xla(config):
-    tokenizer, params = Tokenizer(config, fast_convolution=False), tokenizer_interop.abstract_params(config)
+    tokenizer, params = Tokenizer(config, fast_convolution=False), tokenizer_shapes(config)
     image = jax.ShapeDtypeStruct((1, config.image_size, config.image_size, 3), jnp.float32)
     tokens = jax.ShapeDtypeStruct((1, config.pyramid.length), jnp.int32)
     encode = counted(lambda p, x: tokenizer.apply({"params": p}, x, method="encode"), params, image)
@@ -52,7 +51,7 @@ def test_tokenizer_beside_xla(config):
 def test_transformer_beside_xla(shared):
     """One block, because XLA counts the body of the scan over blocks once; no coarse scales, because of its mask."""
     config = TransformerConfig(Pyramid((16,)), 1024, 32, 10, 1, 256, 4, shared_adaln=shared)
-    params = transformer_interop.abstract_params(config)
+    params = transformer_shapes(config)
     inputs = jax.ShapeDtypeStruct((1, 0, 32), jnp.float32)
     labels = jax.ShapeDtypeStruct((1,), jnp.int32)
     forward = counted(lambda p, y, x: Transformer(config).apply({"params": p}, y, x), params, labels, inputs)

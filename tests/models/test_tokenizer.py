@@ -10,7 +10,8 @@ import pytest
 from tests.models.golden_models import random_params, relative_error, small_tokenizer, to_nhwc
 from var_jax.errors import InputError
 from var_jax.interop.names import to_reference
-from var_jax.interop.tokenizer import abstract_params, tokenizer_table
+from var_jax.interop.tokenizer import tokenizer_table
+from var_jax.models.shapes import tokenizer_shapes
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
 from var_jax.pyramid import PUBLISHED_SIDES, Pyramid
 
@@ -121,7 +122,7 @@ def test_decoder_gives_nothing_to_the_codes(small):
 
 
 def test_published_size():
-    total = sum(leaf.size for leaf in jax.tree.leaves(abstract_params(TokenizerConfig())))
+    total = sum(leaf.size for leaf in jax.tree.leaves(tokenizer_shapes(TokenizerConfig())))
     assert total == 108_948_355
 
 
@@ -141,7 +142,7 @@ def test_shapes_of_many(sides, num_phis, widths):
     base, multipliers = widths
     config = TokenizerConfig(Pyramid(sides), 512, 16, base, multipliers, num_phis=num_phis)
     tokenizer = Tokenizer(config)
-    params = abstract_params(config)
+    params = tokenizer_shapes(config)
     image = jax.ShapeDtypeStruct((2, config.image_size, config.image_size, 3), jnp.float32)
     out = jax.eval_shape(lambda p, x: tokenizer.apply({"params": p}, x), params, image)
     assert out.reconstruction_BxHxWx3.shape == image.shape
@@ -157,7 +158,7 @@ def test_a_handful_really_runs(sides, num_phis, lookup):
     config = TokenizerConfig(Pyramid(sides), num_phis=num_phis, lookup=lookup, dropout=0.1, **TINY)
     tokenizer = Tokenizer(config)
     image = jax.random.uniform(jax.random.key(0), (2, config.image_size, config.image_size, 3), minval=-1)
-    params = random_params(abstract_params(config))
+    params = random_params(tokenizer_shapes(config))
 
     def loss_fn(params):
         out = tokenizer.apply({"params": params}, image, deterministic=False, rngs={"dropout": jax.random.key(2)})

@@ -13,8 +13,9 @@ import pytest
 from tests.models.golden_models import random_params, relative_error, small_tokenizer, weights
 from var_jax.errors import InputError
 from var_jax.interop.names import to_reference
-from var_jax.interop.transformer import abstract_params, import_transformer, transformer_table
+from var_jax.interop.transformer import import_transformer, transformer_table
 from var_jax.models.presets import transformer_preset
+from var_jax.models.shapes import transformer_shapes
 from var_jax.models.tokenizer import TokenizerConfig
 from var_jax.models.transformer import Transformer, TransformerConfig, new_cache
 from var_jax.pyramid import PUBLISHED_SIDES, Pyramid
@@ -174,7 +175,7 @@ def _init_only(module: Transformer) -> dict:
 )
 def test_published_sizes(name, millions):
     config = transformer_preset(name)
-    total = sum(leaf.size for leaf in jax.tree.leaves(abstract_params(config)))
+    total = sum(leaf.size for leaf in jax.tree.leaves(transformer_shapes(config)))
     assert round(total / 1e6, 3) == millions
     assert (config.width, config.num_heads, config.head_width) == (64 * config.depth, config.depth, 64)
 
@@ -185,7 +186,7 @@ def test_published_sizes(name, millions):
 def test_shapes_of_many(sides, classes, codes, shared):
     pyramid = Pyramid(sides)
     config = TransformerConfig(pyramid, codes, 8, classes, 3, 32, 4, shared_adaln=shared, drop_path=0.1)
-    params = abstract_params(config)
+    params = transformer_shapes(config)
     inputs = jax.ShapeDtypeStruct((2, pyramid.length - pyramid.lengths[0], 8), jnp.float32)
     labels, key = jax.ShapeDtypeStruct((2,), jnp.int32), jax.random.key(0)
     logits = jax.eval_shape(lambda p, y, x: Transformer(config).apply({"params": p}, y, x, key), params, labels, inputs)
@@ -212,7 +213,7 @@ def test_config_errors_are_one_clear_line():
 def test_random_params_make_every_branch_count():
     """The helper that other tests lean on: no parameter of the tiny model is without influence."""
     config = TransformerConfig(Pyramid((1, 2)), 16, 4, 3, 2, 16, 2, shared_adaln=True)
-    params = random_params(abstract_params(config))
+    params = random_params(transformer_shapes(config))
     inputs = jax.random.normal(jax.random.key(0), (2, 4, 4))
     loss = lambda p: jnp.sum(jnp.square(Transformer(config).apply({"params": p}, jnp.array([0, 2]), inputs)))
     grads = jax.jit(jax.grad(loss))(params)

@@ -17,8 +17,8 @@ import numpy as np
 from var_jax.cli import main as command_line
 from var_jax.cli import process_options
 from var_jax.evaluation.extract import Extractor
-from var_jax.features.inception import Features
 from var_jax.parallel import processes
+from var_jax.pretrained.inception import Features
 from var_jax.training import loop
 
 

@@ -19,8 +19,8 @@ from tests.packaging.tree import ROOT
 from tests.training import tiny
 from var_jax.cli.main import main
 from var_jax.errors import InputError
-from var_jax.interop.tokenizer import abstract_params
 from var_jax.model_directory import Model, save_model
+from var_jax.models.shapes import tokenizer_shapes
 from var_jax.models.tokenizer import TokenizerConfig
 from var_jax.scaling import algebra
 from var_jax.scaling.algebra import axis, chain, checked, filtered, named, product, zipped
@@ -91,7 +91,7 @@ def tokenizer(tmp_path_factory):
     """A model directory with an untrained tokenizer of the tiny shape."""
     config = TokenizerConfig(**tiny.tokenizer().model)
     random = np.random.default_rng(0)
-    params = jax.tree.map(lambda leaf: random.standard_normal(leaf.shape).astype(np.float32), abstract_params(config))
+    params = jax.tree.map(lambda leaf: random.standard_normal(leaf.shape).astype(np.float32), tokenizer_shapes(config))
     folder = tmp_path_factory.mktemp("model") / "tokenizer"
     save_model(folder, Model(config, params, np.zeros((len(config.pyramid), config.codebook_size), np.float32)))
     return folder

@@ -16,20 +16,21 @@ from tests.losses.drawn import weights as drawn_lpips
 from tests.training import tiny
 from tests.training.runs import StopAt, equal, last_state
 from var_jax.errors import InputError
-from var_jax.features.dino import DinoViT
-from var_jax.features.vgg import VGG16, normalised
 from var_jax.losses.adversarial import generator_loss
 from var_jax.losses.augment import augmented
+from var_jax.models.pictures import to_signed
 from var_jax.models.tokenizer import TokenizerConfig
 from var_jax.parallel.mesh import make_mesh
 from var_jax.parallel.rules import shardings
+from var_jax.pretrained.dino import DinoViT
+from var_jax.pretrained.vgg import VGG16, normalised
 from var_jax.training import adversary as adversary_module
 from var_jax.training import build
 from var_jax.training.adversary import make_adversary
 from var_jax.training.loop import FINISHED, PREEMPTED, train
 from var_jax.training.optimizer import make_optimizer
 from var_jax.training.state import make_step, new_state
-from var_jax.training.tokenizer import TokenizerTask, to_signed
+from var_jax.training.tokenizer import TokenizerTask
 
 SMALL = {"kind": "patch", "channels": 8, "levels": 2, "norm_groups": 4, "start": 0.3, "ramp": 0.5}
 OWN_METRICS = {"adversarial", "adaptive_weight", "discriminator", "real_score", "fake_score", "lecam"}

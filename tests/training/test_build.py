@@ -12,7 +12,7 @@ import pytest
 from tests.training import tiny
 from var_jax.errors import InputError
 from var_jax.evaluation.frechet import frechet_distance, mean_and_covariance
-from var_jax.evaluation.reconstruction import to_signed
+from var_jax.models.pictures import to_signed
 from var_jax.parallel.mesh import make_mesh
 from var_jax.parallel.rules import Constrain
 from var_jax.training import build, tokenizer

@@ -13,6 +13,7 @@ import pytest
 from tests.training import tiny
 from tests.training.runs import StopAt, equal, last_state
 from var_jax.errors import InputError
+from var_jax.models.pictures import to_signed
 from var_jax.models.tokenizer import TokenizerConfig
 from var_jax.pyramid import Pyramid
 from var_jax.training.codebook import (
@@ -28,7 +29,7 @@ from var_jax.training.codebook import (
 from var_jax.training.loop import FINISHED, PREEMPTED, train
 from var_jax.training.optimizer import make_optimizer
 from var_jax.training.state import make_step, new_state
-from var_jax.training.tokenizer import TokenizerTask, to_signed
+from var_jax.training.tokenizer import TokenizerTask
 
 PYRAMID = Pyramid((1, 2, 4))
 CODES = jax.random.normal(jax.random.key(0), (6, 3))

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from var_jax.errors import InputError
+from var_jax.models.shapes import tokenizer_shapes, transformer_shapes
 
 PHASES = ("start of Python and JAX", "tracing and lowering", "compiling or loading")
 
@@ -89,8 +90,6 @@ def _lowered(task: dict[str, Any]) -> Any:
     from var_jax.benchmark.training_program import Program
     from var_jax.generation import sampler
     from var_jax.generation.kernels import shapes_for_sampling
-    from var_jax.interop import tokenizer as tokenizer_files
-    from var_jax.interop import transformer as transformer_files
     from var_jax.models.tokenizer import Tokenizer
     from var_jax.models.transformer import Transformer
 
@@ -99,11 +98,11 @@ def _lowered(task: dict[str, Any]) -> Any:
         program = Program(model, task["batch"], task["dtype"], task["attention"], task["overrides"])
         return program.lowered(jax.eval_shape(lambda: random_batch(model, task["batch"], task["source"])))
     dtype = jnp.dtype(task["dtype"])
-    shapes = transformer_files.abstract_params(model.transformer)
+    shapes = transformer_shapes(model.transformer)
     return sampler.generate.lower(
         Tokenizer(model.tokenizer, dtype),
         Transformer(model.transformer, dtype),
-        tokenizer_files.abstract_params(model.tokenizer),
+        tokenizer_shapes(model.tokenizer),
         shapes_for_sampling(shapes) if jax.default_backend() == "cpu" else shapes,
         jax.ShapeDtypeStruct((task["batch"],), jnp.int32),
         jax.eval_shape(lambda: jax.random.key(0)),

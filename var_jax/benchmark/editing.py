@@ -42,13 +42,13 @@ from var_jax.bundle import Bundle, load
 from var_jax.data.pipeline import epoch_batches
 from var_jax.data.sources import SPLITS, Spread, make_source
 from var_jax.evaluation.classifier import Classifier, train_classifier
-from var_jax.features.lpips_file import read_lpips
 from var_jax.formats.atomic import atomic_file
 from var_jax.generation import masks, upscaling
 from var_jax.generation.editing import box_mask, shown_and_kept
 from var_jax.generation.many import batches
 from var_jax.generation.pictures import grid, save_picture, to_uint8
 from var_jax.losses.perceptual import lpips, structure_loss
+from var_jax.pretrained.lpips_file import read_lpips
 from var_jax.pyramid import Pyramid
 from var_jax.training.config import load_config
 from var_jax.training_directory import read_run

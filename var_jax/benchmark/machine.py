@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from var_jax import __version__
 from var_jax.benchmark.timing import timed
-from var_jax.models.autoencoder import precision_for
+from var_jax.models.precision import precision_for
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "grain", "pillow")
 _SMALLEST_MATRIX, _LARGEST_MATRIX = 1024, 16384

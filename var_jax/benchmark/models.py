@@ -10,10 +10,9 @@ import jax
 import numpy as np
 
 from var_jax.errors import InputError
-from var_jax.interop import tokenizer as tokenizer_files
-from var_jax.interop import transformer as transformer_files
-from var_jax.interop.names import Params
+from var_jax.models.parameters import Params
 from var_jax.models.presets import transformer_preset
+from var_jax.models.shapes import tokenizer_shapes, transformer_shapes
 from var_jax.models.tokenizer import TokenizerConfig
 from var_jax.models.transformer_config import TransformerConfig
 from var_jax.parallel.rules import path_name
@@ -41,7 +40,7 @@ class Chosen:
         """The tokenizer's parameters."""
         if self.tokenizer_params is not None:
             return jax.device_put(self.tokenizer_params)
-        return _drawn(tokenizer_files.abstract_params(self.tokenizer))
+        return _drawn(tokenizer_shapes(self.tokenizer))
 
     def transformer_on_device(self) -> Params:
         """The transformer's parameters.
@@ -54,7 +53,7 @@ class Chosen:
             raise InputError(f"{self.name}: has a tokenizer only, take a --preset or import a transformer with it")
         if self.transformer_params is not None:
             return jax.device_put(self.transformer_params)
-        return _drawn(transformer_files.abstract_params(c))
+        return _drawn(transformer_shapes(c))
 
 
 def preset(name: str, pyramid: str | None = None, channels: int = 160) -> Chosen:

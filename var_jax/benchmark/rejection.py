@@ -25,8 +25,8 @@ from var_jax.evaluation.classifier import spread_within_classes, train_classifie
 from var_jax.evaluation.frechet import frechet_distance, mean_and_covariance
 from var_jax.evaluation.rejection import Rejection, drawn_for, model_draws
 from var_jax.evaluation.small_data import real_pictures
-from var_jax.features.efficientnet import ImageNetClassifier
 from var_jax.generation.pictures import check_picture_path
+from var_jax.pretrained.efficientnet import ImageNetClassifier
 
 RATES = (1.0, 0.75, 0.5, 0.35, 0.25, 0.125)
 _REFERENCE = 2000  # real training pictures that Frechet distances are taken to, at most

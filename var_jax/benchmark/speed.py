@@ -24,9 +24,9 @@ from var_jax.errors import InputError
 from var_jax.generation import sampler
 from var_jax.generation.kernels import for_sampling
 from var_jax.generation.settings import make_controls
+from var_jax.models.pictures import to_signed
 from var_jax.models.tokenizer import Tokenizer
 from var_jax.models.transformer import Transformer
-from var_jax.training.tokenizer import to_signed
 
 Against = str | os.PathLike[str] | None
 Say = Callable[[str], None]

@@ -10,7 +10,7 @@ import jax
 
 from var_jax.benchmark.models import Chosen
 from var_jax.errors import InputError
-from var_jax.interop.tokenizer import abstract_params
+from var_jax.models.shapes import tokenizer_shapes
 from var_jax.parallel.mesh import batch_sharding, check_batch, make_mesh, on_one_cpu
 from var_jax.parallel.rules import Constrain, shardings
 from var_jax.training import build
@@ -94,7 +94,7 @@ class Program:
         with jax.set_mesh(self.mesh):
             return self._step.lower(
                 state,
-                placed(abstract_params(self._model.tokenizer), everywhere),
+                placed(tokenizer_shapes(self._model.tokenizer), everywhere),
                 placed(batch, batch_sharding(self.mesh)),
                 None,
             )

@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 
 from var_jax.benchmark.machine import Limits
-from var_jax.interop.tokenizer import abstract_params
 from var_jax.models.costs import (
     decode_flops,
     encode_flops,
@@ -23,6 +22,7 @@ from var_jax.models.costs import (
     transformer_forward_flops,
     transformer_parameters,
 )
+from var_jax.models.shapes import tokenizer_shapes
 from var_jax.models.tokenizer import TokenizerConfig
 from var_jax.models.transformer_config import TransformerConfig
 
@@ -99,5 +99,5 @@ def training(
 
 def _numbers(tokenizer: TokenizerConfig, part: str) -> int:
     """Learned numbers of a part of a tokenizer."""
-    params: dict[str, Any] = abstract_params(tokenizer)[part]
+    params: dict[str, Any] = tokenizer_shapes(tokenizer)[part]
     return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -17,9 +17,9 @@ from var_jax.errors import InputError
 from var_jax.evaluation.expected import beside
 from var_jax.evaluation.protocol import inception_judge, open_reference
 from var_jax.evaluation.whole_set import Features, Statistics, table, whole_set
-from var_jax.features.efficientnet import ImageNetClassifier
-from var_jax.features.lpips_file import read_lpips, require_published
 from var_jax.formats.atomic import atomic_file
+from var_jax.pretrained.efficientnet import ImageNetClassifier
+from var_jax.pretrained.lpips_file import read_lpips, require_published
 from var_jax.training_directory import read_run
 
 

@@ -15,10 +15,11 @@ import numpy as np
 
 from var_jax.errors import InputError
 from var_jax.evaluation.pictures import Pictures
-from var_jax.features.inception import Features, Params, extract
 from var_jax.formats.atomic import atomic_file
+from var_jax.models.parameters import Params
 from var_jax.parallel.mesh import batch_sharding, check_batch, make_mesh
 from var_jax.parallel.processes import from_all
+from var_jax.pretrained.inception import Features, extract
 
 CHUNK = 1024  # pictures whose features are handed on, and written, together
 _DIGEST = 8  # bytes that tell one picture from another

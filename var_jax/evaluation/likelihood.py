@@ -12,18 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from var_jax.losses.tokens import token_losses
+from var_jax.models.parameters import Params
 from var_jax.models.transformer import Transformer
 from var_jax.pyramid import Pyramid
-
-Params = dict[str, Any]
-
-
-def token_losses(logits_BxLxV: jax.Array, tokens_BxL: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """[B, L] each: -log p of the token, whether it is the likeliest, and the mean -log p of all tokens."""
-    normaliser = jax.nn.logsumexp(logits_BxLxV, axis=-1)
-    chosen = jnp.take_along_axis(logits_BxLxV, tokens_BxL[..., None], axis=-1)[..., 0]
-    hit = jnp.argmax(logits_BxLxV, axis=-1) == tokens_BxL
-    return normaliser - chosen, hit.astype(jnp.float32), normaliser - jnp.mean(logits_BxLxV, axis=-1)
 
 
 def likelihood_sums(

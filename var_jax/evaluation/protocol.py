@@ -20,8 +20,8 @@ from var_jax.evaluation.inception_score import SPLIT_SIZE, InceptionScore, Score
 from var_jax.evaluation.neighbours import NEIGHBOURS, precision_recall
 from var_jax.evaluation.pictures import Pictures, open_pictures
 from var_jax.evaluation.statistics import Statistics, read_statistics
-from var_jax.features.inception import SPATIAL
-from var_jax.features.inception_file import read_inception
+from var_jax.pretrained.inception import SPATIAL
+from var_jax.pretrained.inception_file import read_inception
 
 PUBLISHED_COUNT = 50_000  # pictures that published figures are of
 Say = Callable[[str], None]

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from var_jax.losses.perceptual import lpips
+from var_jax.models.parameters import Params
+from var_jax.models.pictures import to_signed
 from var_jax.models.quantizer import code_counts, codebook_perplexity, codebook_usage
 from var_jax.models.tokenizer import Tokenizer
-
-Params = dict[str, Any]
 
 _WINDOW, _SIGMA = 11, 1.5
 _K1, _K2 = 0.01, 0.03
@@ -52,11 +52,6 @@ def ssim(a_BxHxWx3: jax.Array, b_BxHxWx3: jax.Array) -> jax.Array:
     quality = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
     quality /= (mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)
     return jnp.mean(quality, axis=(1, 2, 3))
-
-
-def to_signed(images: jax.Array) -> jax.Array:
-    """uint8 -> float32 in [-1, 1]."""
-    return images.astype(jnp.float32) * (2.0 / 255.0) - 1.0
 
 
 def reconstruction_sums(

@@ -20,9 +20,9 @@ from var_jax.data.sources import Spread
 from var_jax.errors import InputError
 from var_jax.evaluation.classifier import train_classifier
 from var_jax.evaluation.small_data import pictures_of, real_pictures
-from var_jax.features import efficientnet
 from var_jax.generation.many import batches, class_keys
 from var_jax.generation.pictures import to_uint8
+from var_jax.pretrained import efficientnet
 
 # uint8 pictures [N, H, W, 3] -> probabilities [N, classes].
 Probabilities = Callable[[np.ndarray], np.ndarray]

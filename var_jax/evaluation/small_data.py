@@ -19,9 +19,9 @@ from var_jax.evaluation.classifier import nearest_distances, spread_within_class
 from var_jax.evaluation.frechet import frechet_distance, mean_and_covariance
 from var_jax.evaluation.reconstruction import psnr
 from var_jax.evaluation.structure import structure
-from var_jax.features.efficientnet import ImageNetClassifier
 from var_jax.generation.many import batches, class_keys
 from var_jax.generation.pictures import to_uint8
+from var_jax.pretrained.efficientnet import ImageNetClassifier
 from var_jax.training_directory import read_run
 
 _BATCH = 50

@@ -21,7 +21,7 @@ from var_jax.data.pipeline import epoch_batches
 from var_jax.data.sources import Source, Spread
 from var_jax.errors import InputError
 from var_jax.generation.many import batches
-from var_jax.interop.names import Params
+from var_jax.models.parameters import Params
 from var_jax.models.tokenizer import Tokenizer
 from var_jax.models.transformer import Transformer
 from var_jax.pyramid import Pyramid

@@ -18,12 +18,13 @@ from var_jax.data.sources import IMAGES, Source
 from var_jax.errors import InputError
 from var_jax.evaluation.frechet import Moments, frechet_distance
 from var_jax.evaluation.likelihood import likelihood_figures, likelihood_sums, with_perplexity
-from var_jax.evaluation.reconstruction import reconstruction_figures, reconstruction_sums, to_signed
+from var_jax.evaluation.reconstruction import reconstruction_figures, reconstruction_sums
+from var_jax.models.parameters import Params
+from var_jax.models.pictures import to_signed
 from var_jax.models.tokenizer import Tokenizer
 from var_jax.models.transformer import Transformer
 from var_jax.parallel.mesh import BATCH_AXES, batch_sharding, make_mesh
 
-Params = dict[str, Any]
 # uint8 pictures [N, H, W, 3] -> features [N, F].
 Features = Callable[[np.ndarray], np.ndarray]
 Statistics = tuple[np.ndarray, np.ndarray]

@@ -16,13 +16,13 @@ import functools
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
 from var_jax.errors import InputError
 from var_jax.generation import masks, sampler
 from var_jax.generation.pictures import to_uint8
+from var_jax.models.pictures import to_signed
 from var_jax.models.tokenizer import Tokenizer
 from var_jax.models.transformer import Transformer
 from var_jax.pyramid import Pyramid
@@ -69,12 +69,6 @@ def redraw(
         tokenizer, transformer, tokenizer_params, transformer_params, labels_B, key, settings, guided, smooth, kept
     )
     return sampler.Generated(sampler.decoded(tokenizer, tokenizer_params, sampled.f_hat_BxhxwxC), sampled.tokens_BxL)
-
-
-def to_signed(images: jax.Array) -> jax.Array:
-    """Pictures in uint8, or float in [0, 1], as float32 in [-1, 1]."""
-    x = images.astype(jnp.float32)
-    return 2.0 * (x / 255.0 if images.dtype == jnp.uint8 else x) - 1.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,8 +8,7 @@ import jax
 import numpy as np
 
 from var_jax.models.layers import KERNELS
-
-Params = dict[str, Any]
+from var_jax.models.parameters import Params
 
 
 def for_sampling(params: Params) -> Params:

@@ -20,12 +20,12 @@ from var_jax.generation.filtering import draw, filter_logits
 from var_jax.generation.guidance import LINEAR, Schedule, guide
 from var_jax.generation.raster import sample_tokens
 from var_jax.models.inputs import CUMULATIVE
+from var_jax.models.parameters import Params
+from var_jax.models.pictures import to_unit
 from var_jax.models.quantizer import Quantizer, nearest_codes
 from var_jax.models.tokenizer import Tokenizer
 from var_jax.models.transformer import Transformer, new_cache
 from var_jax.pyramid import Pyramid
-
-Params = dict[str, Any]
 
 
 class Controls(NamedTuple):
@@ -289,5 +289,4 @@ def grow(
 def decoded(tokenizer: Tokenizer, params: Params, f_hat_BxhxwxC: jax.Array) -> jax.Array:
     """f_hat -> pictures [B, H, W, 3] float32 in [0, 1]."""
     with jax.named_scope("decoder"):
-        images = tokenizer.apply({"params": params}, f_hat_BxhxwxC, method="decode_features")
-        return (jnp.clip(images, -1.0, 1.0) + 1.0) / 2.0
+        return to_unit(tokenizer.apply({"params": params}, f_hat_BxhxwxC, method="decode_features"))

@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from var_jax.errors import InputError
+from var_jax.models.parameters import Params, flatten, unflatten
 
 Shape = tuple[int, ...]
-Params = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,26 +174,6 @@ def to_reference(table: Iterable[Entry], params: Params) -> dict[str, np.ndarray
         part = leaf if entry.index is None else leaf[entry.index]
         tensors[entry.reference] = np.ascontiguousarray(entry.layout.to_reference(part))
     return tensors
-
-
-def flatten(tree: Params, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
-    """A nested dict's leaves by path, in sorted order."""
-    flat: dict[tuple[str, ...], Any] = {}
-    for name in sorted(tree):
-        value = tree[name]
-        flat |= flatten(value, (*prefix, name)) if isinstance(value, Mapping) else {(*prefix, name): value}
-    return flat
-
-
-def unflatten(flat: Mapping[tuple[str, ...], Any]) -> Params:
-    """Inverse of `flatten`."""
-    tree: Params = {}
-    for path, value in flat.items():
-        node = tree
-        for name in path[:-1]:
-            node = node.setdefault(name, {})
-        node[path[-1]] = value
-    return tree
 
 
 def _leaf(tree: Params, path: tuple[str, ...]) -> Any:

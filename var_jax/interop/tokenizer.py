@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from var_jax.errors import InputError
-from var_jax.interop.names import (
-    CONV,
-    FLAT,
-    POINTWISE,
-    SAME,
-    Entry,
-    Params,
-    flatten,
-    select,
-    shape_of,
-    to_params,
-    to_reference,
-    unflatten,
-)
+from var_jax.interop.names import CONV, FLAT, POINTWISE, SAME, Entry, select, shape_of, to_params, to_reference
+from var_jax.models.parameters import Params
 from var_jax.models.quantizer import unit_norm
-from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
+from var_jax.models.shapes import tokenizer_shapes
+from var_jax.models.tokenizer import TokenizerConfig
 from var_jax.pyramid import Pyramid
 
 LANDMARK = "quantize.embedding.weight"
@@ -189,7 +176,7 @@ def import_tokenizer(
     """
     tensors = select(tensors, LANDMARK, "tokenizer", file)
     config = infer_config(tensors, pyramid, lookup, file)
-    params = to_params(tokenizer_table(config), tensors, abstract_params(config), [CODE_COUNTS], file)
+    params = to_params(tokenizer_table(config), tensors, tokenizer_shapes(config), [CODE_COUNTS], file)
     expected = (len(pyramid), config.codebook_size)
     counts = tensors.get(CODE_COUNTS)
     if counts is None or counts.shape != expected:  # the reference, too, ignores counts of another pyramid
@@ -216,14 +203,3 @@ def export_tokenizer(
         codes = np.asarray(unit_norm(jnp.asarray(params["quantizer"]["codebook"])))
         params = params | {"quantizer": params["quantizer"] | {"codebook": codes}}
     return to_reference(tokenizer_table(config), params) | {CODE_COUNTS: np.asarray(code_counts_SxV, np.float32)}
-
-
-def abstract_params(config: TokenizerConfig) -> Params:
-    """The parameter tree's shapes, nothing computed."""
-    return unflatten(_abstract_leaves(config))
-
-
-@functools.lru_cache(maxsize=8)  # tracing the network takes longer than reading a small one's file
-def _abstract_leaves(config: TokenizerConfig) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
-    image = jax.ShapeDtypeStruct((1, config.image_size, config.image_size, 3), jnp.float32)
-    return flatten(jax.eval_shape(Tokenizer(config, fast_convolution=False).init, jax.random.key(0), image)["params"])

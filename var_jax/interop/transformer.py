@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from var_jax.errors import InputError
@@ -19,18 +16,17 @@ from var_jax.interop.names import (
     LINEAR_FROM_HEADS,
     SAME,
     Entry,
-    Params,
-    flatten,
     reshaped,
     select,
     shape_of,
     to_params,
     to_reference,
-    unflatten,
 )
+from var_jax.models.parameters import Params
 from var_jax.models.presets import initial_gate, published_drop_path
+from var_jax.models.shapes import transformer_shapes
 from var_jax.models.tokenizer import TokenizerConfig
-from var_jax.models.transformer import Transformer, TransformerConfig
+from var_jax.models.transformer import TransformerConfig
 from var_jax.pyramid import PUBLISHED_SIDES, Pyramid
 
 LANDMARK = "word_embed.weight"
@@ -205,23 +201,10 @@ def import_transformer(
     config = infer_config(tensors, tokenizer, num_heads, file)
     skipped = _computed_names(config.depth)
     return ImportedTransformer(
-        config, to_params(transformer_table(config), tensors, abstract_params(config), skipped, file)
+        config, to_params(transformer_table(config), tensors, transformer_shapes(config), skipped, file)
     )
 
 
 def export_transformer(config: TransformerConfig, params: Params) -> dict[str, np.ndarray]:
     """Our transformer under the reference's names and layouts, complete for its strict loading."""
     return to_reference(transformer_table(config), params) | computed_tensors(config)
-
-
-def abstract_params(config: TransformerConfig) -> Params:
-    """The parameter tree's shapes, nothing computed."""
-    return unflatten(_abstract_leaves(config))
-
-
-@functools.lru_cache(maxsize=8)
-def _abstract_leaves(config: TransformerConfig) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
-    pyramid = config.pyramid
-    inputs = jax.ShapeDtypeStruct((1, pyramid.length - config.start_length, config.code_width), jnp.float32)
-    labels = jax.ShapeDtypeStruct((1,), jnp.int32)
-    return flatten(jax.eval_shape(Transformer(config).init, jax.random.key(0), labels, inputs)["params"])

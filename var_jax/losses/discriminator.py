@@ -12,8 +12,8 @@ import numpy as np
 from flax import linen as nn
 
 from var_jax.errors import InputError
-from var_jax.models.autoencoder import conv, group_norm, precision_for
-from var_jax.models.precision import Dtype, widened
+from var_jax.models.autoencoder import conv, group_norm
+from var_jax.models.precision import Dtype, precision_for, widened
 
 _NARROW, _WIDE = (1.0, 2.0, 1.0), (1.0, 3.0, 3.0, 1.0)
 

@@ -5,16 +5,13 @@ Pictures are NHWC, RGB, in [-1, 1]; what is returned is float32 [B], 0 for ident
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from var_jax.errors import InputError
-from var_jax.features.vgg import SMALLEST_SIDE, VGG16, normalised
+from var_jax.models.parameters import Params
 from var_jax.models.precision import widened
-
-Params = dict[str, Any]
+from var_jax.pretrained.vgg import SMALLEST_SIDE, VGG16, normalised
 
 _EPSILON = 1e-10  # added to a feature vector's length before dividing by it
 

@@ -15,8 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
-from var_jax.models.autoencoder import precision_for
-from var_jax.models.precision import at_least_float32, widened
+from var_jax.models.precision import at_least_float32, precision_for, widened
 from var_jax.models.recompute import ATTENTION
 
 # Runs of queries shorter than this join the next: of 64, 100, 128 and 200, what was fastest on a CPU.

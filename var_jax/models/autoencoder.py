@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from var_jax.models.constraint import Constrain, identity
-from var_jax.models.precision import Dtype, at_least_float32
+from var_jax.models.precision import Dtype, at_least_float32, precision_for
 from var_jax.models.recompute import policy
 
 # The last kernel of every residual branch starts at zero, so that a fresh network passes its input on.
@@ -28,11 +28,6 @@ _LECUN = nn.initializers.lecun_normal()
 _NORM_EPSILON = 1e-6
 
 Convolution = Callable[..., jax.Array]  # like `jax.lax.conv_general_dilated`
-
-
-def precision_for(dtype: Dtype) -> jax.lax.Precision | None:
-    """Full float32 products for float32 compute (or wider), the platform's own for anything narrower."""
-    return jax.lax.Precision.HIGHEST if at_least_float32(dtype) == dtype else None
 
 
 class ResidualBlock(nn.Module):

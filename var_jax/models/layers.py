@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-Params = dict[str, Any]
+from var_jax.models.parameters import Params
 
 # Of a block: nearly all that its parameters weigh.
 KERNELS = ("qkv_kernel", "out_kernel", "mlp_in_kernel", "mlp_out_kernel")

@@ -27,3 +27,8 @@ def widened(x: jax.Array) -> jax.Array:
 def parameters_for(dtype: Dtype, params: Any) -> Any:
     """Parameters in the type that they are learned in under the compute type `dtype`."""
     return jax.tree.map(lambda leaf: leaf.astype(at_least_float32(dtype)), params)
+
+
+def precision_for(dtype: Dtype) -> jax.lax.Precision | None:
+    """Full float32 products for float32 compute (or wider), the platform's own for anything narrower."""
+    return jax.lax.Precision.HIGHEST if at_least_float32(dtype) == dtype else None

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from var_jax.models.attention import xla_attention
-from var_jax.models.autoencoder import Dtype, precision_for
-from var_jax.models.precision import widened
-from var_jax.models.transformer import Cache, Conditioning, Params, Transformer, TransformerConfig
+from var_jax.models.parameters import Params
+from var_jax.models.precision import Dtype, precision_for, widened
+from var_jax.models.transformer import Cache, Conditioning, Transformer, TransformerConfig
 
 
 def new_raster_cache(config: TransformerConfig, batch: int, dtype: Dtype) -> Cache:

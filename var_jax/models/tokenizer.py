@@ -10,12 +10,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from var_jax.errors import InputError
-from var_jax.models.autoencoder import Decoder, Dtype, Encoder, conv
+from var_jax.models.autoencoder import Decoder, Encoder, conv
 from var_jax.models.config import config_from_dict, require_count
 from var_jax.models.constraint import Constrain, identity
 from var_jax.models.convolution import convolve
 from var_jax.models.inputs import CUMULATIVE
-from var_jax.models.precision import at_least_float32, widened
+from var_jax.models.precision import Dtype, at_least_float32, widened
 from var_jax.models.quantizer import Quantizer
 from var_jax.pyramid import PUBLISHED_SIDES, Pyramid
 

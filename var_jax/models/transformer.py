@@ -24,16 +24,14 @@ from flax import linen as nn
 
 from var_jax.errors import InputError
 from var_jax.models.attention import AttentionFn, xla_attention
-from var_jax.models.autoencoder import Dtype, precision_for
 from var_jax.models.constraint import Constrain, identity
 from var_jax.models.layers import ALL_KERNELS, OneOf, with_kernel
-from var_jax.models.precision import at_least_float32, widened
+from var_jax.models.parameters import Params
+from var_jax.models.precision import Dtype, at_least_float32, precision_for, widened
 from var_jax.models.products import contracted, contracted_on_cpu
 from var_jax.models.quantizer import unit_norm
 from var_jax.models.recompute import policy
 from var_jax.models.transformer_config import TransformerConfig
-
-Params = dict[str, Any]
 
 _NORM_EPSILON = 1e-6
 _LARGEST_QK_SCALE = 100.0

@@ -13,21 +13,21 @@ import jax.numpy as jnp
 import ml_collections
 
 from var_jax.errors import InputError
-from var_jax.features.vgg import STAGES, VGG16
 from var_jax.generation.sampler import controls, generate
-from var_jax.interop.tokenizer import abstract_params
-from var_jax.interop.transformer import abstract_params as abstract_transformer
+from var_jax.models.pictures import to_signed
 from var_jax.models.presets import IMAGENET_CLASSES
+from var_jax.models.shapes import tokenizer_shapes, transformer_shapes
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
 from var_jax.models.transformer import Transformer, TransformerConfig
 from var_jax.parallel.mesh import batch_sharding, check_batch
 from var_jax.parallel.rules import Constrain, shardings
+from var_jax.pretrained.vgg import STAGES, VGG16
 from var_jax.pyramid import PUBLISHED_SIDES, Pyramid
 from var_jax.training import build
 from var_jax.training.adversary import make_adversary
 from var_jax.training.optimizer import make_config_optimizer
 from var_jax.training.state import make_step, new_state
-from var_jax.training.tokenizer import TokenizerTask, to_signed
+from var_jax.training.tokenizer import TokenizerTask
 from var_jax.training.transformer import TransformerTask
 from var_jax.training_directory import read_any_model
 
@@ -80,7 +80,7 @@ def _transformer_task(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh
     tokenizer = tokenizer_config(config)
     module = build.transformer(config, tokenizer, num_classes, Constrain(mesh))
     task = TransformerTask(module, tokenizer, {}, [str(number) for number in range(num_classes)])
-    task.fixed = abstract_params(tokenizer)
+    task.fixed = tokenizer_shapes(tokenizer)
     return task
 
 
@@ -133,7 +133,7 @@ def tokenizing(config: TokenizerConfig, mesh: jax.sharding.Mesh, batch: int) -> 
     encode = jax.jit(lambda params, images: tokenizer.apply({"params": params}, to_signed(images), method="encode"))
     images = jax.ShapeDtypeStruct((batch, side, side, 3), jnp.uint8)
     with jax.set_mesh(mesh):
-        return encode.lower(_placed(abstract_params(config), _everywhere(mesh)), _placed(images, batch_sharding(mesh)))
+        return encode.lower(_placed(tokenizer_shapes(config), _everywhere(mesh)), _placed(images, batch_sharding(mesh)))
 
 
 def sampling(
@@ -150,8 +150,8 @@ def sampling(
     settings = jax.eval_shape(lambda: controls(transformer.pyramid, 1.5, 900, 0.96))
     whole, rows = _everywhere(mesh), batch_sharding(mesh)
     arguments = (
-        _placed(abstract_params(tokenizer), whole),
-        _placed(abstract_transformer(transformer), whole),
+        _placed(tokenizer_shapes(tokenizer), whole),
+        _placed(transformer_shapes(transformer), whole),
         _placed(jax.ShapeDtypeStruct((batch,), jnp.int32), rows),
         _placed(keys, rows),
         _placed(settings, whole),

@@ -17,15 +17,17 @@ import optax
 from flax import linen as nn
 
 from var_jax.errors import InputError
-from var_jax.features.dino import DinoViT, read_dino
-from var_jax.features.vgg import STAGES, VGGPatches
 from var_jax.losses import adversarial
 from var_jax.losses.augment import augmented
 from var_jax.losses.discriminator import FeatureDiscriminator, PatchDiscriminator, ResidualDiscriminator
+from var_jax.models.parameters import Params
+from var_jax.models.pictures import to_signed
 from var_jax.models.precision import Dtype, parameters_for
+from var_jax.pretrained.dino import DinoViT, read_dino
+from var_jax.pretrained.vgg import STAGES, VGGPatches
 from var_jax.training.optimizer import Schedule, make_optimizer, weight_decay_schedule
-from var_jax.training.state import Batch, Metrics, Opponent, Params
-from var_jax.training.tokenizer import TokenizerTask, to_signed
+from var_jax.training.state import Batch, Metrics, Opponent
+from var_jax.training.tokenizer import TokenizerTask
 
 KINDS = ("patch", "residual", "vgg", "dino")
 _DECAYED = ("kernel$",)

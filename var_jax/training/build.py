@@ -13,17 +13,17 @@ from etils import epath
 
 from var_jax.data.sources import SPLITS, TOKENS, Source, Spread, make_source
 from var_jax.errors import InputError
-from var_jax.features.inception_file import read_inception
-from var_jax.features.lpips_file import read_lpips, require_published
-from var_jax.interop.names import Params, flatten, unflatten
 from var_jax.model_directory import CONFIG_FILE, Model, save_model
 from var_jax.models.attention import AttentionFn, cudnn_attention, plain_attention, xla_attention
+from var_jax.models.parameters import Params, flatten, unflatten
 from var_jax.models.presets import transformer_preset
 from var_jax.models.recompute import policies, policy
 from var_jax.models.splash import Splash
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
 from var_jax.models.transformer import Transformer, TransformerConfig
 from var_jax.parallel.rules import Constrain, PerDevice
+from var_jax.pretrained.inception_file import read_inception
+from var_jax.pretrained.lpips_file import read_lpips, require_published
 from var_jax.pyramid import Pyramid
 from var_jax.training.adversary import Adversary, make_adversary
 from var_jax.training.codebook import CodebookCare

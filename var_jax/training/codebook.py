@@ -7,17 +7,15 @@ belong to the finest scale, so draws are weighted (`fair_weights`) to give every
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from var_jax.errors import InputError
+from var_jax.models.parameters import Params
 from var_jax.models.quantizer import nearest_codes
 from var_jax.pyramid import Pyramid
-
-Params = dict[str, Any]
 
 _FEWEST_USES = 1e-3  # a step, on average
 

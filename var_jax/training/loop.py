@@ -29,7 +29,7 @@ from var_jax.data.sources import SPLITS
 from var_jax.errors import InputError
 from var_jax.formats.atomic import is_about, local_target, unwritable
 from var_jax.formats.bucket import in_bucket, open_folder
-from var_jax.interop.names import Params, flatten
+from var_jax.models.parameters import Params, flatten
 from var_jax.parallel.mesh import batch_part, batch_sharding, check_batch, make_mesh, on_one_cpu
 from var_jax.parallel.processes import STOPPED
 from var_jax.parallel.rules import shardings, table

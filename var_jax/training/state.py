@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import optax
 
 from var_jax.models.layers import by_layer, stacked
+from var_jax.models.parameters import Params
 
-Params = dict[str, Any]
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
 # (params, fixed, batch, key, step) -> (loss, (metrics, what is to be added to the moving counts)).

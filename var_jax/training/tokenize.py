@@ -29,9 +29,9 @@ from var_jax.errors import InputError
 from var_jax.formats.atomic import atomic_file, local_target
 from var_jax.formats.checksums import sha256
 from var_jax.model_directory import Model
+from var_jax.models.pictures import to_signed
 from var_jax.models.tokenizer import Tokenizer
 from var_jax.parallel.processes import at, from_first
-from var_jax.training.tokenizer import to_signed
 from var_jax.training_directory import read_any_model
 
 

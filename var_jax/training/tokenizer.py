@@ -12,14 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from var_jax.evaluation.frechet import Moments, frechet_distance
-from var_jax.evaluation.reconstruction import reconstruction_figures, reconstruction_sums, to_signed
-from var_jax.features.inception import extract
+from var_jax.evaluation.reconstruction import reconstruction_figures, reconstruction_sums
 from var_jax.generation.pictures import grid, to_uint8
 from var_jax.losses.perceptual import lpips, structure_loss
+from var_jax.models.parameters import Params
+from var_jax.models.pictures import to_signed
 from var_jax.models.precision import Dtype, parameters_for
 from var_jax.models.quantizer import code_counts
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
 from var_jax.parallel.processes import whole
+from var_jax.pretrained.inception import extract
 from var_jax.training.codebook import (
     CodebookCare,
     code_sums,
@@ -31,8 +33,6 @@ from var_jax.training.codebook import (
     warm_start,
     with_codebook,
 )
-
-Params = dict[str, Any]
 
 
 class TokenizerTask:

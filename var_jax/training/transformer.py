@@ -10,20 +10,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from var_jax.data.sources import IMAGES, TOKENS
-from var_jax.evaluation.likelihood import likelihood_figures, likelihood_sums, token_losses
+from var_jax.evaluation.likelihood import likelihood_figures, likelihood_sums
 from var_jax.generation import sampler
 from var_jax.generation.kernels import for_sampling
 from var_jax.generation.many import class_keys
 from var_jax.generation.pictures import grid
+from var_jax.losses.tokens import token_losses
 from var_jax.models.attention import xla_attention
+from var_jax.models.parameters import Params
+from var_jax.models.pictures import to_signed
 from var_jax.models.precision import parameters_for
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
 from var_jax.models.transformer import Transformer
 from var_jax.parallel.processes import whole
 from var_jax.training.progressive import Stage
-from var_jax.training.tokenizer import to_signed
-
-Params = dict[str, Any]
 
 
 class TransformerTask:

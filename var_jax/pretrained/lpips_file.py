@@ -15,17 +15,15 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from var_jax.errors import InputError
-from var_jax.features.vgg import STAGES
 from var_jax.formats.mapped import map_file
 from var_jax.formats.numpy_pickle import read_numpy_pickle
 from var_jax.formats.tensors import flatten_state_dict, read_tensors
-
-Params = dict[str, Any]
+from var_jax.models.parameters import Params
+from var_jax.pretrained.vgg import STAGES
 
 ARRAYS_SHA256 = "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d"
 REMEDY = (

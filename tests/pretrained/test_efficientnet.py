@@ -13,7 +13,8 @@ from PIL import Image
 
 from var_jax.data.images import centre_crop
 from var_jax.errors import InputError
-from var_jax.features.efficientnet import (
+from var_jax.formats.tensors import write_tensors
+from var_jax.pretrained.efficientnet import (
     SIDE,
     EfficientNetLite0,
     ImageNetClassifier,
@@ -21,7 +22,6 @@ from var_jax.features.efficientnet import (
     prepare,
     read_efficientnet,
 )
-from var_jax.formats.tensors import write_tensors
 
 
 def drawn() -> dict[str, np.ndarray]:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from var_jax.errors import InputError
-from var_jax.features.dino import PATCH, DinoViT, read_dino
 from var_jax.formats.tensors import write_tensors
+from var_jax.pretrained.dino import PATCH, DinoViT, read_dino
 
 SMALL = DinoViT(side=32, width=24, depth=3, num_heads=2)
 

@@ -10,9 +10,9 @@ import pytest
 
 from tests.losses.drawn import weights
 from var_jax.errors import InputError
-from var_jax.features import lpips_file
-from var_jax.features.lpips_file import read_lpips, require_published
 from var_jax.formats.tensors import write_tensors
+from var_jax.pretrained import lpips_file
+from var_jax.pretrained.lpips_file import read_lpips, require_published
 
 LAYERS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 

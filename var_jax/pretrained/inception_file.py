@@ -16,10 +16,11 @@ import jax
 import numpy as np
 
 from var_jax.errors import InputError
-from var_jax.features.inception import BLOCKS, OUTPUTS, POOL, STEM, Conv, Params, Pool, layers
 from var_jax.formats.checksums import sha256
 from var_jax.formats.frozen_graph import read_constants
 from var_jax.formats.tensors import flatten_state_dict, read_tensors
+from var_jax.models.parameters import Params
+from var_jax.pretrained.inception import BLOCKS, OUTPUTS, POOL, STEM, Conv, Pool, layers
 
 PUBLISHED_START = "6726825d"  # of the .pth file's SHA-256; its name says so, too
 GRAPH_FILE = "classify_image_graph_def.pb"

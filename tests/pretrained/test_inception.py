@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.features import drawn_inception
+from tests.pretrained import drawn_inception
 from var_jax.errors import InputError
-from var_jax.features import inception_file
-from var_jax.features.inception import OUTPUTS, POOL, SPATIAL, Inception, extract, layers, prepare
-from var_jax.features.inception_file import graph_scopes, read_inception
 from var_jax.formats.tensors import write_tensors
+from var_jax.pretrained import inception_file
+from var_jax.pretrained.inception import OUTPUTS, POOL, SPATIAL, Inception, extract, layers, prepare
+from var_jax.pretrained.inception_file import graph_scopes, read_inception
 
 
 @pytest.fixture(scope="module")

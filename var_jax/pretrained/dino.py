@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +16,8 @@ from flax import linen as nn
 
 from var_jax.errors import InputError
 from var_jax.formats.tensors import flatten_state_dict, read_tensors
-from var_jax.models.autoencoder import precision_for
-from var_jax.models.precision import Dtype, at_least_float32
-
-Params = dict[str, Any]
+from var_jax.models.parameters import Params
+from var_jax.models.precision import Dtype, at_least_float32, precision_for
 
 PATCH = 16  # pixels along a side of what one token stands for
 _MEAN, _STD = np.float32((0.485, 0.456, 0.406)), np.float32((0.229, 0.224, 0.225))  # ImageNet's, of [0, 1]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +18,7 @@ from flax import linen as nn
 from var_jax.errors import InputError
 from var_jax.formats.mapped import map_file
 from var_jax.formats.tensors import flatten_state_dict, read_tensors
-
-Params = dict[str, Any]
+from var_jax.models.parameters import Params
 
 NAME = "EfficientNet-Lite0"
 PUBLISHED_TOP1 = 0.751  # on ImageNet's validation pictures, as its authors give it

@@ -11,7 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from var_jax.features.inception import OUTPUTS, POOL, Params, layers
+from var_jax.models.parameters import Params
+from var_jax.pretrained.inception import OUTPUTS, POOL, layers
 
 
 def published_shapes() -> dict[str, tuple[int, ...]]:

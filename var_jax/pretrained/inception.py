@@ -8,14 +8,14 @@ antialiasing, its average pools do not count padding, its last block pools by th
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-Params = dict[str, Any]
+from var_jax.models.parameters import Params
 
 SIDE = 299  # pixels, what the graph resizes to
 POOL, OUTPUTS = 2048, 1008
