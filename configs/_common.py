@@ -40,13 +40,13 @@ def common(stage: str) -> ConfigDict:
     """The fields of both stages."""
     c = ConfigDict()
     c.stage = stage  # "tokenizer" or "transformer"
-    c.seed = 0  # of initialisation, data order and every random draw
+    c.seed = 0  # of initialization, data order and every random draw
     c.dtype = "bfloat16"  # compute type; parameters stay float32 (under float64 they are that too: to compare runs)
-    c.batch_size = 768  # pictures a step, over all devices
-    c.accumulate = 1  # micro-batches a step
+    c.batch_size = 768  # pictures per step, over all devices
+    c.accumulate = 1  # micro-batches per step
     c.steps = None  # of the whole training ...
     c.epochs = None  # ... or passes over the pictures; one of the two
-    c.remat = None  # what blocks keep: "products", or a policy of jax.checkpoint_policies; None: everything
+    c.remat = None  # what the backward pass keeps: "products", or a policy of jax.checkpoint_policies; None: everything
     c.init_from = None  # directory of a model to start from
     c.ema_decay = 0.0  # moving average of the parameters, used for pictures; 0 is off
 
@@ -90,28 +90,28 @@ def tokenizer() -> ConfigDict:
     c.model.codebook_size = 4096
     c.model.code_width = 32
     c.model.base_channels = 160
-    c.model.channel_multipliers = (1, 1, 2, 2, 4)  # a level each, finest first
+    c.model.channel_multipliers = (1, 1, 2, 2, 4)  # one per level, finest first
     c.model.encoder_blocks = 2
     c.model.decoder_blocks = 3
     c.model.norm_groups = 32
-    c.model.num_phis = 4  # None: one a scale
+    c.model.num_phis = 4  # None: one per scale
     c.model.phi_ratio = 0.5
     c.model.lookup = "l2"  # or "cosine"
     c.model.commitment_weight = 0.25
     c.model.dropout = 0.05
     c.model.unit_codes = False  # codes of length 1, not only looked up by direction
-    c.encoder_dtype = None  # in training; None: float32, in which tokens are made whatever a training computes in
+    c.encoder_dtype = None  # in training; None: float32, in which tokens are always made
     c.loss = ConfigDict({"l1": 0.2, "l2": 1.0, "quantizer": 1.0})  # weights; pixels are in [-1, 1]
     c.loss.lpips = 0.0  # perceptual, by VGG16: needs the file or folder ...
     c.lpips_weights = ""  # ... of its weights; given, validation reports LPIPS whatever its weight
     c.inception_weights = ""  # file of the 2015 Inception network; given, validation reports rFID
     c.loss.structure = 0.0  # edges at several sizes: needs no weights, and is no LPIPS
-    c.codebook = ConfigDict()  # against codes that nobody uses and coarse scales that say nothing
-    c.codebook.dropout = 0.0  # share of pictures that are told with fewer scales in training ...
+    c.codebook = ConfigDict()  # against unused codes and empty coarse scales
+    c.codebook.dropout = 0.0  # share of pictures encoded with fewer scales in training ...
     c.codebook.fewest_scales = 3  # ... with this many at least
     c.codebook.means = False  # codes are moving means of what they are used for, instead of learned by gradients
-    c.codebook.reset_every = 0  # steps after which dead codes move to where something is asked; 0 is never
-    c.codebook.reset_share = 0.01  # a code is dead that is used less than this times as often as all on average
+    c.codebook.reset_every = 0  # steps after which dead codes move to current queries; 0 is never
+    c.codebook.reset_share = 0.01  # codes used less than this times the average are dead
     c.codebook.warm_start = 0  # batches whose features the first codebook is made of (k-means); 0: it is drawn
     c.adversary = _adversary()
     c.optimizer.schedule, c.optimizer.warmup, c.optimizer.final = "cosine", 0.01, 0.3
@@ -160,7 +160,7 @@ def transformer(preset: str) -> ConfigDict:
     c.progressive.first_scales = 5  # scales until the warm-up is over
     c.progressive.ramp = 1 / 300  # share of all steps over which a new scale's loss weight rises to the full one
     c.attention = "xla"  # or a kernel: "splash" on TPUs, "cudnn" on NVIDIA GPUs; "plain" is there to compare with
-    c.attention_blocks = (384, 768)  # queries and keys a block of "splash", at most; multiples of 128
+    c.attention_blocks = (384, 768)  # queries and keys per block of "splash", at most; multiples of 128
     c.sample_classes = 10  # rows of the sample grid at evaluations, at most; 0: no grid
     c.sample_guidance = 1.5  # of the sample grid; 0 is none
     return c

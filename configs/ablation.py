@@ -52,7 +52,7 @@ def get_rows(argument: str = "") -> list[dict[str, Any]]:
         row("+ guidance", _ADALN, _GUIDED),
         row("+ qk norm (VAR)", {}, _GUIDED),
         row("VAR, shared AdaLN", {"model.shared_adaln": True}, _GUIDED),
-        row("VAR, told the last scale alone", {"model.inputs": "last_scale"}, _GUIDED),
+        row("VAR, the last scale alone as input", {"model.inputs": "last_scale"}, _GUIDED),
         row("VAR, one phi for all scales", {}, _GUIDED, "one_phi"),
         row("VAR, a phi a scale", {}, _GUIDED, "phi_a_scale"),
         row("raster order, with all of it", raster, _GUIDED, "one_scale"),

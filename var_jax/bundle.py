@@ -13,14 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from var_jax.cpu.backend import backend_for
 from var_jax.errors import InputError
 from var_jax.generation import editing, sampler, upscaling
 from var_jax.generation.classes import class_ids
 from var_jax.generation.guidance import LINEAR, Schedule
-from var_jax.generation.kernels import for_sampling
 from var_jax.generation.many import batches
 from var_jax.generation.settings import PerScale, check_settings, make_controls
 from var_jax.model_directory import bundled_model, fingerprint
+from var_jax.models.baselines import make_transformer
 from var_jax.models.parameters import Params
 from var_jax.models.pictures import to_signed
 from var_jax.models.tokenizer import Tokenizer
@@ -47,9 +48,11 @@ def load(path: str | os.PathLike[str] | None = None, dtype: Any = None) -> Bundl
     if dtype is None:
         dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
     model = read_any_model(bundled_model() if path is None else path)
-    transformer = Transformer(model.transformer_config, dtype) if model.transformer_config else None
+    backend, transformer = backend_for(), None
+    if model.transformer_config:
+        transformer = make_transformer(model.transformer_config, dtype, backend)
     return Bundle(
-        tokenizer=Tokenizer(model.tokenizer_config, dtype),
+        tokenizer=Tokenizer(model.tokenizer_config, dtype, backend=backend),
         tokenizer_params=jax.device_put(model.tokenizer_params),
         transformer=transformer,
         transformer_params=jax.device_put(model.transformer_params),
@@ -83,9 +86,11 @@ class Bundle:
         A batch has to divide over the mesh's axes data x fsdp.
         """
         everywhere = jax.sharding.NamedSharding(mesh, jax.P())
-        put = lambda params: jax.device_put(params, everywhere)
+        put, backend = lambda params: jax.device_put(params, everywhere), backend_for(mesh)
         return dataclasses.replace(
             self,
+            tokenizer=self.tokenizer.clone(backend=backend),
+            transformer=self.transformer and self.transformer.clone(backend=backend),
             tokenizer_params=put(self.tokenizer_params),
             transformer_params=put(self.transformer_params),
             mesh=mesh,
@@ -288,7 +293,8 @@ class Bundle:
     def _parts(self) -> tuple[Tokenizer, Transformer | None, Params, Params | None]:
         """Modules and parameters as the programs take them."""
         params = self.transformer_params
-        return self.tokenizer, self.transformer, self.tokenizer_params, params and for_sampling(params)
+        prepared = params and self.transformer.backend.prepare(params)
+        return self.tokenizer, self.transformer, self.tokenizer_params, prepared
 
     def _checked(
         self,
@@ -390,6 +396,6 @@ def _logits(
     labels_B: jax.Array,
     tokens_BxL: jax.Array,
 ) -> jax.Array:
-    told = transformer.config.inputs
-    inputs = tokenizer.apply({"params": tokenizer_params}, tokens_BxL, told, method="transformer_input")
+    quantizer = tokenizer.bind({"params": tokenizer_params}).quantizer
+    inputs = transformer.teacher_inputs(quantizer, tokens_BxL)
     return transformer.apply({"params": transformer_params}, labels_B, inputs)

@@ -13,7 +13,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from var_jax.errors import InputError
 from var_jax.formats.bucket import local_files, new_directory
 from var_jax.formats.description import read_description
 from var_jax.formats.safetensors_file import read_safetensors, write_safetensors
+from var_jax.models.baselines import transformer_config_from
 from var_jax.models.parameters import Params, flatten, unflatten
 from var_jax.models.shapes import tokenizer_shapes, transformer_shapes
 from var_jax.models.tokenizer import TokenizerConfig
@@ -158,7 +159,7 @@ def read_model(path: str | os.PathLike[str]) -> Model:
 def _read(path: Path) -> Model:
     config = _read_config(path)
     recorded, source = _section(config, "fingerprints", path), _section(config, "source", path)
-    tokenizer_config = _part_config(TokenizerConfig, config, "tokenizer", path)
+    tokenizer_config = _part_config(TokenizerConfig.from_dict, config, "tokenizer", path)
     weights = path / WEIGHTS_FILE
     tensors = read_safetensors(weights)
     counts = tensors.pop(_CODE_COUNTS, None)
@@ -170,7 +171,7 @@ def _read(path: Path) -> Model:
     names = tuple(config.get("class_names", ()))
     model = Model(tokenizer_config, params, counts, class_names=names, source=source)
     if "transformer" in config:
-        transformer_config = _part_config(TransformerConfig, config, "transformer", path)
+        transformer_config = _part_config(transformer_config_from, config, "transformer", path)
         abstract = transformer_shapes(transformer_config)
         params = _take(tensors, "transformer", abstract, weights)
         try:
@@ -200,10 +201,10 @@ def _section(config: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
     return config[name]
 
 
-def _part_config(cls: type, config: dict[str, Any], part: str, path: Path) -> Any:
+def _part_config(read: Callable[[dict[str, Any]], Any], config: dict[str, Any], part: str, path: Path) -> Any:
     values = _section(config, part, path)
     try:
-        return cls.from_dict(values)
+        return read(values)
     except InputError as error:
         raise InputError(f"{path / CONFIG_FILE}: {error}") from None
     except TypeError as error:  # text or a list where a number belongs

@@ -22,9 +22,9 @@ from var_jax.formats.bucket import in_bucket, open_folder
 from var_jax.formats.checksums import damage
 from var_jax.formats.description import read_description
 from var_jax.model_directory import CONFIG_FILE, Model, read_model
+from var_jax.models.baselines import transformer_config_from
 from var_jax.models.shapes import tokenizer_shapes, transformer_shapes
 from var_jax.models.tokenizer import TokenizerConfig
-from var_jax.models.transformer import TransformerConfig
 
 RUN_FILE = "training.json"
 FORMAT = "var_jax training directory"
@@ -87,7 +87,7 @@ def _read_trained(workdir: epath.Path) -> Model:
         params = _restore(workdir, step, tokenizer_shapes(config))
         return Model(config, params, counts, source=source)
     tokenizer = read_model(workdir / TOKENIZER)
-    config = TransformerConfig.from_dict(run["transformer"])
+    config = transformer_config_from(run["transformer"])
     params = _restore(workdir, step, transformer_shapes(config))
     return Model(
         tokenizer.tokenizer_config,

@@ -67,10 +67,10 @@ def test_shuffling_moves_every_picture_s_inputs_and_keeps_scales_together():
         assert sorted(order) == list(range(count))
         assert np.all(order != np.arange(count))
     inputs = jnp.arange(3 * 20, dtype=jnp.float32).reshape(3, 20, 1)
-    moved = permuted_inputs(inputs, np.array([[1, 0, 2], [1, 2, 0], [2, 0, 1]]), PYRAMID)
+    moved = permuted_inputs(inputs, np.array([[1, 0, 2], [1, 2, 0], [2, 0, 1]]), PYRAMID.level_ids[1:])
     np.testing.assert_array_equal(moved[:, :4], inputs[np.array([1, 2, 0]), :4])
     np.testing.assert_array_equal(moved[:, 4:], inputs[np.array([2, 0, 1]), 4:])
-    single = permuted_inputs(inputs[:, :0], np.array([[1, 2, 0]]), Pyramid.parse("8"))
+    single = permuted_inputs(inputs[:, :0], np.array([[1, 2, 0]]), Pyramid.parse("8").level_ids[64:])
     assert single.shape == (3, 0, 1)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 
 from var_jax.errors import InputError
 from var_jax.models.attention import _runs, cudnn_attention, plain_attention, xla_attention
+from var_jax.models.backend import XLA
 from var_jax.models.recompute import policies, policy
 from var_jax.models.splash import PrefixMask, Splash
 from var_jax.models.transformer import Transformer, TransformerConfig
@@ -195,7 +198,7 @@ def test_policies():
 
 def tiny_transformer(attention_fn, remat=None):
     shape = TransformerConfig(Pyramid((1, 3, 6)), 16, 4, 5, depth=2, width=16, num_heads=2, drop_path=0.3)
-    return Transformer(shape, attention_fn=attention_fn, remat=remat)
+    return Transformer(shape, backend=dataclasses.replace(XLA, attention=attention_fn), remat=remat)
 
 
 def loss_and_gradients(module, params):

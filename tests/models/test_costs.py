@@ -37,7 +37,7 @@ def test_attention_counts_what_the_mask_lets_through():
 
 @pytest.mark.parametrize("config", [TokenizerConfig(), TokenizerConfig(Pyramid((1, 3, 32)), 512, 16, 64, (1, 2, 2))])
 def test_tokenizer_beside_xla(config):
-    tokenizer, params = Tokenizer(config, fast_convolution=False), tokenizer_shapes(config)
+    tokenizer, params = Tokenizer(config), tokenizer_shapes(config)
     image = jax.ShapeDtypeStruct((1, config.image_size, config.image_size, 3), jnp.float32)
     tokens = jax.ShapeDtypeStruct((1, config.pyramid.length), jnp.int32)
     encode = counted(lambda p, x: tokenizer.apply({"params": p}, x, method="encode"), params, image)

@@ -73,8 +73,8 @@ def test_the_lowered_step_is_the_one_that_training_runs(tmp_path):
         with jax.set_mesh(run.mesh):
             compiled = training_step(config, run.mesh).compile()
             state = jax.tree.map(lambda x: x.copy(), run.state)
-            ours = compiled(run.state, run.task.fixed, batch)[0]
-            theirs = run._step(state, run.task.fixed, batch, None)[0]
+            ours = compiled(run.state, run.fixed, batch)[0]
+            theirs = run.program(state, run.fixed, batch)[0]
         equal(jax.device_get(ours.params), jax.device_get(theirs.params))
     finally:
         run.close()

@@ -7,15 +7,14 @@ import json
 import pytest
 
 from var_jax.errors import InputError
+from var_jax.models.baselines import PREVIOUS_TOKEN, BaselineConfig
 from var_jax.models.costs import transformer_forward_flops, uncached_flops
-from var_jax.models.inputs import PREVIOUS_TOKEN
-from var_jax.models.transformer import TransformerConfig
 from var_jax.pyramid import Pyramid
 from var_jax.scaling import cost
 
 
 def config(sides, **changes):
-    return TransformerConfig(Pyramid(sides), 16, 4, 3, 2, 8, 2, **changes)
+    return BaselineConfig(Pyramid(sides), 16, 4, 3, 2, 8, 2, **changes)
 
 
 def test_without_a_cache_each_step_is_a_forward_pass_over_what_it_sees():

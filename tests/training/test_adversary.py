@@ -14,6 +14,8 @@ import pytest
 from configs import _common
 from tests.losses.drawn import weights as drawn_lpips
 from tests.training import tiny
+from tests.training.programs import adamw, constant, on_one_device
+from tests.training.programs import stepped as one_step
 from tests.training.runs import StopAt, equal, last_state
 from var_jax.errors import InputError
 from var_jax.losses.adversarial import generator_loss
@@ -28,8 +30,6 @@ from var_jax.training import adversary as adversary_module
 from var_jax.training import build
 from var_jax.training.adversary import make_adversary
 from var_jax.training.loop import FINISHED, PREEMPTED, train
-from var_jax.training.optimizer import make_optimizer
-from var_jax.training.state import make_step, new_state
 from var_jax.training.tokenizer import TokenizerTask
 
 SMALL = {"kind": "patch", "channels": 8, "levels": 2, "norm_groups": 4, "start": 0.3, "ramp": 0.5}
@@ -43,7 +43,7 @@ def config_with(**changes):
 def made(config):
     """Task, adversary and a batch of a config, without a run."""
     task = TokenizerTask(TokenizerConfig(**config.model), config.loss, jnp.float32)
-    adversary = make_adversary(config, task, jnp.float32, config.steps, lambda step: 1e-2)
+    adversary = make_adversary(config, task, jnp.float32, config.steps, constant(1e-2))
     images = jax.random.randint(jax.random.key(7), (config.batch_size, 8, 8, 3), 0, 256).astype(jnp.uint8)
     return task, adversary, {"images": images}
 
@@ -51,13 +51,11 @@ def made(config):
 def stepped(config, steps=2, change=lambda state: state):
     """States and metrics after each step with the discriminator, from a fresh state."""
     task, adversary, batch = made(config)
-    optimizer = make_optimizer(lambda _: 1e-2, lambda _: 0.0, (0.5, 0.9), 0.0, ())
-    params = task.init(jax.random.key(0))
-    state = change(new_state(params, optimizer, True, task.new_counts(), adversary.init(jax.random.key(1))))
-    step = jax.jit(make_step(task.loss, optimizer, 0, config.accumulate, 0.9), static_argnums=3)
-    seen = [(state, {})]
+    options = {"accumulate": config.accumulate, "ema_decay": 0.9, "opponent": adversary}
+    program = on_one_device(task, adamw(), config.batch_size, **options)
+    seen = [(change(program.first_state()), {})]
     for _ in range(steps):
-        seen.append(step(seen[-1][0], {}, batch, adversary))
+        seen.append(one_step(program, seen[-1][0], batch, adversary))
     return seen
 
 
@@ -179,12 +177,10 @@ def test_heads_on_a_fixed_network(monkeypatch):
     small = DinoViT(side=32, width=16, depth=3, num_heads=2)
     weights = small.init(jax.random.key(3), jnp.zeros((1, 8, 8, 3)))["params"]
     monkeypatch.setattr(adversary_module, "DinoViT", lambda dtype: small)
-    monkeypatch.setattr(adversary_module, "read_dino", lambda path: weights)
     task, adversary, batch = made(config_with(kind="dino"))
-    assert task.fixed == {"dino": weights}
     params, own = task.init(jax.random.key(0)), adversary.init(jax.random.key(1))
     _, (grads, own_grads) = jax.jit(adversary.gradients)(
-        own, params, task.fixed, batch, jax.random.key(5), jnp.int32(5)
+        own, params, {"dino": weights}, batch, jax.random.key(5), jnp.int32(5)
     )
     assert jax.tree.structure(own_grads) == jax.tree.structure(own.params)
     assert {name[:6] for name in own.params} == {"head_0", "head_1"}
@@ -199,13 +195,13 @@ def test_heads_on_the_network_of_lpips():
         model={"channel_multipliers": (1, 1, 2)},
     )
     weights = drawn_lpips()
-    task = TokenizerTask(TokenizerConfig(**config.model), config.loss, jnp.float32, weights)
-    adversary = make_adversary(config, task, jnp.float32, config.steps, lambda step: 1e-2)
+    task = TokenizerTask(TokenizerConfig(**config.model), config.loss)
+    adversary = make_adversary(config, task, jnp.float32, config.steps, constant(1e-2))
     images = jax.random.randint(jax.random.key(7), (2, 16, 16, 3), 0, 256).astype(jnp.uint8)
     own = adversary.init(jax.random.key(1))
     params = task.init(jax.random.key(0))
     (_, (metrics, _)), (grads, own_grads) = jax.jit(adversary.gradients)(
-        own, params, task.fixed, {"images": images}, jax.random.key(5), jnp.int32(5)
+        own, params, {"lpips": weights}, {"images": images}, jax.random.key(5), jnp.int32(5)
     )
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves((grads, own_grads)))
     assert all(np.any(layer["kernel"]) for layer in own_grads.values() if "kernel" in layer)
@@ -220,12 +216,11 @@ def test_heads_on_the_network_of_lpips():
 
 
 @pytest.mark.parametrize("kind", ["patch", "residual", "dino"])
-def test_full_sizes_split_over_eight_devices_by_the_rules(kind, monkeypatch):
-    monkeypatch.setattr(adversary_module, "read_dino", lambda path: {})
+def test_full_sizes_split_over_eight_devices_by_the_rules(kind):
     config = _common.tokenizer()
     config.adversary.kind = kind
     task = TokenizerTask(TokenizerConfig(**config.model), config.loss, jnp.float32)
-    adversary = make_adversary(config, task, jnp.float32, 100, lambda step: 1e-2)
+    adversary = make_adversary(config, task, jnp.float32, 100, constant(1e-2))
     shapes = {"adversary": jax.eval_shape(adversary.init, jax.random.key(0))}
     placed = shardings(make_mesh(data=1, fsdp=8, tensor=1), config.sharding, shapes)
     split = [place for place in jax.tree.leaves(placed) if "fsdp" in place.spec]
@@ -234,16 +229,17 @@ def test_full_sizes_split_over_eight_devices_by_the_rules(kind, monkeypatch):
 
 def test_perceptual_losses_take_part_by_weight():
     config = tiny.tokenizer(model={"channel_multipliers": (1, 1, 2)}, loss={"lpips": 0.5, "structure": 0.25})
-    task = TokenizerTask(TokenizerConfig(**config.model), config.loss, jnp.float32, drawn_lpips())
+    task = TokenizerTask(TokenizerConfig(**config.model), config.loss)
+    fixed = {"lpips": drawn_lpips()}
     images = jax.random.randint(jax.random.key(7), (2, 16, 16, 3), 0, 256).astype(jnp.uint8)
     params = task.init(jax.random.key(0))
-    loss, (metrics, _) = jax.jit(task.loss)(params, task.fixed, {"images": images}, jax.random.key(0), jnp.int32(0))
+    loss, (metrics, _) = jax.jit(task.loss)(params, fixed, {"images": images}, jax.random.key(0), jnp.int32(0))
     expected = sum(config.loss[name] * metrics[name] for name in ("l1", "l2", "quantizer", "lpips", "structure"))
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
     assert min(metrics["lpips"], metrics["structure"]) > 0.0
     batch = {"images": images, "mask": jnp.array([1.0, 0.0])}
     alone = {"images": images[:1], "mask": jnp.array([1.0])}
-    figures = [task.summarise(jax.device_get(jax.jit(task.evaluate)(params, task.fixed, x))) for x in (batch, alone)]
+    figures = [task.summarise(jax.device_get(jax.jit(task.evaluate)(params, fixed, x))) for x in (batch, alone)]
     np.testing.assert_allclose(figures[0]["lpips"], figures[1]["lpips"], rtol=1e-4)
     assert figures[0]["lpips"] > 0.0
 
@@ -272,6 +268,7 @@ def test_impossible_configs_leave_no_directory(tmp_path, changes, message):
 
 def test_a_plain_config_has_no_opponent():
     config = tiny.tokenizer()
-    task = TokenizerTask(TokenizerConfig(**config.model), config.loss, jnp.float32)
-    assert build.make_opponent(config, task, 6, lambda step: 1.0) is None
-    assert not task.fixed
+    mesh = make_mesh(devices=jax.devices()[:1])
+    task, fixed = build.make_task(config, mesh, None)
+    assert build.make_program(config, mesh, task, 6).opponent is None
+    assert not fixed

@@ -14,12 +14,11 @@ from var_jax.errors import InputError
 from var_jax.evaluation.frechet import frechet_distance, mean_and_covariance
 from var_jax.models.pictures import to_signed
 from var_jax.parallel.mesh import make_mesh
-from var_jax.parallel.rules import Constrain
 from var_jax.training import build, tokenizer
 
 
 def task_of(**changes):
-    return build.tokenizer_task(tiny.tokenizer(**changes), None, Constrain(make_mesh(devices=jax.devices()[:1])))
+    return build.tokenizer_task(tiny.tokenizer(**changes), make_mesh(devices=jax.devices()[:1]))
 
 
 def test_a_narrow_encoder_learns_and_is_judged_in_float32():
@@ -55,13 +54,12 @@ def test_rfid_is_between_pictures_and_their_reconstructions(monkeypatch):
     pooled = lambda images: images.reshape(len(images), 4, -1).mean(-1).astype("float32")
     monkeypatch.setattr(tokenizer, "extract", lambda params, images: SimpleNamespace(pool=pooled(images)))
     task = task_of()
-    task.fixed["inception"] = {}
     params = task.init(jax.random.key(0))
     images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
     totals = None
     for rows, mask in ((images[:4], [1, 1, 1, 1]), (images[[4, 5, 5, 5]], [1, 1, 0, 0])):
         batch = {"images": rows, "mask": np.asarray(mask, np.float32)}
-        totals = task.add(totals, jax.device_get(jax.jit(task.evaluate)(params, task.fixed, batch)))
+        totals = task.add(totals, jax.device_get(jax.jit(task.evaluate)(params, {"inception": {}}, batch)))
     figures = task.summarise(totals)
     bound = task.module.bind({"params": params})
     shown = np.asarray((bound.decode(bound.encode(to_signed(images))) + 1) / 2 * 255).astype(np.uint8)

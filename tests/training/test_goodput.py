@@ -10,7 +10,7 @@ from etils import epath
 
 from tests.training import tiny
 from var_jax.errors import InputError
-from var_jax.training.goodput import PHASES, Spent, summed, told
+from var_jax.training.goodput import PHASES, Spent, in_words, summed
 from var_jax.training.loop import FINISHED, train
 from var_jax.training.profiling import Window
 
@@ -62,8 +62,8 @@ def test_runs_are_summed():
     assert (found["runs"], found["seconds"], found["init"], found["step"]) == (2, 41.0, 10.0, 26.0)
     assert found["done_again"] == 20.0 * 2 / 10  # two of ten steps
     assert found["between"] == 50.0 - 24.0
-    assert told(found).startswith("41 s in 2 runs: init 24%, compile 0%, data 10%, step 63%, checkpoint 2%")
-    assert told(found).endswith("; steps done again 10%")
+    assert in_words(found).startswith("41 s in 2 runs: init 24%, compile 0%, data 10%, step 63%, checkpoint 2%")
+    assert in_words(found).endswith("; steps done again 10%")
     assert summed([]) == {"runs": 0, "seconds": 0, **dict.fromkeys(PHASES, 0), "done_again": 0, "between": 0}
 
 

@@ -80,7 +80,7 @@ def _three_steps(config, workdir, devices):
     metrics, batches = [], run._batches(0)
     with jax.set_mesh(run.mesh):
         for _ in range(3):
-            run.state, out = run._step(run.state, run.task.fixed, run._put(next(batches)))
+            run.state, out = run.program(run.state, run.fixed, run._put(next(batches)))
             metrics.append(jax.device_get(out))
     run.close()
     return metrics, jax.device_get(run.state.params)

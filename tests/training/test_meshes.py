@@ -39,7 +39,7 @@ def five_steps(config, workdir, devices=None):
     first, batches = jax.device_get(run.state.params), run._batches(0)
     with jax.set_mesh(run.mesh):
         for _ in range(5):
-            run.state, _ = run._step(run.state, run.task.fixed, run._put(next(batches)))
+            run.state, _ = run.program(run.state, run.fixed, run._put(next(batches)))
     run.close()
     assert int(run.state.bad_step) == -1
     return first, jax.device_get(run.state.params)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from var_jax.errors import InputError
-from var_jax.training.optimizer import learning_rate_schedule, make_optimizer, weight_decay_schedule
+from var_jax.training.optimizer import AdamW, LearningRate, WeightDecay
 
 STORED = json.loads((Path(__file__).parents[1] / "golden" / "schedules.json").read_text())
 # The golden file's names, which are the reference's, and what they are here.
@@ -28,10 +28,10 @@ NAMES = {
 @pytest.mark.parametrize("name", NAMES)
 def test_golden_schedules(name):
     kind, turn = NAMES[name]
-    rate = learning_rate_schedule(
+    rate = LearningRate(
         kind, STORED["peak_lr"], STORED["total_steps"], STORED["warmup_steps"], STORED["final_ratio"], turn
     )
-    decay = weight_decay_schedule(STORED["weight_decay_start"], STORED["weight_decay_end"], STORED["total_steps"])
+    decay = WeightDecay(STORED["weight_decay_start"], STORED["weight_decay_end"], STORED["total_steps"])
     assert len(STORED["schedules"][name]) > 20
     for step, expected_rate, expected_decay in STORED["schedules"][name]:
         np.testing.assert_allclose(rate(step), expected_rate, rtol=2e-5, atol=1e-12)
@@ -40,15 +40,15 @@ def test_golden_schedules(name):
 
 def test_impossible_schedules_are_named():
     with pytest.raises(InputError, match="schedule 'cos': expected one of cosine"):
-        learning_rate_schedule("cos", 1.0, 10, 1)
+        LearningRate("cos", 1.0, 10, 1)
     with pytest.raises(InputError, match="warm-up 20 at most the 10 steps"):
-        learning_rate_schedule("linear", 1.0, 10, 20)
+        LearningRate("linear", 1.0, 10, 20)
 
 
 def test_three_steps_by_hand():
     """Clip, moments, decay times the rate, in float64 numpy."""
-    rate, decay = learning_rate_schedule("linear", 0.1, 10, 2), weight_decay_schedule(0.5, 0.1, 10)
-    optimizer = make_optimizer(rate, decay, (0.9, 0.95), clip=1.0, decayed=["kernel$"])
+    rate, decay = LearningRate("linear", 0.1, 10, 2), WeightDecay(0.5, 0.1, 10)
+    optimizer = AdamW(rate, decay, (0.9, 0.95), clip=1.0, decayed=("kernel$",)).transformation
     rng = np.random.default_rng(0)
     params = {"a": {"kernel": rng.standard_normal(4)}, "bias": rng.standard_normal(3)}
     ours = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)

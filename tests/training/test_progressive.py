@@ -17,8 +17,9 @@ from var_jax.model_directory import Model, save_model
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
 from var_jax.models.transformer import Transformer, TransformerConfig
 from var_jax.pyramid import Pyramid
+from var_jax.training import step as step_module
 from var_jax.training.loop import FINISHED, PREEMPTED, Run
-from var_jax.training.progressive import Progressive, Stage
+from var_jax.training.progressive import Progressive, ScalePrefix
 from var_jax.training.transformer import TransformerTask
 
 PUBLISHED = Progressive(Pyramid.parse("256"), 1000, 20, until=0.8, first_scales=5, ramp=1 / 300)
@@ -28,9 +29,9 @@ def test_the_schedule_by_hand():
     """5 + round((step - 20) / (800 - 20) * 5), where a half goes to the even neighbour, as the reference has it."""
     by_hand = {0: 5, 20: 5, 98: 5, 99: 6, 253: 6, 254: 7, 410: 7, 411: 8, 565: 8, 566: 9, 722: 9, 723: 10, 999: 10}
     assert {step: PUBLISHED.scales(step) for step in by_hand} == by_hand
-    stages = [PUBLISHED.stage(step) for step in range(1000)]
-    assert stages[-1] is None
-    changes = [(s.scales, s.since) for s in dict.fromkeys(stages) if s]
+    prefixes = [PUBLISHED.at(step) for step in range(1000)]
+    assert prefixes[-1] is None
+    changes = [(s.scales, s.since) for s in dict.fromkeys(prefixes) if s]
     assert changes == [(5, 0), (6, 99), (7, 254), (8, 411), (9, 566)]
 
 
@@ -38,27 +39,27 @@ def test_scales_may_join_together_and_until_is_held():
     hasty = Progressive(Pyramid.parse("1,2,3,4,5,6"), 10, 2, until=0.5, first_scales=1, ramp=0.0)
     # (step - 2) / 3 * 5: 1.67 and 3.33 beyond the first scale.
     assert [hasty.scales(step) for step in range(7)] == [1, 1, 1, 3, 4, 6, 6]
-    assert hasty.stage(3) == Stage(hasty.pyramid, 3, 3, 0.0)
-    np.testing.assert_allclose(hasty.stage(3).weights(3), np.full(14, 1 / 91), rtol=1e-6)  # no ramp: full at once
+    assert hasty.at(3) == ScalePrefix(hasty.pyramid, 3, 3, 0.0)
+    np.testing.assert_allclose(hasty.at(3).weights(3), np.full(14, 1 / 91), rtol=1e-6)  # no ramp: full at once
 
 
 def test_weights_by_hand():
     """1 / 680 each; the newest scale's from a hundredth, a tenth of the rest a step, and full from the tenth on."""
-    stage = Stage(Pyramid.parse("256"), 6, since=99, ramp_steps=10)
+    prefix = ScalePrefix(Pyramid.parse("256"), 6, since=99, ramp_steps=10)
     for step, share in ((99, 0.1), (100, 0.2), (103, 0.5), (108, 1.0), (200, 1.0)):
         expected = np.concatenate([np.full(55, 1 / 680), np.full(36, share / 680)])
-        np.testing.assert_allclose(stage.weights(step), expected, rtol=1e-5)
-    slow = Stage(Pyramid.parse("256"), 6, since=99, ramp_steps=1000)
+        np.testing.assert_allclose(prefix.weights(step), expected, rtol=1e-5)
+    slow = ScalePrefix(Pyramid.parse("256"), 6, since=99, ramp_steps=1000)
     np.testing.assert_allclose(slow.weights(99)[-1], 0.01 / 680, rtol=1e-5)
-    np.testing.assert_allclose(PUBLISHED.stage(0).weights(0), np.full(55, 1 / 680), rtol=1e-6)
+    np.testing.assert_allclose(PUBLISHED.at(0).weights(0), np.full(55, 1 / 680), rtol=1e-6)
 
 
 def test_a_prefix_s_loss_is_its_part_of_the_whole():
-    """A stage's logits are those that the whole pyramid gives at its positions, and its loss their weighted sum."""
+    """A prefix's logits are those that the whole pyramid gives at its positions, and its loss their weighted sum."""
     pyramid = Pyramid.parse("1,2,4")
     tokenizer = TokenizerConfig(**tiny.tokenizer().model)
     module = Transformer(TransformerConfig(pyramid, 16, 4, 10, depth=2, width=16, num_heads=2, class_drop=0.0))
-    task = TransformerTask(module, tokenizer, None, [str(i) for i in range(10)])
+    task = TransformerTask(module, Tokenizer(tokenizer), tuple(str(i) for i in range(10)))
     fixed = jax.jit(task.tokenizer.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
     params = jax.tree.map(lambda x: x + 0.1, task.init(jax.random.key(1)))
     batch = {
@@ -66,8 +67,8 @@ def test_a_prefix_s_loss_is_its_part_of_the_whole():
         "labels": jnp.arange(3),
     }
     sums = task.evaluate(params, fixed, batch | {"mask": jnp.ones(3)})
-    stage = Stage(pyramid, 2, since=5, ramp_steps=4)
-    loss, (metrics, _) = task.loss(params, fixed, batch, jax.random.key(0), jnp.int32(6), stage)
+    prefix = ScalePrefix(pyramid, 2, since=5, ramp_steps=4)
+    loss, (metrics, _) = task.loss(params, fixed, batch, jax.random.key(0), jnp.int32(6), prefix)
     nll_L = np.asarray(sums["loss_L"]) / 3
     np.testing.assert_allclose(loss, (nll_L[0] + 0.5 * nll_L[1:5].sum()) / 21, rtol=1e-4)
     np.testing.assert_allclose(metrics["loss_mean"], nll_L[:5].mean(), rtol=1e-4)
@@ -100,7 +101,7 @@ def test_stopped_in_the_middle_and_resumed_is_the_unbroken_run(tokenizer, tmp_pa
     config = config_for(tokenizer)
     code, whole = run_on_one_device(config, tmp_path / "whole")
     assert code == FINISHED
-    assert whole._step._cache_size() == 3  # a program for each number of scales
+    assert step_module._jitted(whole.program)._cache_size() == 3  # a program for each number of scales
     lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines if line["kind"] == "train"]
     # 1 + round(step / 7.2 * 2) scales, all from step 7.2 on; the second scale's four positions ramp in over 1.6 steps.

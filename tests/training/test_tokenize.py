@@ -124,7 +124,7 @@ def test_same_crops_same_loss(root, tmp_path):
         batches = run._batches(0)
         with jax.set_mesh(run.mesh):
             for _ in range(5):
-                run.state, metrics = run._step(run.state, run.task.fixed, run._put(next(batches)))
+                run.state, metrics = run.program(run.state, run.fixed, run._put(next(batches)))
                 losses[-1].append(float(metrics["loss"]))
         losses[-1].append(run.evaluate(5)["loss"])
         run.close()

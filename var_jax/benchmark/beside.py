@@ -14,8 +14,9 @@ from typing import Any
 import jax
 
 from var_jax.benchmark.machine import cores
+from var_jax.cpu.large_pages import as_it_began
 from var_jax.errors import InputError
-from var_jax.large_pages import as_it_began
+from var_jax.models.baselines import BaselineConfig
 from var_jax.models.tokenizer import TokenizerConfig
 from var_jax.models.transformer_config import TransformerConfig
 
@@ -28,7 +29,6 @@ _FIXED_TOKENIZER = {
     "lookup": "l2",
     "unit_codes": False,
 }
-_FIXED_TRANSFORMER = {"raster": False, "adaln": True, "inputs": "cumulative"}
 
 
 class Reference:
@@ -110,15 +110,11 @@ def shape(tokenizer: TokenizerConfig, transformer: TransformerConfig | None = No
     Raises:
       InputError: for one that the reference cannot be.
     """
-    for what, config, fixed in (
-        ("tokenizer", tokenizer, _FIXED_TOKENIZER),
-        ("transformer", transformer, _FIXED_TRANSFORMER),
-    ):
-        for name, value in fixed.items() if config else ():
-            if getattr(config, name) != value:
-                raise InputError(
-                    f"{what} {name} is {getattr(config, name)}: the reference knows {value} only, leave out --against"
-                )
+    for name, value in _FIXED_TOKENIZER.items():
+        if (ours := getattr(tokenizer, name)) != value:
+            raise InputError(f"tokenizer {name} is {ours}: the reference knows {value} only, leave out --against")
+    if isinstance(transformer, BaselineConfig):
+        raise InputError("the transformer is a baseline that the reference does not have: leave out --against")
     if len(tokenizer.pyramid) < 2:
         raise InputError(f"pyramid {tokenizer.pyramid}: the reference needs at least two scales")
     told = {"tokenizer": tokenizer.to_dict(), "device": jax.default_backend()}

@@ -87,21 +87,22 @@ def _lowered(task: dict[str, Any]) -> Any:
 
     from var_jax.benchmark.models import preset
     from var_jax.benchmark.speed import random_batch
-    from var_jax.benchmark.training_program import Program
+    from var_jax.benchmark.training_program import lowered, training_program
+    from var_jax.cpu.backend import backend_for
+    from var_jax.cpu.layer_kernels import shapes_for_sampling
     from var_jax.generation import sampler
-    from var_jax.generation.kernels import shapes_for_sampling
+    from var_jax.models.baselines import make_transformer
     from var_jax.models.tokenizer import Tokenizer
-    from var_jax.models.transformer import Transformer
 
     model = preset(task["preset"], task["pyramid"], task["channels"])
     if task["program"] == "train":
-        program = Program(model, task["batch"], task["dtype"], task["attention"], task["overrides"])
-        return program.lowered(jax.eval_shape(lambda: random_batch(model, task["batch"], task["source"])))
-    dtype = jnp.dtype(task["dtype"])
+        program = training_program(model, task["batch"], task["dtype"], task["attention"], task["overrides"])
+        return lowered(program, model, jax.eval_shape(lambda: random_batch(model, task["batch"], task["source"])))
+    dtype, backend = jnp.dtype(task["dtype"]), backend_for()
     shapes = transformer_shapes(model.transformer)
     return sampler.generate.lower(
-        Tokenizer(model.tokenizer, dtype),
-        Transformer(model.transformer, dtype),
+        Tokenizer(model.tokenizer, dtype, backend=backend),
+        make_transformer(model.transformer, dtype, backend),
         tokenizer_shapes(model.tokenizer),
         shapes_for_sampling(shapes) if jax.default_backend() == "cpu" else shapes,
         jax.ShapeDtypeStruct((task["batch"],), jnp.int32),

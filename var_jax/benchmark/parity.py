@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from var_jax.benchmark.reference import draw_weights, load_reference, load_weights, quiet, shapes_of
+from var_jax.cpu.backend import backend_for
 from var_jax.generation import sampler
-from var_jax.generation.kernels import for_sampling
 from var_jax.interop.tokenizer import import_tokenizer
 from var_jax.interop.transformer import import_transformer
 from var_jax.models.presets import transformer_preset
@@ -59,7 +59,7 @@ def tokenizer_parity(
     weights = draw_weights(shapes_of(theirs), seed)
     load_weights(theirs, weights)
     imported = import_tokenizer(weights, pyramid)
-    tokenizer, params = Tokenizer(imported.config), jax.device_put(imported.params)
+    tokenizer, params = Tokenizer(imported.config, backend=backend_for()), jax.device_put(imported.params)
     size = imported.config.image_size
     image = _smooth_pictures(batch, size, seed)
     with torch.no_grad():
@@ -139,13 +139,14 @@ def transformer_parity(
         import_tokenizer(vae_weights, pyramid),
         import_transformer(weights, TokenizerConfig(pyramid)),
     )
-    modules = Tokenizer(tokenizer.config), Transformer(transformer.config)
+    backend = backend_for()
+    modules = Tokenizer(tokenizer.config, backend=backend), Transformer(transformer.config, backend=backend)
     params = jax.device_put((tokenizer.params, transformer.params))
     del weights, vae_weights, tokenizer, transformer
     logits = jax.jit(lambda p, y, x: modules[1].apply({"params": p}, y, x))(params[1], labels, inputs)
     rows = [compare("teacher-forced logits", logits, logits_ref)]
     settings = sampler.controls(pyramid, guidance=guidance, top_k=1)
-    given = params[0], for_sampling(params[1]), jnp.asarray(labels), jax.random.key(0), settings
+    given = params[0], backend.prepare(params[1]), jnp.asarray(labels), jax.random.key(0), settings
     ours = sampler.generate(*modules, *given, guided=True, smooth=False)
     greedy_ref = np.concatenate(drawn, axis=1)
     differing = int(np.sum(np.asarray(ours.tokens) != greedy_ref))

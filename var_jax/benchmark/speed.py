@@ -18,15 +18,15 @@ from var_jax.benchmark import beside, machine, work
 from var_jax.benchmark.models import Chosen
 from var_jax.benchmark.speed_report import Case, Report
 from var_jax.benchmark.timing import compilations, take_turns, timed
-from var_jax.benchmark.training_program import Program
+from var_jax.benchmark.training_program import repeated, training_program
+from var_jax.cpu.backend import backend_for
 from var_jax.data.sources import IMAGES, TOKENS
 from var_jax.errors import InputError
 from var_jax.generation import sampler
-from var_jax.generation.kernels import for_sampling
 from var_jax.generation.settings import make_controls
+from var_jax.models.baselines import make_transformer
 from var_jax.models.pictures import to_signed
 from var_jax.models.tokenizer import Tokenizer
-from var_jax.models.transformer import Transformer
 
 Against = str | os.PathLike[str] | None
 Say = Callable[[str], None]
@@ -59,10 +59,12 @@ def sample(
       InputError: for settings or a model that cannot be.
     """
     _check_batches(batches)
-    transformer_params = for_sampling(model.transformer_on_device())
-    params = model.tokenizer_on_device(), transformer_params
-    config = model.transformer
-    modules = Tokenizer(model.tokenizer, jnp.dtype(dtype)), Transformer(config, jnp.dtype(dtype))
+    config, backend = model.transformer, backend_for()
+    params = model.tokenizer_on_device(), backend.prepare(model.transformer_on_device())
+    modules = (
+        Tokenizer(model.tokenizer, jnp.dtype(dtype), backend=backend),
+        make_transformer(config, jnp.dtype(dtype), backend),
+    )
     settings = make_controls(config.pyramid, config.codebook_size, guidance, top_k, top_p, 1.0)
     drawing = {"guidance": guidance, "top_k": top_k, "top_p": top_p}
     task = None
@@ -82,7 +84,7 @@ def sample(
 def tokenize(model: Chosen, batches: Sequence[int], repeats: int, against: Against = None, say: Say = print) -> Report:
     """Pictures to tokens: the encoder and the quantizer, in float32 as always. The arguments are those of `sample`."""
     _check_batches(batches)
-    tokenizer, params = Tokenizer(model.tokenizer), model.tokenizer_on_device()
+    tokenizer, params = Tokenizer(model.tokenizer, backend=backend_for()), model.tokenizer_on_device()
     run = jax.jit(lambda params, images: tokenizer.apply({"params": params}, to_signed(images), method="encode"))
     task = beside.shape(model.tokenizer) | {"what": "tokenize", "dtype": "float32"} if against else None
 
@@ -126,8 +128,8 @@ def train(
         task = beside.shape(model.tokenizer, model.transformer) | {"what": "train", "dtype": dtype}
 
     def prepared(batch: int) -> Callable[[], Any]:
-        program = Program(model, batch, dtype, attention, overrides)
-        return program.ready(random_batch(model, batch, source))
+        program = training_program(model, batch, dtype, attention, overrides)
+        return repeated(program, model, random_batch(model, batch, source))
 
     phases = lambda batch: work.training(model.transformer, model.tokenizer, batch, source == "pictures", dtype)
     told = {"model": model.name, "pixels": model.tokenizer.image_size, "from": source, "dtype": dtype}

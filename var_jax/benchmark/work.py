@@ -67,9 +67,8 @@ def sampling(
     c, rows, size = transformer, batch * (2 if guided else 1), jnp.dtype(dtype).itemsize
     block = 4 * c.width**2 + 2 * c.width * c.mlp_width
     weights = c.depth * block + c.width * c.codebook_size
-    adaln = ((1 if c.shared_adaln else c.depth) * 6 + 2) * c.width**2 if c.adaln else 0
-    phases, seen = [Phase("class", 2.0 * rows * adaln, adaln * size, dtype)], 0
-    for length in (1,) * c.pyramid.length if c.raster else c.pyramid.lengths:
+    phases, seen = [Phase("class", 2.0 * rows * c.modulation_size, c.modulation_size * size, dtype)], 0
+    for length in c.steps:
         own = weights + (c.code_width * c.width if seen else 0)
         cached, seen = 2 * rows * c.depth * seen * c.width, seen + length
         scores = 2 * c.depth * length * seen * c.width

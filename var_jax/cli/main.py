@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from var_jax import __version__
+from var_jax.cpu.large_pages import begin_again_with_large_pages
 from var_jax.errors import InputError
-from var_jax.large_pages import begin_again_with_large_pages
 
 # Subcommand -> (module under var_jax.cli, one line of help). Each module has `add_arguments(parser)`
 # and `run(args) -> int | None`, and is imported only when its command (or its --help) is asked for. One

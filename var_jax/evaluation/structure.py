@@ -158,14 +158,9 @@ def other_rows(count: int, rng: np.random.Generator) -> np.ndarray:
     return result
 
 
-def permuted_inputs(inputs_BxNxC: jax.Array, orders_SxB: jax.Array, pyramid: Pyramid) -> jax.Array:
-    """Teacher-forced inputs with the rows of each scale in an order of its own; the first scale has none."""
-    first = pyramid.lengths[0]
-    parts = [
-        inputs_BxNxC[orders_SxB[k], pyramid.slice(k).start - first : pyramid.slice(k).stop - first]
-        for k in range(1, len(pyramid))
-    ]
-    return jnp.concatenate(parts, axis=1) if parts else inputs_BxNxC
+def permuted_inputs(inputs_BxNxC: jax.Array, orders_SxB: jax.Array, levels_N: np.ndarray) -> jax.Array:
+    """Teacher-forced inputs, whose scales are `levels_N`, with the rows of each scale in an order of its own."""
+    return inputs_BxNxC[orders_SxB[levels_N].T, np.arange(len(levels_N))]
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -178,7 +173,7 @@ def _losses(
 ) -> jax.Array:
     tokenizer, transformer = modules
     config = transformer.config
-    inputs = tokenizer.apply({"params": params[0]}, tokens_BxL, config.inputs, method="transformer_input")
-    inputs = inputs[orders_SxB[0]] if config.raster else permuted_inputs(inputs, orders_SxB, config.pyramid)
+    inputs = transformer.teacher_inputs(tokenizer.bind({"params": params[0]}).quantizer, tokens_BxL)
+    inputs = permuted_inputs(inputs, orders_SxB, config.pyramid.level_ids[config.start_length :])
     log_p = jax.nn.log_softmax(transformer.apply({"params": params[1]}, labels_B, inputs))
     return -jnp.take_along_axis(log_p, tokens_BxL[..., None], axis=-1)[..., 0]

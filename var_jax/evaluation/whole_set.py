@@ -23,7 +23,7 @@ from var_jax.models.parameters import Params
 from var_jax.models.pictures import to_signed
 from var_jax.models.tokenizer import Tokenizer
 from var_jax.models.transformer import Transformer
-from var_jax.parallel.mesh import BATCH_AXES, batch_sharding, make_mesh
+from var_jax.parallel.mesh import BATCH_AXES, batch_sharding, make_mesh, replicated
 
 # uint8 pictures [N, H, W, 3] -> features [N, F].
 Features = Callable[[np.ndarray], np.ndarray]
@@ -67,9 +67,9 @@ def whole_set(
     mesh = mesh or make_mesh()
     parts = int(np.prod([mesh.shape[axis] for axis in BATCH_AXES]))
     batch = -(-batch // parts) * parts
-    everywhere = jax.sharding.NamedSharding(mesh, jax.P())
+    bundle = bundle.over(mesh)
     modules = (bundle.tokenizer, bundle.transformer)
-    params = jax.device_put((bundle.tokenizer_params, bundle.transformer_params, lpips_params), everywhere)
+    params = bundle.tokenizer_params, bundle.transformer_params, jax.device_put(lpips_params, replicated(mesh))
     judges = {name: _Judge(of, len(bundle.tokenizer.config.pyramid)) for name, of in (features or {}).items()}
     totals, done = None, 0
     for examples in epoch_batches(source, bundle.tokenizer.config.image_size, batch, enlarge=enlarge):
@@ -168,7 +168,7 @@ def _sums(
     if transformer is not None:
         bound = tokenizer.bind({"params": tokenizer_params})
         tokens = bound.encode(to_signed(images))
-        inputs = bound.transformer_input(tokens, transformer.config.inputs)
+        inputs = transformer.teacher_inputs(bound.quantizer, tokens)
         labels = batch["labels"]
         sums["transformer"] = likelihood_sums(transformer, transformer_params, labels, tokens, inputs, mask)
     return sums

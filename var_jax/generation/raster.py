@@ -7,13 +7,13 @@ import jax.numpy as jnp
 
 from var_jax.generation.filtering import draw, filter_logits
 from var_jax.generation.guidance import guide
+from var_jax.models.baselines import BaselineTransformer
 from var_jax.models.quantizer import Quantizer
-from var_jax.models.raster import empty_inputs, new_raster_cache, raster_step, told
-from var_jax.models.transformer import Transformer
+from var_jax.models.transformer import new_cache
 
 
 def sample_tokens(
-    transformer: Transformer,
+    transformer: BaselineTransformer,
     quantizer: Quantizer,
     rows: jax.Array,
     keys_B: jax.Array,
@@ -30,21 +30,21 @@ def sample_tokens(
       guided: whether rows alternate.
     """
     length = transformer.config.pyramid.length
-    conditioning, empty_LxW = transformer.condition(rows), empty_inputs(transformer)
+    conditioning, empty_LxW = transformer.condition(rows), transformer.empty_inputs()
     guidance, top_k, top_p, temperature = strengths
 
     def step(carry: tuple, position: jax.Array) -> tuple[tuple, tuple[jax.Array, jax.Array]]:
         x, cache = carry
-        logits, cache = raster_step(transformer, x, position, conditioning, cache)
+        logits, cache = transformer.raster_step(x, position, conditioning, cache)
         logits = guide(logits, guidance) if guided else logits
         keys = jax.vmap(lambda key: jax.random.fold_in(key, position))(keys_B)
         token_B = draw(keys, filter_logits(logits / temperature, top_k, top_p))[:, 0]
         codes = quantizer.embed(token_B)
         codes = jnp.repeat(codes, 2, axis=0) if guided else codes
         following = empty_LxW[jnp.minimum(position + 1, length - 1)]
-        return (following + told(transformer, codes), cache), (token_B, logits[:, 0])
+        return (following + transformer.project_code(codes), cache), (token_B, logits[:, 0])
 
-    cache = new_raster_cache(transformer.config, rows.shape[0], transformer.dtype)
+    cache = new_cache(transformer.config, rows.shape[0], transformer.dtype, length)
     start = transformer.first_inputs(conditioning), cache
     _, (tokens_LxB, logits_LxBxV) = jax.lax.scan(step, start, jnp.arange(length))
     return tokens_LxB.T, logits_LxBxV.swapaxes(0, 1)

@@ -19,7 +19,7 @@ from var_jax.errors import InputError
 from var_jax.generation.filtering import draw, filter_logits
 from var_jax.generation.guidance import LINEAR, Schedule, guide
 from var_jax.generation.raster import sample_tokens
-from var_jax.models.inputs import CUMULATIVE
+from var_jax.models.baselines import BaselineConfig
 from var_jax.models.parameters import Params
 from var_jax.models.pictures import to_unit
 from var_jax.models.quantizer import Quantizer, nearest_codes
@@ -79,6 +79,7 @@ class Sampled(NamedTuple):
 # (state, scale k, codes [B, l_k, C] so far at that scale, or None at the first) -> (logits, state).
 # Under guidance the logits have 2B rows that alternate with class, without class.
 NextLogits = Callable[[Any, int, jax.Array | None], tuple[jax.Array, Any]]
+ScaleInput = Callable[[Quantizer, jax.Array, jax.Array, int], jax.Array]
 
 
 def controls(
@@ -115,7 +116,7 @@ def sample_scales(
     guided: bool,
     smooth: bool,
     kept: Kept | None = None,
-    inputs_are: str = CUMULATIVE,
+    scale_input: ScaleInput | None = None,
 ) -> Sampled:
     """Draws every scale, coarse to fine.
 
@@ -129,9 +130,10 @@ def sample_scales(
       smooth: instead of the drawn code, a Gumbel-softmax mixture of codes over the filtered logits,
         sharper at finer scales; for looks only.
       kept: tokens that are given instead of drawn; None draws all.
-      inputs_are: what a scale's inputs are made of, see `models.inputs`.
+      scale_input: see `Transformer.scale_input`; None: the sum of all coarser scales at the size of the next.
     """
     pyramid = quantizer.pyramid
+    scale_input = scale_input or (lambda quantizer, f_hat, contribution, k: quantizer.next_scale_input(f_hat, k))
     f_hat, tokens, all_logits, growth, inputs = 0.0, [], [], [], None
     untold = None if kept is None else kept.features_BxhxwxC
     for k in range(len(pyramid)):
@@ -154,7 +156,7 @@ def sample_scales(
             f_hat, untold = f_hat + told, None if untold is None else untold - told
             growth.append(f_hat)
             if k < len(pyramid) - 1:
-                inputs = quantizer.next_scale_input(f_hat if inputs_are == CUMULATIVE else told, k + 1)
+                inputs = scale_input(quantizer, f_hat, told, k + 1)
     return Sampled(jnp.concatenate(tokens, axis=1), f_hat, jnp.concatenate(all_logits, axis=1), jnp.stack(growth))
 
 
@@ -225,7 +227,7 @@ def sample(
     bound = transformer.bind({"params": transformer_params})
     quantizer = tokenizer.bind({"params": tokenizer_params}).quantizer
     keys_B = picture_keys(key, labels_B.shape[0])
-    if transformer.config.raster:
+    if isinstance(transformer.config, BaselineConfig) and transformer.config.raster:
         if kept is not None or smooth:
             raise InputError("a model in raster order neither edits nor mixes codes: take one that draws by scale")
         rows, strengths = _rows(labels_B, transformer.config.no_class, guided), tuple(part[0] for part in settings)
@@ -233,8 +235,8 @@ def sample(
         f_hat = quantizer.decode(tokens)
         return Sampled(tokens, f_hat, logits, f_hat[None])
     next_logits, state = transformer_as_function(bound, labels_B, guided)
-    told = transformer.config.inputs
-    return sample_scales(next_logits, state, quantizer, keys_B, settings, guided, smooth, kept, told)
+    scale_input = transformer.scale_input
+    return sample_scales(next_logits, state, quantizer, keys_B, settings, guided, smooth, kept, scale_input)
 
 
 @functools.partial(jax.jit, static_argnames=("tokenizer", "transformer", "guided", "smooth"))

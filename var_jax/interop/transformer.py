@@ -22,6 +22,7 @@ from var_jax.interop.names import (
     to_params,
     to_reference,
 )
+from var_jax.models.baselines import BaselineConfig
 from var_jax.models.parameters import Params
 from var_jax.models.presets import initial_gate, published_drop_path
 from var_jax.models.shapes import transformer_shapes
@@ -48,7 +49,7 @@ def transformer_table(config: TransformerConfig) -> list[Entry]:
     Raises:
       InputError: for a transformer that the reference does not have.
     """
-    if not config.adaln or config.raster:
+    if isinstance(config, BaselineConfig):
         what = "in raster order" if config.raster else "without AdaLN"
         raise InputError(f"a transformer {what} has no name in the reference's files: it cannot be exported to them")
     table = [

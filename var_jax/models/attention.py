@@ -1,9 +1,9 @@
-"""Attention kinds: pure functions that a transformer is given, all with one signature and one meaning.
+"""Attention kinds: pure functions with one signature and one meaning, handed to the transformer by its backend.
 
 An attention function takes queries that already carry the softmax scale, keys and values, and a static mask, and
-returns what each query collects: `attention_fn(q_BxLxHxK, k_BxLxHxK, v_BxLxHxK, mask_LxL) -> BxLxHxK`.
-`plain_attention` is what the others are held to, `xla_attention` runs anywhere, `cudnn_attention` on NVIDIA GPUs,
-`models.splash.Splash` on TPUs.
+returns the weighted values of each query: `attention_fn(q_BxLxHxK, k_BxLxHxK, v_BxLxHxK, mask_LxL) -> BxLxHxK`.
+`plain_attention` is the form that the others are tested against, `xla_attention` runs anywhere, `cudnn_attention` on
+NVIDIA GPUs, `models.splash.Splash` on TPUs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jax.ad_checkpoint import checkpoint_name
 from var_jax.models.precision import at_least_float32, precision_for, widened
 from var_jax.models.recompute import ATTENTION
 
-# Runs of queries shorter than this join the next: of 64, 100, 128 and 200, what was fastest on a CPU.
+# Runs of queries shorter than this join the next: of 64, 100, 128 and 200 this was fastest on a CPU.
 _SHORTEST_RUN = 100
 
 
@@ -35,7 +35,7 @@ class AttentionFn(Protocol):
 def plain_attention(
     q_BxLxHxK: jax.Array, k_BxMxHxK: jax.Array, v_BxMxHxK: jax.Array, mask_LxM: np.ndarray | jax.Array | None
 ) -> jax.Array:
-    """Attention as it reads in a book, over all pairs; what the backward pass needs of them JAX keeps."""
+    """Attention as in a textbook, over all pairs; JAX keeps the weights for the backward pass."""
     scores = _product("blhk,bmhk->bhlm", q_BxLxHxK, k_BxMxHxK)
     if mask_LxM is not None:
         scores = jnp.where(mask_LxM, scores, -jnp.inf)
@@ -48,7 +48,7 @@ def xla_attention(
 ) -> jax.Array:
     """Attention in XLA; scores and softmax in float32, products in the inputs' type.
 
-    Without a mask every query sees every key, however many there are: so it is what sampling uses too. With a static
+    Without a mask every query sees every key, however many there are; sampling uses this form, too. With a static
     mask, runs of queries are computed with no more keys than they see: of the ten scales of 256 pixels, two thirds of
     all pairs. Scores are not kept for the backward pass but made again from every row's log of its sum, whatever
     policy a block is under: all layers' would be more than all else that a training keeps.

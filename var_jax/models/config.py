@@ -1,4 +1,4 @@
-"""What the models' config dataclasses share: checks, and building one from plain values."""
+"""Shared by the models' config dataclasses: checks, and building one from plain values."""
 
 from __future__ import annotations
 

@@ -1,27 +1,27 @@
-"""What a config costs: parameters and floating-point operations, counted from the shapes.
+"""The cost of a config: parameters and floating-point operations, counted from the shapes.
 
 One multiply-add is two operations. Counted are matrix products and convolutions (border positions
 counted whole); norms, activations, softmax, lookups in tables and the optimizer are not. Attention
-is counted by the block-causal mask: what a query may not look at is no work. AdaLN is counted once
-a picture, not once a token.
+is counted by the block-causal mask: masked pairs are no work. AdaLN is counted once per picture,
+not once per token.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import jax
 
-from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
-from var_jax.models.transformer import Transformer, TransformerConfig
+from var_jax.models.parameters import Params
+from var_jax.models.shapes import tokenizer_shapes, transformer_shapes
+from var_jax.models.tokenizer import TokenizerConfig
+from var_jax.models.transformer_config import TransformerConfig
 
 
 def transformer_parameters(config: TransformerConfig) -> int:
     """Learned numbers of a transformer."""
-    pyramid = config.pyramid
-    shapes = (1,), (1, pyramid.length - config.start_length, config.code_width)
-    inputs = jax.ShapeDtypeStruct(shapes[0], "int32"), jax.ShapeDtypeStruct(shapes[1], "float32")
-    return _count(jax.eval_shape(Transformer(config).init, jax.random.key(0), *inputs))
+    return _count(transformer_shapes(config))
 
 
 def block_parameters(config: TransformerConfig) -> int:
@@ -29,26 +29,23 @@ def block_parameters(config: TransformerConfig) -> int:
 
     Without AdaLN, or with a shared one, 12 D W^2.
     """
-    own = 6 * config.width**2 if config.adaln and not config.shared_adaln else 0
-    return config.depth * (4 * config.width**2 + 2 * config.width * config.mlp_width + own)
+    own = 0 if config.shared_adaln else max(config.modulation_size - 2 * config.width**2, 0)
+    return config.depth * (4 * config.width**2 + 2 * config.width * config.mlp_width) + own
 
 
 def tokenizer_parameters(config: TokenizerConfig) -> int:
     """Learned numbers of a tokenizer."""
-    image = jax.ShapeDtypeStruct((1, config.image_size, config.image_size, 3), "float32")
-    return _count(jax.eval_shape(Tokenizer(config).init, jax.random.key(0), image))
+    return _count(tokenizer_shapes(config))
 
 
-def _count(variables: dict) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+def _count(params: Params) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 def attention_pairs(config: TransformerConfig) -> int:
-    """Pairs (query, key) that the mask lets through: block-causal, or causal in raster order."""
-    pyramid = config.pyramid
-    if config.raster:
-        return pyramid.length * (pyramid.length + 1) // 2
-    return sum(length * pyramid.slice(k).stop for k, length in enumerate(pyramid.lengths))
+    """Pairs (query, key) that the mask lets through: each step sees itself and the steps before it."""
+    seen = itertools.accumulate(config.steps)
+    return sum(length * total for length, total in zip(config.steps, seen, strict=True))
 
 
 def transformer_forward_flops(config: TransformerConfig) -> int:
@@ -58,19 +55,13 @@ def transformer_forward_flops(config: TransformerConfig) -> int:
     tokens = length * (c.depth * block + c.width * c.codebook_size)
     tokens += (length - c.start_length) * c.code_width * c.width
     attention = 2 * c.depth * attention_pairs(c) * c.width  # scores, and the mixture of values
-    adaln = ((1 if c.shared_adaln else c.depth) * 6 + 2) * c.width**2 if c.adaln else 0
-    return 2 * (tokens + attention + adaln)
-
-
-def _steps(config: TransformerConfig) -> tuple[int, ...]:
-    """Tokens that are drawn at once, step by step."""
-    return (1,) * config.pyramid.length if config.raster else config.pyramid.lengths
+    return 2 * (tokens + attention + c.modulation_size)
 
 
 def uncached_attention_pairs(config: TransformerConfig) -> int:
     """Pairs (query, key) of all steps of sampling without a KV cache, see `uncached_flops`."""
     total = seen = pairs = 0
-    for length in _steps(config):
+    for length in config.steps:
         seen += length
         pairs += length * seen
         total += pairs
@@ -82,15 +73,14 @@ def uncached_flops(config: TransformerConfig) -> int:
 
     Logits are counted at a step's own positions alone; AdaLN, which knows no position, once.
     """
-    c, lengths, seen = config, _steps(config), 0
+    c, lengths, seen = config, config.steps, 0
     block = 4 * c.width**2 + 2 * c.width * c.mlp_width
     total = 2 * c.depth * uncached_attention_pairs(c) * c.width
     for length in lengths:
         seen += length
         total += c.depth * seen * block + length * c.width * c.codebook_size
         total += (seen - lengths[0]) * c.code_width * c.width
-    adaln = ((1 if c.shared_adaln else c.depth) * 6 + 2) * c.width**2 if c.adaln else 0
-    return 2 * (total + adaln)
+    return 2 * (total + c.modulation_size)
 
 
 def training_flops_per_token(config: TransformerConfig) -> float:

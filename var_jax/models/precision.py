@@ -1,4 +1,4 @@
-"""What is computed in float32 even where the compute type is narrower, and follows it where it is wider.
+"""Types: computing in float32 even where the compute type is narrower, and in the compute type where it is wider.
 
 In use that is float32. With a compute type of float64, in which two ways of computing the same thing can be
 held against each other to many digits, nothing on the way falls back to float32.

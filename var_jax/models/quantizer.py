@@ -17,7 +17,6 @@ import numpy as np
 from flax import linen as nn
 
 from var_jax.errors import InputError
-from var_jax.models.inputs import CUMULATIVE, PREVIOUS_TOKEN
 from var_jax.models.precision import widened
 from var_jax.pyramid import Pyramid, area_matrix, bicubic_matrix
 
@@ -233,18 +232,12 @@ class Quantizer(nn.Module):
         shape = (f_hat_BxhxwxC.shape[0], side * side, self.code_width)
         return area_downsample(f_hat_BxhxwxC, side).reshape(shape)
 
-    def transformer_input(self, tokens_BxL: jax.Array, inputs: str = CUMULATIVE) -> jax.Array:
-        """Teacher-forced inputs [B, N, C] float32 of all scales but the first (N = L - l_1), see `models.inputs`.
-
-        Of all positions but the first (N = L - 1) for "previous_token".
-        """
-        if inputs == PREVIOUS_TOKEN:
-            return widened(self.embed(tokens_BxL[:, :-1]))
+    def transformer_input(self, tokens_BxL: jax.Array) -> jax.Array:
+        """Teacher-forced inputs [B, L - l_1, C] float32 of all scales but the first."""
         f_hat, parts = 0.0, []
         for k in range(len(self.pyramid) - 1):
-            told = self.contribution(self.embed(tokens_BxL[:, self.pyramid.slice(k)]), k)
-            f_hat = f_hat + told
-            parts.append(self.next_scale_input(f_hat if inputs == CUMULATIVE else told, k + 1))
+            f_hat = f_hat + self.contribution(self.embed(tokens_BxL[:, self.pyramid.slice(k)]), k)
+            parts.append(self.next_scale_input(f_hat, k + 1))
         if not parts:
             return jnp.zeros((tokens_BxL.shape[0], 0, self.code_width), jnp.float32)
         return jnp.concatenate(parts, axis=1)

@@ -1,4 +1,4 @@
-"""What blocks keep for the backward pass and what they compute once more, by the name that configs give a policy."""
+"""Policies by name: which results blocks keep for the backward pass, and which they compute once more."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 PRODUCTS = "products"
-ATTENTION = "attention"  # by which attention kinds mark what their backward pass needs of the forward one
+ATTENTION = "attention"  # marks results of the forward pass that an attention kind's backward pass needs
 
 Policy = Callable[..., Any]
 
@@ -16,8 +16,8 @@ Policy = Callable[..., Any]
 def policy(name: str) -> Policy:
     """`PRODUCTS`, or one of `jax.checkpoint_policies`.
 
-    `PRODUCTS` keeps the results of matrix products, convolutions and attention kernels. What is left to be computed
-    once more is norms, activations and the like: little work, and most of what a block would hold in memory.
+    `PRODUCTS` keeps the results of matrix products, convolutions and attention kernels. Norms, activations and the like
+    are computed once more: little work, and most of the memory that a block would hold.
 
     Raises:
       KeyError: if there is none of that name.

@@ -1,7 +1,7 @@
-"""Attention on TPUs by the `splash` kernel: block by block in the chip's fast memory, without what the mask hides.
+"""Attention on TPUs by the `splash` kernel: block by block in the chip's fast memory, skipping masked blocks.
 
 No matrix of all scores exists, neither forward nor backward: kept for the gradient are the inputs, the result and
-one number a row. The kernel runs on one device and in tests in Pallas' interpreter; over a mesh see
+one number per row. The kernel runs on one device and in tests in Pallas' interpreter; over a mesh see
 `parallel.rules.PerDevice`.
 """
 
@@ -29,8 +29,8 @@ class Splash:
     a block ends and tends to begin where one begins, and more blocks lie wholly under the mask (see `visited`).
 
     Attributes:
-      block_q: queries a block, at most; the largest multiple of 128 that divides the padded length is taken.
-      block_kv: keys a block, at most, in the same way.
+      block_q: queries per block, at most; the largest multiple of 128 that divides the padded length is taken.
+      block_kv: keys per block, at most, in the same way.
       interpret: run it in Pallas' interpreter, on any device; for tests.
 
     Raises:

@@ -11,20 +11,17 @@ from flax import linen as nn
 
 from var_jax.errors import InputError
 from var_jax.models.autoencoder import Decoder, Encoder, conv
+from var_jax.models.backend import XLA, Backend
 from var_jax.models.config import config_from_dict, require_count
 from var_jax.models.constraint import Constrain, identity
-from var_jax.models.convolution import convolve
-from var_jax.models.inputs import CUMULATIVE
 from var_jax.models.precision import Dtype, at_least_float32, widened
 from var_jax.models.quantizer import Quantizer
 from var_jax.pyramid import PUBLISHED_SIDES, Pyramid
 
-_LARGE_PICTURE = 2**24  # bytes of the widest features at full size
-
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerConfig:
-    """What a tokenizer is; the defaults are the published one's.
+    """Sizes and choices of a tokenizer; the defaults are the published one's.
 
     Attributes:
       pyramid: sides of the token maps, coarse to fine.
@@ -33,8 +30,8 @@ class TokenizerConfig:
       base_channels: width of the finest level of encoder and decoder.
       channel_multipliers: width of each level over `base_channels`, finest first; every level but
         the last halves the picture.
-      encoder_blocks: residual blocks a level in the encoder.
-      decoder_blocks: residual blocks a level in the decoder.
+      encoder_blocks: residual blocks per level in the encoder.
+      decoder_blocks: residual blocks per level in the decoder.
       norm_groups: groups of every group norm; must divide every width.
       num_phis: smoothing convolutions shared by the scales (1: one for all); None: one a scale.
       phi_ratio: share of the convolution in phi, 0 to 1.
@@ -123,13 +120,13 @@ class Tokenizer(nn.Module):
     must be the same everywhere; the encoder of a tokenizer that is still learning may do with less.
 
     Attributes:
-      config: what it is.
+      config: sizes and choices of the architecture.
       dtype: compute type of the decoder.
       encoder_dtype: of the encoder; None: float32, or `dtype` where that is wider.
       constrain: see `models.autoencoder`.
       remat: see `models.autoencoder`.
-      fast_convolution: on CPUs, 3x3 convolutions as matrix products (see `models.convolution`), one picture after the
-        other; not for learning, whose backward pass would be a slower one.
+      backend: how convolutions and batches of pictures are computed, see `models.backend`. Learning takes the plain
+        one: the backward pass of the CPU's convolutions would be slower.
     """
 
     config: TokenizerConfig
@@ -137,7 +134,7 @@ class Tokenizer(nn.Module):
     encoder_dtype: Dtype | None = None
     constrain: Constrain = identity
     remat: str | None = None
-    fast_convolution: bool = True
+    backend: Backend = XLA
 
     def setup(self) -> None:
         c = self.config
@@ -145,7 +142,7 @@ class Tokenizer(nn.Module):
         widths = (c.base_channels, c.channel_multipliers)
         shared = (c.norm_groups, c.dropout)
         placed = (self.constrain, self.remat)
-        convolution = convolve if self.fast_convolution else jax.lax.conv_general_dilated
+        convolution = self.backend.convolution
         self.encoder = Encoder(*widths, c.encoder_blocks, c.code_width, *shared, encoder_dtype, *placed, convolution)
         self.decoder = Decoder(*widths, c.decoder_blocks, *shared, self.dtype, *placed, convolution)
         self.quantizer = Quantizer(
@@ -162,19 +159,12 @@ class Tokenizer(nn.Module):
         self.post_quantizer = conv(c.code_width, self.dtype, "post_quantizer")
 
     def features(self, image_BxHxWx3: jax.Array, deterministic: bool = True) -> jax.Array:
-        """[B, h, w, C] float32: what the quantizer is asked to tell."""
-        return widened(self.pre_quantizer(self._by_picture(self.encoder, image_BxHxWx3, deterministic)))
+        """Features [B, h, w, C] float32, which the quantizer encodes."""
+        return widened(self.pre_quantizer(self._by_backend(self.encoder, image_BxHxWx3, deterministic)))
 
-    def _by_picture(self, network: nn.Module, x_BxHxWxC: jax.Array, deterministic: bool) -> jax.Array:
-        """The network's result; on a CPU of one large picture after the other, all of which would fill no cache."""
-        picture_bytes = 4 * self.config.image_size**2 * self.config.base_channels
-        split = len(x_BxHxWxC) > 1 and picture_bytes >= _LARGE_PICTURE and _one_cpu()
-        if self.is_initializing() or not (self.fast_convolution and deterministic and split):
-            return network(x_BxHxWxC, deterministic)
-        module, variables = network.unbind()
-        at_once = lambda x: module.apply(variables, x)
-        each = lambda x: jax.lax.map(lambda picture: at_once(picture[None])[0], x)
-        return jax.lax.platform_dependent(x_BxHxWxC, cpu=each, default=at_once)
+    def _by_backend(self, network: nn.Module, x_BxHxWxC: jax.Array, deterministic: bool) -> jax.Array:
+        feature_bytes = 4 * self.config.image_size**2 * self.config.base_channels
+        return self.backend.pictures(network, x_BxHxWxC, deterministic, feature_bytes)
 
     def encode(self, image_BxHxWx3: jax.Array) -> jax.Array:
         """Picture in [-1, 1] -> tokens [B, L] int32."""
@@ -183,15 +173,15 @@ class Tokenizer(nn.Module):
     def decode_features(self, f_hat_BxhxwxC: jax.Array, deterministic: bool = True) -> jax.Array:
         """f_hat -> picture, float32, not clipped."""
         features = self.post_quantizer(f_hat_BxhxwxC.astype(self.dtype))
-        return widened(self._by_picture(self.decoder, features, deterministic))
+        return widened(self._by_backend(self.decoder, features, deterministic))
 
     def decode(self, tokens_BxL: jax.Array, scales: int | jax.Array | None = None) -> jax.Array:
         """Tokens of all scales, or the first `scales` -> picture float32 in [-1, 1]."""
         return jnp.clip(self.decode_features(self.quantizer.decode(tokens_BxL, scales)), -1.0, 1.0)
 
-    def transformer_input(self, tokens_BxL: jax.Array, inputs: str = CUMULATIVE) -> jax.Array:
-        """Teacher-forced inputs [B, N, C] of a transformer with these `inputs`, see `Quantizer.transformer_input`."""
-        return self.quantizer.transformer_input(tokens_BxL, inputs)
+    def transformer_input(self, tokens_BxL: jax.Array) -> jax.Array:
+        """Teacher-forced inputs [B, L - l_1, C] of VAR's transformer, see `Quantizer.transformer_input`."""
+        return self.quantizer.transformer_input(tokens_BxL)
 
     def asked(self, image_BxHxWx3: jax.Array) -> jax.Array:
         """Picture in [-1, 1] -> what is looked up in the codebook to encode it, [B, L, C]."""
@@ -207,8 +197,3 @@ class Tokenizer(nn.Module):
         quantized = self.quantizer(self.features(image_BxHxWx3, deterministic), kept_scales_B)
         reconstruction = self.decode_features(quantized.decoder_input, deterministic)
         return TokenizerOutput(reconstruction, quantized.loss, quantized.tokens, quantized.asked)
-
-
-def _one_cpu() -> bool:
-    """Whether there are no other CPU devices over which pictures may be spread."""
-    return len(jax.devices("cpu")) == 1

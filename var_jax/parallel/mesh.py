@@ -69,6 +69,11 @@ def batch_sharding(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
     return jax.sharding.NamedSharding(mesh, jax.P(BATCH_AXES))
 
 
+def replicated(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
+    """A whole copy on every device."""
+    return jax.sharding.NamedSharding(mesh, jax.P())
+
+
 def batch_part(mesh: jax.sharding.Mesh, process: int | None = None) -> tuple[int, int]:
     """Which part of a batch's rows, of how many equal ones, a process's devices hold; this process's by default.
 
@@ -90,11 +95,6 @@ def batch_part(mesh: jax.sharding.Mesh, process: int | None = None) -> tuple[int
             "divisor or a multiple of the devices of a process"
         )
     return parts.index(tuple(sorted(held[process]))), len(parts)
-
-
-def on_one_cpu(mesh: jax.sharding.Mesh) -> bool:
-    """Whether programs on this mesh run on one CPU device, where some are best written otherwise."""
-    return mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
 
 
 def check_batch(mesh: jax.sharding.Mesh, batch_size: int, what: str = "batch size") -> None:

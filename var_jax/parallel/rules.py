@@ -57,6 +57,13 @@ def shardings(mesh: jax.sharding.Mesh, rules: Rules, abstract: Any) -> Any:
     return jax.tree_util.tree_map_with_path(decide, abstract)
 
 
+def placed(tree: Any, places: Any) -> Any:
+    """Arrays or shapes as `jax.ShapeDtypeStruct`s with a sharding: one for all, or a tree of them."""
+    if isinstance(places, jax.sharding.Sharding):
+        places = jax.tree.map(lambda _: places, tree)
+    return jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree, places)
+
+
 def path_name(path: Any) -> str:
     """A leaf's path as names joined by slashes."""
     return jax.tree_util.keystr(path, simple=True, separator="/")

@@ -12,23 +12,21 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
+from var_jax.cpu.backend import backend_for
 from var_jax.errors import InputError
 from var_jax.generation.sampler import controls, generate
+from var_jax.models.baselines import make_transformer
 from var_jax.models.pictures import to_signed
 from var_jax.models.presets import IMAGENET_CLASSES
 from var_jax.models.shapes import tokenizer_shapes, transformer_shapes
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
-from var_jax.models.transformer import Transformer, TransformerConfig
-from var_jax.parallel.mesh import batch_sharding, check_batch
-from var_jax.parallel.rules import Constrain, shardings
+from var_jax.models.transformer import TransformerConfig
+from var_jax.parallel.mesh import batch_sharding, check_batch, replicated
+from var_jax.parallel.rules import placed
 from var_jax.pretrained.vgg import STAGES, VGG16
 from var_jax.pyramid import PUBLISHED_SIDES, Pyramid
 from var_jax.training import build
-from var_jax.training.adversary import make_adversary
-from var_jax.training.optimizer import make_config_optimizer
-from var_jax.training.state import make_step, new_state
-from var_jax.training.tokenizer import TokenizerTask
-from var_jax.training.transformer import TransformerTask
+from var_jax.training.task import Task
 from var_jax.training_directory import read_any_model
 
 # For a config that trains by epochs; a program does not depend on it but through constants of schedules.
@@ -46,42 +44,18 @@ def training_step(
     Raises:
       InputError: for a batch or an array that does not divide over the mesh, or a network that only a file can give.
     """
-    if config.batch_size % config.accumulate:
-        raise InputError(f"batch_size {config.batch_size} does not divide by accumulate {config.accumulate}")
-    check_batch(mesh, config.batch_size // config.accumulate, "batch size (of a micro-batch)")
-    if config.stage == "tokenizer":
-        sees_vgg = config.loss.lpips or config.adversary.kind == "vgg"
-        task = build.tokenizer_task(config, _lpips_shapes() if sees_vgg else None, Constrain(mesh))
-    else:
-        task = _transformer_task(config, mesh, num_classes)
     total = config.steps or _STEPS
-    rate, optimizer = make_config_optimizer(config.optimizer, config.batch_size, total, task.decayed)
-    if config.stage == "tokenizer" and config.adversary.kind == "dino":
-        raise InputError("config adversary.kind 'dino': its network comes from a file; rehearse with 'patch'")
-    opponent = make_adversary(config, task, build.DTYPES[config.dtype], total, rate)
-    key = jax.random.key(0)
-    fresh = lambda: new_state(
-        task.init(key), optimizer, config.ema_decay > 0, task.new_counts(), opponent and opponent.init(key)
-    )
-    shapes = jax.eval_shape(fresh)
-    places = shardings(mesh, config.sharding, shapes)
-    step = make_step(task.loss, optimizer, 0, config.accumulate, config.ema_decay, settle=task.settle, rate=rate)
-    jitted = jax.jit(step, donate_argnums=0, static_argnums=3, out_shardings=(places, None))
-    with jax.set_mesh(mesh):
-        return jitted.lower(
-            _placed(shapes, places),
-            _placed(task.fixed, _everywhere(mesh)),
-            _placed(_batch(config, task), batch_sharding(mesh)),
-            opponent,
-        )
-
-
-def _transformer_task(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh, num_classes: int) -> TransformerTask:
-    tokenizer = tokenizer_config(config)
-    module = build.transformer(config, tokenizer, num_classes, Constrain(mesh))
-    task = TransformerTask(module, tokenizer, {}, [str(number) for number in range(num_classes)])
-    task.fixed = tokenizer_shapes(tokenizer)
-    return task
+    if config.stage == "tokenizer":
+        if config.adversary.kind == "dino":
+            raise InputError("config adversary.kind 'dino': its network comes from a file; rehearse with 'patch'")
+        task = build.tokenizer_task(config, mesh)
+        fixed = {"lpips": _lpips_shapes()} if config.loss.lpips or config.adversary.kind == "vgg" else {}
+    else:
+        tokenizer = tokenizer_config(config)
+        task = build.transformer_task(config, mesh, tokenizer, [str(number) for number in range(num_classes)])
+        fixed = tokenizer_shapes(tokenizer)
+    program = build.make_program(config, mesh, task, total)
+    return program.lower(fixed, _batch(config, task), opponent=program.opponent)
 
 
 def model_config(config: ml_collections.ConfigDict) -> TransformerConfig | TokenizerConfig:
@@ -107,19 +81,12 @@ def _lpips_shapes() -> dict[str, Any]:
     return {"trunk": trunk, "heads": [jax.ShapeDtypeStruct((stage[-1],), jnp.float32) for stage in STAGES]}
 
 
-def _batch(config: ml_collections.ConfigDict, task: TokenizerTask | TransformerTask) -> dict[str, Any]:
+def _batch(config: ml_collections.ConfigDict, task: Task) -> dict[str, Any]:
     size, side = config.batch_size, task.image_size
     batch = {"labels": jax.ShapeDtypeStruct((size,), jnp.int32)}
     if config.data.store:
         return batch | {"tokens": jax.ShapeDtypeStruct((size, task.config.pyramid.length), jnp.int32)}
     return batch | {"images": jax.ShapeDtypeStruct((size, side, side, 3), jnp.uint8)}
-
-
-def _placed(tree: Any, places: Any) -> Any:
-    """Shapes with shardings; one sharding for all, or a tree of them."""
-    if isinstance(places, jax.sharding.Sharding):
-        places = jax.tree.map(lambda _: places, tree)
-    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, places)
 
 
 def tokenizing(config: TokenizerConfig, mesh: jax.sharding.Mesh, batch: int) -> jax.stages.Lowered:
@@ -129,11 +96,11 @@ def tokenizing(config: TokenizerConfig, mesh: jax.sharding.Mesh, batch: int) -> 
       InputError: for a batch that does not divide over the mesh.
     """
     check_batch(mesh, batch)
-    tokenizer, side = Tokenizer(config), config.image_size
+    tokenizer, side = Tokenizer(config, backend=backend_for(mesh)), config.image_size
     encode = jax.jit(lambda params, images: tokenizer.apply({"params": params}, to_signed(images), method="encode"))
     images = jax.ShapeDtypeStruct((batch, side, side, 3), jnp.uint8)
     with jax.set_mesh(mesh):
-        return encode.lower(_placed(tokenizer_shapes(config), _everywhere(mesh)), _placed(images, batch_sharding(mesh)))
+        return encode.lower(placed(tokenizer_shapes(config), replicated(mesh)), placed(images, batch_sharding(mesh)))
 
 
 def sampling(
@@ -145,20 +112,17 @@ def sampling(
       InputError: for a batch that does not divide over the mesh.
     """
     check_batch(mesh, batch)
-    modules = Tokenizer(tokenizer, jnp.bfloat16), Transformer(transformer, jnp.bfloat16)
+    backend = backend_for(mesh)
+    modules = Tokenizer(tokenizer, jnp.bfloat16, backend=backend), make_transformer(transformer, jnp.bfloat16, backend)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch))
     settings = jax.eval_shape(lambda: controls(transformer.pyramid, 1.5, 900, 0.96))
-    whole, rows = _everywhere(mesh), batch_sharding(mesh)
+    whole, rows = replicated(mesh), batch_sharding(mesh)
     arguments = (
-        _placed(tokenizer_shapes(tokenizer), whole),
-        _placed(transformer_shapes(transformer), whole),
-        _placed(jax.ShapeDtypeStruct((batch,), jnp.int32), rows),
-        _placed(keys, rows),
-        _placed(settings, whole),
+        placed(tokenizer_shapes(tokenizer), whole),
+        placed(transformer_shapes(transformer), whole),
+        placed(jax.ShapeDtypeStruct((batch,), jnp.int32), rows),
+        placed(keys, rows),
+        placed(settings, whole),
     )
     with jax.set_mesh(mesh):
         return generate.lower(*modules, *arguments, guided=True, smooth=False)
-
-
-def _everywhere(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
-    return jax.sharding.NamedSharding(mesh, jax.P())

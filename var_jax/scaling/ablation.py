@@ -161,11 +161,11 @@ class Ablation:
         last = evaluation_rows(run)[-1]
         return {
             "parameters": transformer_parameters(config),
-            "steps": config.pyramid.length if config.raster else len(config.pyramid),
+            "steps": len(config.steps),
             "sample_flops": guided * transformer_forward_flops(config),
             "seconds_a_picture": seconds,
             "loss": last["loss"],
-            "comparable": [row.tokenizer, config.raster],
+            "comparable": [row.tokenizer, len(config.steps) > len(config.pyramid)],
             "class_accuracy": classifier.accuracy(drawn, labels),
             "classifier_accuracy": classifier.accuracy(*held_out),
             "spread": spreads[0] / spreads[1],

@@ -18,22 +18,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from var_jax.cpu.backend import backend_for
 from var_jax.errors import InputError
 from var_jax.formats.atomic import atomic_file, local_target
 from var_jax.generation import sampler
+from var_jax.models.baselines import PREVIOUS_TOKEN, BaselineConfig, make_transformer
 from var_jax.models.costs import (
     attention_pairs,
     transformer_forward_flops,
     uncached_attention_pairs,
     uncached_flops,
 )
-from var_jax.models.inputs import CUMULATIVE, PREVIOUS_TOKEN
+from var_jax.models.shapes import tokenizer_shapes
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
-from var_jax.models.transformer import Transformer, TransformerConfig
+from var_jax.models.transformer import TransformerConfig
 from var_jax.pyramid import PUBLISHED_SIDES, Pyramid
 from var_jax.scaling.plot import new_figure, save
 
-ORDERS = {"raster": PREVIOUS_TOKEN, "scales": CUMULATIVE}
+ORDERS = ("raster", "scales")
 COUNTED = ("steps", "tokens", "flops_cached", "flops_uncached", "pairs_cached", "pairs_uncached")
 _COUNTED_WIDTH, _COUNTED_DEPTH = 1024, 16  # the published d16
 _CODES, _CODE_WIDTH = 4096, 32
@@ -45,7 +47,8 @@ def shape(order: str, side: int, width: int, depth: int) -> TransformerConfig:
     sides = PUBLISHED_SIDES[side]
     pyramid = Pyramid(sides[-1:] if order == "raster" else sides)
     heads = max(width // 64, 1)
-    return TransformerConfig(pyramid, _CODES, _CODE_WIDTH, 1000, depth, width, heads, inputs=ORDERS[order])
+    sizes = (pyramid, _CODES, _CODE_WIDTH, 1000, depth, width, heads)
+    return BaselineConfig(*sizes, inputs=PREVIOUS_TOKEN) if order == "raster" else TransformerConfig(*sizes)
 
 
 def counted(order: str, side: int) -> dict[str, Any]:
@@ -54,7 +57,7 @@ def counted(order: str, side: int) -> dict[str, Any]:
     return {
         "order": order,
         "side": side,
-        "steps": config.pyramid.length if config.raster else len(config.pyramid),
+        "steps": len(config.steps),
         "tokens": config.pyramid.length,
         "flops_cached": transformer_forward_flops(config),
         "flops_uncached": uncached_flops(config),
@@ -78,11 +81,8 @@ def timer(order: str, side: int, width: int, depth: int, batch: int) -> Callable
     """A compiled program that draws `batch` pictures' tokens; calling it gives its seconds."""
     config = shape(order, side, width, depth)
     tokenizer = Tokenizer(TokenizerConfig(config.pyramid, _CODES, _CODE_WIDTH, 32, (1, 1, 1, 1, 1), 1, 1))
-    module = Transformer(config)
-    size = tokenizer.config.image_size
-    image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    own_shapes = jax.eval_shape(tokenizer.init, jax.random.key(0), image)["params"]
-    quantizer_shapes = {"quantizer": own_shapes["quantizer"]}
+    module = make_transformer(config, backend=backend_for())
+    quantizer_shapes = {"quantizer": tokenizer_shapes(tokenizer.config)["quantizer"]}
     inputs = jnp.zeros((1, config.pyramid.length - config.start_length, _CODE_WIDTH))
     params = jax.jit(module.init)(jax.random.key(0), jnp.zeros((1,), jnp.int32), inputs)["params"]
     own = jax.tree.map(lambda leaf: jax.random.normal(jax.random.key(1), leaf.shape, leaf.dtype), quantizer_shapes)

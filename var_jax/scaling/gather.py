@@ -14,10 +14,11 @@ import ml_collections
 
 from var_jax.errors import InputError
 from var_jax.formats.atomic import local_target
+from var_jax.models.baselines import transformer_config_from
 from var_jax.models.costs import block_parameters, training_flops_per_token, transformer_parameters
 from var_jax.models.transformer import TransformerConfig
 from var_jax.pyramid import Pyramid
-from var_jax.training.build import make_stages
+from var_jax.training.build import make_progressive
 from var_jax.training.reporting import METRICS_FILE
 from var_jax.training_directory import RUN_FILE, newest_step, read_run
 
@@ -78,7 +79,7 @@ def evaluation_rows(run: Path) -> list[Row]:
     if about["stage"] != "transformer":
         raise InputError(f"{run}: is a tokenizer's run, a table has transformers")
     try:
-        config = TransformerConfig.from_dict(about["transformer"])
+        config = transformer_config_from(about["transformer"])
         settings = ml_collections.ConfigDict(about["config"])
         total = about.get("total_steps") or settings.steps
         batch = settings.batch_size
@@ -135,7 +136,7 @@ def _seen(settings: ml_collections.ConfigDict, config: TransformerConfig, total:
     if not settings.progressive.until:
         each = batch * config.pyramid.length
         return lambda step: (step * each, step * each * flops_of(config.pyramid))
-    stage_at, tokens, flops = make_stages(settings, config.pyramid, total), [0], [0.0]
+    stage_at, tokens, flops = make_progressive(settings, config.pyramid, total), [0], [0.0]
     for step in range(total):
         stage = stage_at(step)
         pyramid = config.pyramid if stage is None else stage.prefix
@@ -145,4 +146,4 @@ def _seen(settings: ml_collections.ConfigDict, config: TransformerConfig, total:
 
 
 def _with_pyramid(config: TransformerConfig, pyramid: Pyramid) -> TransformerConfig:
-    return TransformerConfig.from_dict(config.to_dict() | {"pyramid": list(pyramid.sides)})
+    return transformer_config_from(config.to_dict() | {"pyramid": list(pyramid.sides)})

@@ -8,6 +8,8 @@ rises in a line. Both are functions of the step alone, so a run that was stopped
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -23,10 +25,11 @@ from var_jax.losses.discriminator import FeatureDiscriminator, PatchDiscriminato
 from var_jax.models.parameters import Params
 from var_jax.models.pictures import to_signed
 from var_jax.models.precision import Dtype, parameters_for
-from var_jax.pretrained.dino import DinoViT, read_dino
+from var_jax.pretrained.dino import DinoViT
 from var_jax.pretrained.vgg import STAGES, VGGPatches
-from var_jax.training.optimizer import Schedule, make_optimizer, weight_decay_schedule
-from var_jax.training.state import Batch, Metrics, Opponent
+from var_jax.training.optimizer import AdamW, Schedule, WeightDecay
+from var_jax.training.step import Opponent
+from var_jax.training.task import Batch, Metrics
 from var_jax.training.tokenizer import TokenizerTask
 
 KINDS = ("patch", "residual", "vgg", "dino")
@@ -49,48 +52,70 @@ class AdversaryState(NamedTuple):
     anchors: adversarial.Anchors
 
 
+@dataclasses.dataclass(frozen=True)
 class Adversary(Opponent):
     """The discriminator's side of a tokenizer's step.
 
     Attributes:
-      start: the first step (counted from 0) that it takes part in.
-      ramp_steps: steps over which its weight rises to the full one.
+      config: the section `adversary`.
+      task: the tokenizer's stage.
+      dtype: compute type.
+      total_steps: of the whole training.
+      rate: the tokenizer's learning rate by step; hashable.
+
+    Raises:
+      InputError: naming the field that cannot be.
     """
+
+    config: ml_collections.FrozenConfigDict
+    task: TokenizerTask
+    dtype: Dtype
+    total_steps: int
+    rate: Schedule
 
     says = "the discriminator takes part"
 
-    def __init__(
-        self, config: ml_collections.ConfigDict, task: TokenizerTask, dtype: Dtype, total_steps: int, rate: Schedule
-    ) -> None:
-        """`config` is the section `adversary`; `rate` the tokenizer's learning rate by step.
-
-        Raises:
-          InputError: naming the field that cannot be.
-        """
+    def __post_init__(self) -> None:
+        config = self.config
         if not 0.0 <= config.start <= 1.0 or not 0.0 <= config.ramp <= 1.0:
             raise InputError(
                 f"config adversary.start {config.start} and adversary.ramp {config.ramp}: expected shares of all steps"
             )
-        self._config, self._task = config, task
-        self.start, self.ramp_steps = round(config.start * total_steps), round(config.ramp * total_steps)
-        self._module = _discriminator(config, dtype)
-        self._features = _features(config, dtype)
-        adversarial.generator_loss(config.loss, jnp.zeros(1))  # a loss that does not exist is named here
-        self._optimizer = make_optimizer(
-            lambda updates: config.rate * rate(self.start + updates),
-            weight_decay_schedule(config.weight_decay, config.weight_decay, total_steps),
-            tuple(config.betas),
-            config.clip,
-            _DECAYED,
-        )
+        _ = self._module, self._features  # a kind that does not exist is named here ...
+        adversarial.generator_loss(config.loss, jnp.zeros(1))  # ... and so is such a loss
 
-    def stage(self, step: int) -> Adversary | None:
+    @property
+    def start(self) -> int:
+        """The first step (counted from 0) that it takes part in."""
+        return round(self.config.start * self.total_steps)
+
+    @property
+    def ramp_steps(self) -> int:
+        """Steps over which its weight rises to the full one."""
+        return round(self.config.ramp * self.total_steps)
+
+    @functools.cached_property
+    def _module(self) -> nn.Module:
+        return _discriminator(self.config, self.dtype)
+
+    @functools.cached_property
+    def _features(self) -> nn.Module | None:
+        return _features(self.config, self.dtype)
+
+    @functools.cached_property
+    def _optimizer(self) -> optax.GradientTransformation:
+        c = self.config
+        rate = lambda updates: c.rate * self.rate(self.start + updates)
+        decay = WeightDecay(c.weight_decay, c.weight_decay, self.total_steps)
+        return AdamW(rate, decay, tuple(c.betas), c.clip, _DECAYED).transformation
+
+    def at(self, step: int) -> Adversary | None:
         """Itself where it takes part in a step, else None."""
         return self if step >= self.start else None
 
     def init(self, key: jax.Array) -> AdversaryState:
         """Before the first step."""
-        size = self._task.image_size
+        size = self.task.image_size
         seen = jnp.zeros((1, size, size, 3), jnp.float32)
         if self._features is not None:
             features, _ = jax.eval_shape(self._features.init_with_output, key, seen)
@@ -107,7 +132,7 @@ class Adversary(Opponent):
         The gradients at the decoder's last kernel, whose norms the adaptive weight compares, are whole backward
         passes as written; the compiler drops all of them but the last layer's, since nothing else is used.
         """
-        c, task = self._config, self._task
+        c, task = self.config, self.task
         images = to_signed(batch["images"])
         generate_key, real_key, fake_key = (jax.random.fold_in(key, part) for part in range(3))
         outputs, pull, seen = jax.vjp(lambda p: task.forward(p, images, generate_key), params, has_aux=True)
@@ -140,11 +165,11 @@ class Adversary(Opponent):
 
     def _fixed_params(self, fixed: Any) -> Params:
         """Of the network whose features are judged, by its name in `fixed`."""
-        return fixed["dino"] if self._config.kind == "dino" else {"trunk": fixed["lpips"]["trunk"]}
+        return fixed["dino"] if self.config.kind == "dino" else {"trunk": fixed["lpips"]["trunk"]}
 
     def _judge(self, params: Params, fixed: Any, images: jax.Array, key: jax.Array) -> jax.Array:
         """Logits of pictures, augmented where the config says so."""
-        seen = augmented(key, images) if self._config.augment else images
+        seen = augmented(key, images) if self.config.augment else images
         if self._features is not None:
             seen = self._features.apply({"params": self._fixed_params(fixed)}, seen)
         return self._module.apply({"params": params}, seen)
@@ -159,7 +184,7 @@ class Adversary(Opponent):
         keys: tuple[jax.Array, jax.Array],
     ) -> tuple[jax.Array, Metrics]:
         """The discriminator's loss, and what to report of it."""
-        c = self._config
+        c = self.config
         real, fake = (self._judge(params, fixed, x, key) for x, key in zip((images, picture), keys, strict=True))
         metrics = {
             "discriminator": adversarial.discriminator_loss(c.loss, real, fake),
@@ -180,19 +205,14 @@ class Adversary(Opponent):
 def make_adversary(
     config: ml_collections.ConfigDict, task: Any, dtype: Dtype, total_steps: int, rate: Schedule
 ) -> Adversary | None:
-    """The adversary that a stage-1 config asks for, or None; a network whose features it sees is put into `task.fixed`.
+    """The adversary that a stage-1 config names, or None.
 
     Raises:
       InputError: for a kind or a field that cannot be.
     """
     if config.stage != "tokenizer" or config.adversary.kind is None:
         return None
-    adversary = Adversary(config.adversary, task, dtype, total_steps, rate)
-    if config.adversary.kind == "dino":
-        task.fixed["dino"] = read_dino(config.adversary.dino_weights)
-    if config.adversary.kind == "vgg" and "lpips" not in task.fixed:
-        raise InputError("config adversary.kind 'vgg': judges features of LPIPS' VGG16; set lpips_weights to its file")
-    return adversary
+    return Adversary(ml_collections.FrozenConfigDict(config.adversary), task, dtype, total_steps, rate)
 
 
 def _discriminator(config: ml_collections.ConfigDict, dtype: Dtype) -> nn.Module:

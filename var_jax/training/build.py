@@ -1,9 +1,9 @@
-"""From a config to the things a run needs: data sources, the stage's task, weights to start from."""
+"""From a config to the parts of a run: data sources, the stage's task, the training step, weights to start from."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -11,25 +11,30 @@ import ml_collections
 import numpy as np
 from etils import epath
 
+from var_jax.cpu.backend import backend_for
 from var_jax.data.sources import SPLITS, TOKENS, Source, Spread, make_source
 from var_jax.errors import InputError
 from var_jax.model_directory import CONFIG_FILE, Model, save_model
 from var_jax.models.attention import AttentionFn, cudnn_attention, plain_attention, xla_attention
+from var_jax.models.baselines import BaselineConfig, make_transformer, transformer_config_from
 from var_jax.models.parameters import Params, flatten, unflatten
+from var_jax.models.precision import parameters_for
 from var_jax.models.presets import transformer_preset
 from var_jax.models.recompute import policies, policy
 from var_jax.models.splash import Splash
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
-from var_jax.models.transformer import Transformer, TransformerConfig
+from var_jax.models.transformer_config import TransformerConfig
 from var_jax.parallel.rules import Constrain, PerDevice
+from var_jax.pretrained.dino import read_dino
 from var_jax.pretrained.inception_file import read_inception
 from var_jax.pretrained.lpips_file import read_lpips, require_published
 from var_jax.pyramid import Pyramid
-from var_jax.training.adversary import Adversary, make_adversary
-from var_jax.training.codebook import CodebookCare
-from var_jax.training.optimizer import Schedule, warmup_steps
-from var_jax.training.progressive import Progressive, Stage
-from var_jax.training.state import TrainState
+from var_jax.training.adversary import make_adversary
+from var_jax.training.codebook import CodebookOptions
+from var_jax.training.optimizer import config_optimizer, warmup_steps
+from var_jax.training.progressive import Progressive, ScalePrefix
+from var_jax.training.step import StepProgram, TrainState
+from var_jax.training.task import Task
 from var_jax.training.tokenizer import TokenizerTask
 from var_jax.training.transformer import TransformerTask
 from var_jax.training_directory import TOKENIZER, read_any_model
@@ -55,10 +60,8 @@ def make_sources(config: ml_collections.ConfigDict) -> tuple[Source, Source]:
     return training, Spread(validation, config.evaluate_pictures)
 
 
-def make_task(
-    config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh, source: Source
-) -> TokenizerTask | TransformerTask:
-    """The stage that the config names, for what `source` holds.
+def make_task(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh, source: Source) -> tuple[Task, Params]:
+    """The stage that the config names, for the pictures or tokens of `source`, and the arrays that it does not learn.
 
     Raises:
       InputError: for an unknown stage or type, or a tokenizer that is missing or did not make the stored tokens.
@@ -67,37 +70,66 @@ def make_task(
     if config.dtype == "float64" and not jax.config.jax_enable_x64:
         raise InputError("config dtype 'float64': JAX has it switched off, start with JAX_ENABLE_X64=1")
     if config.stage == "tokenizer":
-        task = tokenizer_task(config, _lpips_params(config), Constrain(mesh))
-        if config.inception_weights:
-            task.fixed["inception"] = read_inception(config.inception_weights).params
-        return task
+        return tokenizer_task(config, mesh), _fixed_networks(config)
     if config.stage != "transformer":
         raise InputError(f"config stage '{config.stage}': expected tokenizer or transformer")
-    tokenizer, class_names = _tokenizer(config), source.class_names
+    tokenizer = _tokenizer(config)
     if source.holds == TOKENS:
         source.require(tokenizer.fingerprints["tokenizer"], config.tokenizer)
-    module = transformer(config, tokenizer.tokenizer_config, len(class_names), Constrain(mesh))
+    task = transformer_task(config, mesh, tokenizer.tokenizer_config, source.class_names)
+    return task, parameters_for(DTYPES[config.dtype], tokenizer.tokenizer_params)
+
+
+def tokenizer_task(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> TokenizerTask:
+    """Stage 1 as the config has it."""
+    dtype, shape = DTYPES[config.dtype], TokenizerConfig(**config.model)
+    encoder_dtype = None
+    if config.encoder_dtype:
+        encoder_dtype = _dtype(config.encoder_dtype, "encoder_dtype")
+    learning = Tokenizer(shape, dtype, encoder_dtype, Constrain(mesh), _remat(config))
+    options = CodebookOptions(**config.codebook)
+    return TokenizerTask(shape, config.loss, dtype, options, learning, backend_for(mesh))
+
+
+def transformer_task(
+    config: ml_collections.ConfigDict,
+    mesh: jax.sharding.Mesh,
+    tokenizer: TokenizerConfig,
+    class_names: Sequence[str],
+) -> TransformerTask:
+    """Stage 2 as the config has it, for a tokenizer's tokens."""
+    shape, dtype = transformer_config(config, tokenizer, len(class_names)), DTYPES[config.dtype]
+    backend = backend_for(mesh, attention(config, mesh))
     return TransformerTask(
-        module,
-        tokenizer.tokenizer_config,
-        tokenizer.tokenizer_params,
-        class_names,
+        make_transformer(shape, dtype, backend, Constrain(mesh), _remat(config)),
+        Tokenizer(tokenizer, dtype, backend=backend),
+        tuple(class_names),
         config.label_smoothing,
         grid_classes=config.sample_classes,
         guidance=config.sample_guidance,
     )
 
 
-def tokenizer_task(
-    config: ml_collections.ConfigDict, lpips_params: Params | None, constrain: Constrain
-) -> TokenizerTask:
-    """Stage 1 as the config has it, with LPIPS' weights or without."""
-    dtype, shape = DTYPES[config.dtype], TokenizerConfig(**config.model)
-    encoder_dtype = None
-    if config.encoder_dtype:
-        encoder_dtype = _dtype(config.encoder_dtype, "encoder_dtype")
-    training = Tokenizer(shape, dtype, encoder_dtype, constrain, _remat(config), fast_convolution=False)
-    return TokenizerTask(shape, config.loss, dtype, lpips_params, CodebookCare(**config.codebook), training)
+def make_program(
+    config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh, task: Task, total_steps: int
+) -> StepProgram:
+    """The training step of a config.
+
+    Raises:
+      InputError: for a schedule, a discriminator, a batch or a sharding that cannot be.
+    """
+    optimizer = config_optimizer(config.optimizer, config.batch_size, total_steps, task.decayed)
+    return StepProgram(
+        task,
+        optimizer,
+        mesh,
+        tuple((pattern, tuple(axes)) for pattern, axes in config.sharding),
+        config.batch_size,
+        config.seed,
+        config.accumulate,
+        config.ema_decay,
+        make_adversary(config, task, DTYPES[config.dtype], total_steps, optimizer.learning_rate),
+    )
 
 
 def _dtype(name: str, field: str) -> jnp.dtype:
@@ -119,50 +151,42 @@ def _remat(config: ml_collections.ConfigDict) -> str | None:
     return config.remat
 
 
-def _lpips_params(config: ml_collections.ConfigDict) -> Params | None:
-    """LPIPS' weights where the config names them; asked for and not named is an error that says what to get."""
-    if not config.lpips_weights and not config.loss.lpips:
-        return None
-    params = read_lpips(config.lpips_weights)
-    require_published(params, config.lpips_weights)
-    return params
-
-
-def make_opponent(
-    config: ml_collections.ConfigDict, task: TokenizerTask | TransformerTask, total: int, rate: Schedule
-) -> Adversary | None:
-    """The discriminator of a stage-1 config that asks for one; `rate` is the tokenizer's, by step.
+def _fixed_networks(config: ml_collections.ConfigDict) -> Params:
+    """The weights of networks that a stage-1 run is judged by, read from the files that the config names.
 
     Raises:
-      InputError: for a discriminator that cannot be.
+      InputError: for a network that the config uses without naming its file.
     """
-    return make_adversary(config, task, DTYPES[config.dtype], total, rate)
+    fixed, judge = {}, config.adversary.kind
+    if config.lpips_weights or config.loss.lpips:
+        fixed["lpips"] = read_lpips(config.lpips_weights)
+        require_published(fixed["lpips"], config.lpips_weights)
+    if config.inception_weights:
+        fixed["inception"] = read_inception(config.inception_weights).params
+    if judge == "dino":
+        fixed["dino"] = read_dino(config.adversary.dino_weights)
+    if judge == "vgg" and "lpips" not in fixed:
+        raise InputError("config adversary.kind 'vgg': judges features of LPIPS' VGG16; set lpips_weights to its file")
+    return fixed
 
 
-def make_stages(config: ml_collections.ConfigDict, pyramid: Pyramid, total: int) -> Callable[[int], Stage | None]:
-    """The stage of progressive training that a step belongs to; None means that all scales take part.
+def make_progressive(
+    config: ml_collections.ConfigDict, pyramid: Pyramid, total: int
+) -> Callable[[int], ScalePrefix | None]:
+    """The scales that take part in a step; None for all.
 
     Raises:
       InputError: for a schedule that cannot be.
     """
     if config.stage != "transformer" or config.progressive.until == 0:
         return lambda step: None
-    return Progressive(pyramid, total, warmup_steps(config.optimizer, total), **config.progressive).stage
+    return Progressive(pyramid, total, warmup_steps(config.optimizer, total), **config.progressive).at
 
 
 def _tokenizer(config: ml_collections.ConfigDict) -> Model:
     if not config.tokenizer:
         raise InputError("config tokenizer is not set: give --config.tokenizer=DIR (a trained or imported tokenizer)")
     return read_any_model(config.tokenizer)
-
-
-def transformer(
-    config: ml_collections.ConfigDict, tokenizer: TokenizerConfig, num_classes: int, constrain: Constrain
-) -> Transformer:
-    """The stage-2 module that the config names, for a tokenizer's tokens."""
-    shape = transformer_config(config, tokenizer, num_classes)
-    kind = attention(config, constrain.mesh)
-    return Transformer(shape, DTYPES[config.dtype], kind, constrain, _remat(config))
 
 
 def attention(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> AttentionFn:
@@ -198,9 +222,9 @@ def transformer_config(
     """The preset, with the fields that the config sets itself."""
     fields = dict(config.model)
     preset = transformer_preset(fields.pop("preset"), tokenizer, num_classes).to_dict()
-    if unknown := sorted(set(fields) - {field.name for field in dataclasses.fields(TransformerConfig)}):
+    if unknown := sorted(set(fields) - {field.name for field in dataclasses.fields(BaselineConfig)}):
         raise InputError(f"config model.{unknown[0]}: is no field of a transformer")
-    return TransformerConfig.from_dict(preset | {name: value for name, value in fields.items() if value is not None})
+    return transformer_config_from(preset | {name: value for name, value in fields.items() if value is not None})
 
 
 def keep_tokenizer(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:

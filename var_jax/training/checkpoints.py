@@ -1,6 +1,6 @@
 """Checkpoints of a run, by Orbax: written beside training, restored into any mesh.
 
-Two items a checkpoint: `weights`, what pictures are drawn with, and `rest`, all else that a run needs
+Two items per checkpoint: `weights`, with which pictures are drawn, and `rest`, everything else that a run needs
 to go on exactly. Together they are the whole state and nothing is stored twice.
 """
 
@@ -23,7 +23,7 @@ from var_jax.errors import InputError
 from var_jax.formats.bucket import in_bucket
 from var_jax.formats.checksums import damage, seal
 from var_jax.parallel.processes import from_all, from_first
-from var_jax.training.state import TrainState
+from var_jax.training.step import TrainState
 from var_jax.training_directory import CHECKPOINTS, WEIGHTS
 
 DAMAGED = "damaged_checkpoints"
@@ -191,8 +191,3 @@ def _split(state: TrainState) -> tuple[Any, dict[str, Any]]:
 def _join(weights: Any, rest: dict[str, Any]) -> TrainState:
     own = {"ema": weights} if "params" in rest else {"params": weights}
     return TrainState(**{"ema": None, "counts": None, "adversary": None, **rest, **own})
-
-
-def abstract_state(shapes: TrainState, shardings: TrainState) -> TrainState:
-    """Shapes with the places they are to be restored to."""
-    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)

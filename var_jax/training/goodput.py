@@ -15,8 +15,8 @@ PHASES = ("init", "compile", "data", "step", "checkpoint", "evaluation")
 class Spent:
     """Seconds that the program of this process spent in each phase since it was made, beginning with "init".
 
-    Devices compute while the program goes on, so "step" is what it waited for them, and "data" what it waited for
-    pictures, whether or not the devices had something to do meanwhile.
+    Devices compute while the program goes on, so "step" is the time it waited for them, and "data" the time it waited
+    for pictures, whether or not the devices were busy meanwhile.
     """
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ def summed(lines: Iterable[dict[str, Any]]) -> dict[str, float]:
     return {"runs": len(runs), **total, "done_again": again, "between": between}
 
 
-def told(total: dict[str, float]) -> str:
+def in_words(total: dict[str, float]) -> str:
     """The sum in one line."""
     whole = max(total["seconds"], 1e-9)
     shares = ", ".join(f"{phase} {total[phase] / whole:.0%}" for phase in PHASES)

@@ -19,7 +19,6 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-import optax
 from etils import epath
 from jax.experimental import multihost_utils
 
@@ -30,19 +29,19 @@ from var_jax.errors import InputError
 from var_jax.formats.atomic import is_about, local_target, unwritable
 from var_jax.formats.bucket import in_bucket, open_folder
 from var_jax.models.parameters import Params, flatten
-from var_jax.parallel.mesh import batch_part, batch_sharding, check_batch, make_mesh, on_one_cpu
+from var_jax.parallel.mesh import batch_part, batch_sharding, make_mesh, replicated
 from var_jax.parallel.processes import STOPPED
-from var_jax.parallel.rules import shardings, table
+from var_jax.parallel.rules import table
 from var_jax.training import build
-from var_jax.training.checkpoints import Checkpoints, abstract_state
+from var_jax.training.checkpoints import Checkpoints
 from var_jax.training.config import claim_directory
-from var_jax.training.goodput import Spent, summed, told
+from var_jax.training.goodput import Spent, in_words, summed
 from var_jax.training.lock import held
-from var_jax.training.optimizer import make_config_optimizer
 from var_jax.training.profiling import Window
-from var_jax.training.progressive import Stage
+from var_jax.training.progressive import ScalePrefix
 from var_jax.training.reporting import Clock, Reporter, duration
-from var_jax.training.state import Opponent, TrainState, make_step, new_state
+from var_jax.training.step import Opponent, TrainState
+from var_jax.training.task import Task
 from var_jax.training_directory import has_checkpoint
 
 FINISHED, PREEMPTED = 0, STOPPED
@@ -75,7 +74,12 @@ def total_steps(config: ml_collections.ConfigDict, examples: int) -> int:
 
 
 class Run:
-    """One run of one config in one directory."""
+    """One run of one config in one directory.
+
+    A run is set up in this order, and nothing is written before everything that a config can have wrong was looked at:
+    devices, data, the stage's task, the training step, shapes and shardings, starting weights; then the directory is
+    claimed and locked, its log and checkpoints are opened, and the newest checkpoint is restored or a state drawn.
+    """
 
     def __init__(
         self,
@@ -85,45 +89,29 @@ class Run:
         profile: str | None = None,
     ) -> None:
         """Builds everything on all devices (or the given ones) and restores the newest checkpoint, or starts anew."""
-        self.config, self.workdir, self._spent = config, workdir, Spent()
+        self.config, self.workdir, self._spent, self._stopping = config, workdir, Spent(), False
         self._window = Window(profile, workdir)
         self.mesh = make_mesh(**config.mesh, devices=devices)
-        if config.batch_size % config.accumulate:
-            raise InputError(f"batch_size {config.batch_size} does not divide by accumulate {config.accumulate}")
-        check_batch(self.mesh, config.batch_size // config.accumulate, "batch size (of a micro-batch)")
         self._part = batch_part(self.mesh)
         self.sources = build.make_sources(config)
-        self.task = build.make_task(config, self.mesh, self.sources[0])
-        self._bad = {
-            split: BadPictures(source, split, config.data.bad_share)
-            for split, source in zip(SPLITS, self.sources, strict=True)
-        }
+        self._bad = self._watch_sources()
         self.total = total_steps(config, len(self.sources[0]))
-        self._stage_at = build.make_stages(config, self.task.config.pyramid, self.total)
-        self.schedule, optimizer = make_config_optimizer(
-            config.optimizer, config.batch_size, self.total, self.task.decayed
-        )
-        self._opponent = build.make_opponent(config, self.task, self.total, self.schedule)
-        if self._opponent is not None:
-            self._stage_at = self._opponent.stage
-        fresh = functools.partial(self._fresh, optimizer)
-        shapes = jax.eval_shape(fresh)
-        places = shardings(self.mesh, config.sharding, shapes)
-        given = {} if has_checkpoint(workdir) else build.starting_weights(config, shapes.params)
-        about = self.task.about() | {"total_steps": self.total}
-        claim_directory(workdir, config, about)  # all that a config can have wrong has been looked at
+        self.task, fixed = build.make_task(config, self.mesh, self.sources[0])
+        self.program = build.make_program(config, self.mesh, self.task, self.total)
+        self._scales_at = build.make_progressive(config, self.task.config.pyramid, self.total)
+        shapes = self.program.shapes
+        weights = {} if has_checkpoint(workdir) else build.starting_weights(config, shapes.params)
+        claim_directory(workdir, config, self.task.about() | {"total_steps": self.total})
         with contextlib.ExitStack() as opened:
             self._open(opened)
-            self.state = self._first_state(fresh, shapes, places, given)
+            self.fixed = jax.device_put(fixed, replicated(self.mesh))
+            self.state = self._restored(shapes) if self.checkpoints.latest is not None else self._drawn(shapes, weights)
             self._opened = opened.pop_all()
-        one_cpu = config.stage == "transformer" and on_one_cpu(self.mesh)
-        shared = {"settle": self.task.settle, "rate": self.schedule, "one_cpu": one_cpu}
-        step = make_step(self.task.loss, optimizer, config.seed, config.accumulate, config.ema_decay, **shared)
-        place = jax.tree.map(lambda x: x.sharding, self.state)
-        self._step = jax.jit(step, donate_argnums=0, static_argnums=3, out_shardings=(place, None))
-        everywhere = jax.sharding.NamedSharding(self.mesh, jax.P())
-        self._evaluate = jax.jit(self.task.evaluate, out_shardings=everywhere)
-        self._stopping = False
+
+    def _watch_sources(self) -> dict[str, BadPictures]:
+        """Counts of damaged pictures by split."""
+        share = self.config.data.bad_share
+        return {split: BadPictures(source, split, share) for split, source in zip(SPLITS, self.sources, strict=True)}
 
     def _open(self, opened: contextlib.ExitStack) -> None:
         """The directory's lock, log and checkpoints, to be closed with `opened`."""
@@ -138,46 +126,37 @@ class Run:
         opened.callback(self.checkpoints.close)
         opened.callback(self._window.close)
 
-    def _fresh(self, optimizer: optax.GradientTransformation) -> TrainState:
-        key = jax.random.key(self.config.seed)
-        params = self.task.init(key)
-        own = None if self._opponent is None else self._opponent.init(jax.random.fold_in(key, 1))
-        return new_state(params, optimizer, self.config.ema_decay > 0, self.task.new_counts(), own)
+    def _restored(self, shapes: TrainState) -> TrainState:
+        """The newest checkpoint's state, each array where the rules put it."""
+        state = self.checkpoints.restore(shapes)
+        self.reporter.say(f"resumed at step {int(state.step)} of {self.total}")
+        return state
 
-    def _first_state(
-        self, fresh: Callable[[], TrainState], shapes: TrainState, places: TrainState, given: Params
-    ) -> TrainState:
-        """The newest checkpoint's state, or a fresh one, each array where the rules put it."""
+    def _drawn(self, shapes: TrainState, weights: Params) -> TrainState:
+        """A fresh state, with `weights` of another model in the place of drawn ones."""
         config = self.config
-        self.task.fixed = jax.device_put(self.task.fixed, jax.sharding.NamedSharding(self.mesh, jax.P()))
-        if self.checkpoints.latest is not None:
-            state = self.checkpoints.restore(abstract_state(shapes, places))
-            self.reporter.say(f"resumed at step {int(state.step)} of {self.total}")
-            return state
         devices = f"{self.mesh.size} {jax.devices()[0].device_kind}"
         self.reporter.say(
-            f"{self.task.about()['stage']}, {len(self.sources[0])} pictures, {self.total} steps of "
+            f"{config.stage}, {len(self.sources[0])} pictures, {self.total} steps of "
             f"{config.batch_size}, on {devices} ({', '.join(f'{k} {v}' for k, v in self.mesh.shape.items())})"
         )
         if jax.process_index() == 0:
-            (self.workdir / "sharding.txt").write_text(table(places, shapes) + "\n")
-        with jax.set_mesh(self.mesh):
-            state = jax.jit(fresh, out_shardings=places)()
-        if given:
-            kept = ["/".join(path) for path in flatten(shapes.params) if path not in given]
-            self.reporter.say(f"started from {config.init_from}; freshly drawn: {', '.join(kept) or 'nothing'}")
-            state = build.start_from(given, state)
-        elif warm := self.task.warm_batches:
-            state = self._warmed(state, warm)
-        return state
+            (self.workdir / "sharding.txt").write_text(table(self.program.places, shapes) + "\n")
+        state = self.program.first_state()
+        if weights:
+            drawn = ["/".join(path) for path in flatten(shapes.params) if path not in weights]
+            self.reporter.say(f"started from {config.init_from}; freshly drawn: {', '.join(drawn) or 'nothing'}")
+            return build.start_from(weights, state)
+        return self._init_codebook(state) if self.task.warm_batches else state
 
-    def _warmed(self, state: TrainState, batches: int) -> TrainState:
-        """The fresh state with what a stage makes of its first pictures before it learns."""
+    def _init_codebook(self, state: TrainState) -> TrainState:
+        """The fresh state with a codebook made of the first pictures."""
+        batches = self.task.warm_batches
         with jax.set_mesh(self.mesh), contextlib.closing(self._batches(0)) as given:
             pictures = [self._checked(next(given), "train")["images"] for _ in range(batches)]
             key = jax.random.fold_in(jax.random.key(self.config.seed), 2)
-            place = jax.tree.map(lambda x: x.sharding, state.params)
-            params = jax.jit(self.task.warmed, out_shardings=place)(state.params, jnp.concatenate(pictures), key)
+            init = jax.jit(self.task.init_codebook, out_shardings=self.program.places.params)
+            params = init(state.params, jnp.concatenate(pictures), key)
         ema = None if state.ema is None else jax.tree.map(jnp.copy, params)
         self.reporter.say(f"the first codebook is made of {batches * self.config.batch_size} pictures")
         return state._replace(params=params, ema=ema)
@@ -204,7 +183,7 @@ class Run:
 
     def _loop(self, batches: Iterator[dict[str, np.ndarray]]) -> int:
         config, step = self.config, int(self.state.step)
-        clock, stage, on = Clock(step, self.total), None, self._spent.on
+        clock, taking_part, on = Clock(step, self.total), (None, None), self._spent.on
         self._spent.begin(step)
         # JAX stops all at the highest number that one has come with so far, plus 1. Steps before the first one here are
         # gone through too, or SIGTERM that came before the loop would ask for a number that never comes.
@@ -216,11 +195,11 @@ class Run:
             with on("data", step + 1):
                 batch = self._checked(next(batches), "train")
             clock.waiting += time.monotonic() - waited
-            compiled, stage = stage, self._next_stage(step, stage)
+            before, taking_part = taking_part, self._taking_part(step, taking_part)
             self._window.before(step + 1)
-            new = compiled != stage or step == self._spent.from_step
+            new = before != taking_part or step == self._spent.from_step
             with on("compile" if new else "step", step + 1), jax.profiler.StepTraceAnnotation("train", step_num=step):
-                self.state, metrics = self._step(self.state, self.task.fixed, batch, stage)
+                self.state, metrics = self.program(self.state, self.fixed, batch, *taking_part)
             step += 1
             self._window.after(step, metrics)
             last = step == self.total
@@ -246,7 +225,7 @@ class Run:
         if step > self._spent.from_step:
             total = summed(self.reporter.lines())
             self.reporter.metrics(step, "goodput", {}, total)
-            self.reporter.say(told(total))
+            self.reporter.say(in_words(total))
         self.reporter.say(f"finished: {self.total} steps, in {self.workdir}")
         return FINISHED
 
@@ -263,14 +242,18 @@ class Run:
         if step > self._spent.from_step:
             self.reporter.metrics(step, "run", {}, self._spent.read())
 
-    def _next_stage(self, step: int, before: Stage | Opponent | None) -> Stage | Opponent | None:
-        stage = self._stage_at(step)
-        if stage != before and isinstance(stage, Opponent):
-            self.reporter.say(f"from step {step + 1} on: {stage.says}")
-        elif stage != before:
-            scales = self.task.config.pyramid if stage is None else stage.prefix
-            self.reporter.say(f"from step {step + 1} on: {len(scales)} scale{'s'[: len(scales) > 1]} ({scales})")
-        return stage
+    def _taking_part(
+        self, step: int, before: tuple[ScalePrefix | None, Opponent | None]
+    ) -> tuple[ScalePrefix | None, Opponent | None]:
+        """The scales and the opponent of a step; where they differ from the step before, the log says so."""
+        opponent = self.program.opponent and self.program.opponent.at(step)
+        scales = self._scales_at(step)
+        if opponent != before[1]:
+            self.reporter.say(f"from step {step + 1} on: {opponent.says}")
+        if scales != before[0]:
+            pyramid = self.task.config.pyramid if scales is None else scales.prefix
+            self.reporter.say(f"from step {step + 1} on: {len(pyramid)} scale{'s'[: len(pyramid) > 1]} ({pyramid})")
+        return scales, opponent
 
     def _batches(self, start: int) -> Iterator[dict[str, np.ndarray]]:
         data = self.config.data
@@ -324,17 +307,24 @@ class Run:
         params, totals, first = self.state.inference_params, None, None
         config, source = self.config, self.sources[1]
         sizes = (self.task.image_size, config.evaluate_batch_size)
+        evaluate = _evaluation(self.task, self.mesh)
         batches = functools.partial(pipeline.epoch_batches, source, *sizes, enlarge=config.data.enlarge)
         for batch in batches(process_index=self._part[0], process_count=self._part[1]):
             first = first or batch
-            sums = jax.device_get(self._evaluate(params, self.task.fixed, self._checked(batch, "validation")))
+            sums = jax.device_get(evaluate(params, self.fixed, self._checked(batch, "validation")))
             totals = self.task.add(totals, sums)
         figures = self.task.summarise(totals)
         self.reporter.metrics(step, "validation", figures)
         self.reporter.say(f"step {step}, validation: {self.task.headline(figures)}")
         if self._part[1] > 1:
             first = next(batches())  # the same pictures for everyone
-        shown = self.task.pictures(params, self.task.fixed, first)
+        shown = self.task.pictures(params, self.fixed, first)
         for name, picture in shown.items():
             self.reporter.picture(step, name, picture)
         return figures
+
+
+@functools.lru_cache(maxsize=4)
+def _evaluation(task: Task, mesh: jax.sharding.Mesh) -> Callable[..., Any]:
+    """The compiled sums over a validation batch, on every device."""
+    return jax.jit(task.evaluate, out_shardings=replicated(mesh))

@@ -1,7 +1,7 @@
 """Progressive training of stage 2: first the coarsest scales alone, then one more at a time, at last all of them.
 
 Which scales take part is a pure function of the step, so a resumed run stands where the unbroken one
-would. Every stage is one program, because the number of positions is part of its shape.
+would. Every prefix of scales is one program, because the number of positions is part of its shape.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _RAMP_START = 0.01  # a scale's loss weight when it joins, over its full one
 
 
 @dataclasses.dataclass(frozen=True)
-class Stage:
+class ScalePrefix:
     """A stretch of training on the coarsest `scales` of `pyramid`; hashable, so it may be a static argument.
 
     Attributes:
       pyramid: all scales.
       scales: how many take part, fewer than all.
-      since: the first step of the stage.
+      since: the first step of the stretch.
       ramp_steps: steps over which the newest scale's weight rises to the full one.
     """
 
@@ -44,8 +44,8 @@ class Stage:
         """[N] loss weights of the prefix's positions at a step.
 
         As in the reference, they are 1 / L of the whole pyramid, so a short prefix has a small loss; the
-        newest scale's rise in a line from a hundredth, except in the first stage, which the warm-up of
-        the learning rate covers.
+        newest scale's rise in a line from a hundredth, except in the first stretch, which the
+        warm-up of the learning rate covers.
         """
         full_N = np.full(self.prefix.length, 1.0 / self.pyramid.length, np.float32)
         if self.since == 0:
@@ -62,9 +62,9 @@ class Progressive:
     Attributes:
       pyramid: all scales, S.
       total_steps: of the whole training.
-      warmup_steps: of the learning rate; the first stage lasts at least as long.
+      warmup_steps: of the learning rate; the first stretch lasts at least as long.
       until: share of all steps from which on every scale takes part, whatever rounding says.
-      first_scales: scales of the first stage.
+      first_scales: scales of the first stretch.
       ramp: share of all steps over which the newest scale's weight rises.
 
     Raises:
@@ -107,10 +107,10 @@ class Progressive:
         progress = (step - self.warmup_steps) / (end - self.warmup_steps)
         return self.first_scales + round(progress * (len(self.pyramid) - self.first_scales))
 
-    def stage(self, step: int) -> Stage | None:
-        """The stage that a step (counted from 0) belongs to, or None where all scales take part."""
+    def at(self, step: int) -> ScalePrefix | None:
+        """The scales that take part in a step (counted from 0), or None for all."""
         scales = self.scales(step)
         if scales == len(self.pyramid):
             return None
         since = bisect.bisect_left(range(step + 1), scales, key=self.scales)
-        return Stage(self.pyramid, scales, since, self.ramp * self.total_steps)
+        return ScalePrefix(self.pyramid, scales, since, self.ramp * self.total_steps)

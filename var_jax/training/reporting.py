@@ -1,4 +1,4 @@
-"""What a run says while it goes: a line on the terminal and in a log, JSON lines, TensorBoard, pictures."""
+"""Reports of a run while it goes: a line on the terminal and in a log, JSON lines, TensorBoard, pictures."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ class Clock:
         self._since, self._from, self.waiting = time.monotonic(), done, 0.0
 
     def read(self, done: int, pictures_a_step: int) -> dict[str, float]:
-        """Pictures a second, share of time waiting for data, seconds left; then begins a new stretch.
+        """Pictures per second, share of time waiting for data, seconds left; then begins a new stretch.
 
         A clock that stood still or went back says nothing: all are 0 then.
         """

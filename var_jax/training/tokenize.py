@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter  # Grain brings it
 
+from var_jax.cpu.backend import backend_for
 from var_jax.data import token_store as store
 from var_jax.data.damage import BAD_PICTURES_FILE, BAD_SHARE, BadPictures
 from var_jax.data.pipeline import cut_batches
@@ -82,7 +83,7 @@ def tokenize(
       workers: processes that decode pictures; with 0 this one does.
       bad_share: share of a split's pictures that may be damaged.
       process_index, process_count: process p of P makes every P-th file from the p-th on.
-      say: told how far it is.
+      say: called with lines about progress.
 
     Returns:
       Whether the store is whole and verified; if not, other processes' files are missing still.
@@ -169,7 +170,7 @@ def _is_whole(file: Path, known: dict[str, Any] | None) -> bool:
 
 def _encoder(model: Model) -> Callable[[np.ndarray], np.ndarray]:
     """uint8 [B, size, size, 3] -> int32 [B, L], on the default device."""
-    tokenizer, params = Tokenizer(model.tokenizer_config), jax.device_put(model.tokenizer_params)
+    tokenizer, params = Tokenizer(model.tokenizer_config, backend=backend_for()), jax.device_put(model.tokenizer_params)
     run = jax.jit(lambda params, images: tokenizer.apply({"params": params}, to_signed(images), method="encode"))
     return lambda images: np.asarray(run(params, jnp.asarray(images)))
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.core import FrozenDict
 
 from var_jax.evaluation.frechet import Moments, frechet_distance
 from var_jax.evaluation.reconstruction import reconstruction_figures, reconstruction_sums
 from var_jax.generation.pictures import grid, to_uint8
 from var_jax.losses.perceptual import lpips, structure_loss
+from var_jax.models.backend import XLA, Backend
 from var_jax.models.parameters import Params
 from var_jax.models.pictures import to_signed
 from var_jax.models.precision import Dtype, parameters_for
@@ -23,7 +26,7 @@ from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
 from var_jax.parallel.processes import whole
 from var_jax.pretrained.inception import extract
 from var_jax.training.codebook import (
-    CodebookCare,
+    CodebookOptions,
     code_sums,
     codebook_of,
     fair_weights,
@@ -33,47 +36,65 @@ from var_jax.training.codebook import (
     warm_start,
     with_codebook,
 )
+from var_jax.training.task import Batch, Loss
 
 
+@dataclasses.dataclass(frozen=True)
 class TokenizerTask:
-    """What the loop needs to know of stage 1.
+    """Stage 1 as the step and the loop see it, see `training.task`.
+
+    Its `fixed` arrays are LPIPS' weights ("lpips") and Inception's ("inception"), which makes validation report rFID;
+    either may be missing.
 
     Attributes:
-      decayed: patterns of parameters that weight decay applies to.
-      fixed: arrays that are used and not learned: LPIPS' weights ("lpips"), and Inception's, which makes validation
-        report rFID ("inception"), where they are given.
-      warm_batches: batches that `warmed` wants before the first step; 0: it is not called.
+      config: of the tokenizer.
+      weights: of the losses: "l1", "l2", "quantizer", perhaps "structure" and "lpips".
+      dtype: compute type.
+      codebook: how codes stay in use.
+      learning: the module that a step runs where it is not the plain one: narrower, on a mesh, recomputing.
+      plain: how the plain module computes, which validates and draws pictures.
+
+    Raises:
+      InputError: for `codebook` options that this pyramid cannot have.
     """
 
-    decayed: Sequence[str] = ("kernel$",)
+    config: TokenizerConfig
+    weights: Mapping[str, float]
+    dtype: Dtype = jnp.float32
+    codebook: CodebookOptions = CodebookOptions()
+    learning: Tokenizer | None = None
+    plain: Backend = XLA
 
-    def __init__(
-        self,
-        config: TokenizerConfig,
-        weights: dict[str, float],
-        dtype: Dtype,
-        lpips_params: Params | None = None,
-        care: CodebookCare | None = None,
-        training: Tokenizer | None = None,
-    ) -> None:
-        """`weights` are those of the losses: "l1", "l2", "quantizer", perhaps "structure" and "lpips".
+    decayed = ("kernel$",)
 
-        `training` is the module that a step runs where it is not the plain one: narrower, on a mesh, recomputing.
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weights", FrozenDict(self.weights))
+        if self.codebook.dropout:
+            options = self.codebook
+            kept_scales(jax.random.key(0), 1, self.config.pyramid, options.dropout, options.fewest_scales)
 
-        Raises:
-          InputError: for a `care` that this pyramid cannot have.
-        """
-        self.config, self.weights, self.care = config, dict(weights), care or CodebookCare()
-        if self.care.dropout:
-            kept_scales(jax.random.key(0), 1, config.pyramid, self.care.dropout, self.care.fewest_scales)
-        self.module = Tokenizer(config, dtype)
-        self.training = training or self.module
-        self.image_size = config.image_size
-        self.warm_batches = self.care.warm_start
-        self.fixed: dict[str, Any] = {} if lpips_params is None else {"lpips": lpips_params}
+    @property
+    def module(self) -> Tokenizer:
+        """The plain tokenizer."""
+        return Tokenizer(self.config, self.dtype, backend=self.plain)
+
+    @property
+    def backend(self) -> Backend:
+        """How the network that learns computes."""
+        return XLA if self.learning is None else self.learning.backend
+
+    @property
+    def image_size(self) -> int:
+        """Side of its pictures in pixels."""
+        return self.config.image_size
+
+    @property
+    def warm_batches(self) -> int:
+        """Batches that `init_codebook` takes before the first step; 0: it is not called."""
+        return self.codebook.warm_start
 
     def about(self) -> dict[str, Any]:
-        """What other commands need to rebuild the model."""
+        """The description from which other commands rebuild the model."""
         return {"stage": "tokenizer", "tokenizer": self.config.to_dict()}
 
     def init(self, key: jax.Array) -> Params:
@@ -85,13 +106,13 @@ class TokenizerTask:
     def new_counts(self) -> Any:
         """Moving counts of code use; where codes are means, also of what they are used for."""
         codes = jnp.zeros((len(self.config.pyramid), self.config.codebook_size), jnp.float32)
-        if not self.care.means:
+        if not self.codebook.means:
             return codes
         return {"codes": codes, "sums": jnp.zeros((self.config.codebook_size, self.config.code_width), jnp.float32)}
 
     def loss(
-        self, params: Params, fixed: Any, batch: dict[str, jax.Array], key: jax.Array, step: jax.Array
-    ) -> tuple[jax.Array, tuple[dict[str, jax.Array], jax.Array]]:
+        self, params: Params, fixed: Any, batch: Batch, key: jax.Array, step: jax.Array, scales: None = None
+    ) -> Loss:
         """Weighted sum of the losses of pictures, on [-1, 1], and the quantizer's."""
         images = to_signed(batch["images"])
         (picture, quantizer), seen = self.forward(params, images, key)
@@ -102,14 +123,16 @@ class TokenizerTask:
     def forward(
         self, params: Params, images: jax.Array, key: jax.Array
     ) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
-        """Pictures in [-1, 1] -> (reconstruction, quantizer loss), and what `counts` takes, which has no gradient."""
-        deterministic, care, kept_B = self.config.dropout == 0, self.care, None
-        if care.dropout:
+        """Pictures in [-1, 1] -> (reconstruction, quantizer loss), and the input of `counts`, without gradient."""
+        deterministic, options, kept_B = self.config.dropout == 0, self.codebook, None
+        if options.dropout:
             keep_key = jax.random.fold_in(key, 1)
-            kept_B = kept_scales(keep_key, len(images), self.config.pyramid, care.dropout, care.fewest_scales)
-        if care.means:
+            kept_B = kept_scales(keep_key, len(images), self.config.pyramid, options.dropout, options.fewest_scales)
+        if options.means:
             params = with_codebook(params, jax.lax.stop_gradient(codebook_of(params)))
-        out = self.training.apply({"params": params}, images, deterministic, kept_B, rngs={"dropout": key})
+        out = (self.learning or self.module).apply(
+            {"params": params}, images, deterministic, kept_B, rngs={"dropout": key}
+        )
         return (out.reconstruction_BxHxWx3, out.quantizer_loss), (out.tokens_BxL, out.asked_BxLxC)
 
     def picture_loss(self, picture: jax.Array, images: jax.Array, fixed: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -127,31 +150,31 @@ class TokenizerTask:
         tokens_BxL, asked_BxLxC = seen
         size = self.config.codebook_size
         codes = code_counts(tokens_BxL, self.config.pyramid, size)
-        if not self.care.means:
+        if not self.codebook.means:
             return codes
         asked_NxC = jax.lax.stop_gradient(asked_BxLxC).reshape(-1, asked_BxLxC.shape[-1])
         return {"codes": codes, "sums": code_sums(tokens_BxL.reshape(-1), asked_NxC, size)}
 
-    def settle(
+    def post_update(
         self, params: Params, counts: Any, batch: dict[str, jax.Array], key: jax.Array, step: jax.Array
     ) -> tuple[Params, Any]:
         """What no gradient does for the codebook, after a step: codes that are means, dead codes that move."""
-        care = self.care
-        if care.means:
+        options = self.codebook
+        if options.means:
             uses_V = jnp.sum(counts["codes"], axis=0)
             params = with_codebook(params, mean_codes(codebook_of(params), uses_V, counts["sums"]))
-        if not care.reset_every:
+        if not options.reset_every:
             return params, counts
-        due = (step + 1) % care.reset_every == 0
+        due = (step + 1) % options.reset_every == 0
         revive = lambda: self._revive(params, counts, batch["images"], jax.random.fold_in(key, 2))
         return jax.lax.cond(due, revive, lambda: (params, counts))
 
     def _revive(self, params: Params, counts: Any, images: jax.Array, key: jax.Array) -> tuple[Params, Any]:
-        uses_V = jnp.sum(counts["codes"] if self.care.means else counts, axis=0)
+        uses_V = jnp.sum(counts["codes"] if self.codebook.means else counts, axis=0)
         weights = jnp.asarray(fair_weights(self.config.pyramid, len(images)))
         asked_NxC = self._asked(params, images)
-        codebook, dead_V = revived(codebook_of(params), uses_V, asked_NxC, weights, key, self.care.reset_share)
-        if self.care.means:  # as if it had always been used for that
+        codebook, dead_V = revived(codebook_of(params), uses_V, asked_NxC, weights, key, self.codebook.reset_share)
+        if self.codebook.means:  # as if it had always been used for that
             sums = jnp.where(dead_V[:, None], codebook * uses_V[:, None], counts["sums"])
             counts = counts | {"sums": sums}
         return with_codebook(params, codebook), counts
@@ -160,7 +183,7 @@ class TokenizerTask:
         asked = self.module.apply({"params": params}, to_signed(images), method="asked")
         return asked.reshape(-1, self.config.code_width)
 
-    def warmed(self, params: Params, images: jax.Array, key: jax.Array) -> Params:
+    def init_codebook(self, params: Params, images: jax.Array, key: jax.Array) -> Params:
         """Fresh parameters with a codebook made of what pictures ask for, uint8 [N, H, W, 3].
 
         What is asked depends on the codebook: it is what the drawn one leaves untold.

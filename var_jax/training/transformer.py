@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
 from typing import Any
 
 import jax
@@ -12,53 +12,65 @@ import numpy as np
 from var_jax.data.sources import IMAGES, TOKENS
 from var_jax.evaluation.likelihood import likelihood_figures, likelihood_sums
 from var_jax.generation import sampler
-from var_jax.generation.kernels import for_sampling
 from var_jax.generation.many import class_keys
 from var_jax.generation.pictures import grid
 from var_jax.losses.tokens import token_losses
-from var_jax.models.attention import xla_attention
+from var_jax.models.backend import XLA, Backend
 from var_jax.models.parameters import Params
 from var_jax.models.pictures import to_signed
 from var_jax.models.precision import parameters_for
-from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
+from var_jax.models.tokenizer import Tokenizer
 from var_jax.models.transformer import Transformer
+from var_jax.models.transformer_config import TransformerConfig
 from var_jax.parallel.processes import whole
-from var_jax.training.progressive import Stage
+from var_jax.training.progressive import ScalePrefix
+from var_jax.training.task import Loss
 
 
+@dataclasses.dataclass(frozen=True)
 class TransformerTask:
-    """What the loop needs to know of stage 2.
+    """Stage 2 as the step and the loop see it, see `training.task`. Its `fixed` arrays are the tokenizer's parameters.
 
     Attributes:
-      decayed: patterns of parameters that weight decay applies to: matrices and the class table, but
-        no vectors, positions, levels or AdaLN tables.
-      fixed: the tokenizer's parameters.
+      module: the transformer.
+      tokenizer: whose tokens it predicts.
+      class_names: by class id.
+      label_smoothing: share of the target spread over all tokens.
+      grid_classes, grid_columns: rows, at most, and columns of the sample grid at evaluations; without rows there is
+        none.
+      guidance: of the sample grid.
     """
 
-    decayed: Sequence[str] = ("kernel$", "class_embedding$")
-    settle = None  # gradients do all
+    module: Transformer
+    tokenizer: Tokenizer
+    class_names: tuple[str, ...]
+    label_smoothing: float = 0.0
+    grid_classes: int = 10
+    grid_columns: int = 8
+    guidance: float = 1.5
+
+    # Matrices and the class table; no vectors, positions, levels or AdaLN tables.
+    decayed = ("kernel$", "class_embedding$")
+    post_update = None  # gradients do everything
     warm_batches = 0
 
-    def __init__(
-        self,
-        transformer: Transformer,
-        tokenizer: TokenizerConfig,
-        tokenizer_params: Params,
-        class_names: Sequence[str],
-        label_smoothing: float = 0.0,
-        grid_classes: int = 10,
-        grid_columns: int = 8,
-        guidance: float = 1.5,
-    ) -> None:
-        """`grid_*` and `guidance` are of the sample grid at evaluations; without classes there is none."""
-        self.module, self.tokenizer = transformer, Tokenizer(tokenizer, transformer.dtype)
-        self.config, self.image_size = transformer.config, tokenizer.image_size
-        self.fixed = parameters_for(transformer.dtype, tokenizer_params)
-        self.class_names, self.label_smoothing = tuple(class_names), label_smoothing
-        self._grid = (min(grid_classes, self.config.num_classes), grid_columns, guidance)
+    @property
+    def config(self) -> TransformerConfig:
+        """The transformer's."""
+        return self.module.config
+
+    @property
+    def backend(self) -> Backend:
+        """How the transformer computes."""
+        return self.module.backend
+
+    @property
+    def image_size(self) -> int:
+        """Side of its pictures in pixels."""
+        return self.tokenizer.config.image_size
 
     def about(self) -> dict[str, Any]:
-        """What other commands need to rebuild the model."""
+        """The description from which other commands rebuild the model."""
         return {
             "stage": "transformer",
             "tokenizer": self.tokenizer.config.to_dict(),
@@ -70,7 +82,7 @@ class TransformerTask:
         """Fresh parameters; of one picture, which no mesh divides, so that attention is plain."""
         length = self.config.pyramid.length - self.config.start_length
         inputs = jnp.zeros((1, length, self.config.code_width), jnp.float32)
-        module = self.module.clone(attention_fn=xla_attention)
+        module = self.module.clone(backend=XLA)
         params = module.init(key, jnp.zeros((1,), jnp.int32), inputs)["params"]
         return parameters_for(self.module.dtype, params)
 
@@ -82,7 +94,7 @@ class TransformerTask:
         """Tokens [B, L] of a batch of pictures or stored tokens, and the transformer's inputs made of them."""
         bound = self.tokenizer.bind({"params": fixed})
         tokens = batch[TOKENS] if TOKENS in batch else bound.encode(to_signed(batch[IMAGES]))
-        return jax.lax.stop_gradient((tokens, bound.transformer_input(tokens, self.config.inputs)))
+        return jax.lax.stop_gradient((tokens, self.module.teacher_inputs(bound.quantizer, tokens)))
 
     def loss(
         self,
@@ -91,20 +103,20 @@ class TransformerTask:
         batch: dict[str, jax.Array],
         key: jax.Array,
         step: jax.Array,
-        stage: Stage | None = None,
-    ) -> tuple[jax.Array, tuple[dict[str, jax.Array], None]]:
-        """Cross entropy, mean over all positions, or as `stage` weighs those of its scales.
+        scales: ScalePrefix | None = None,
+    ) -> Loss:
+        """Cross entropy, mean over all positions, or as `scales` weighs those of its own.
 
         Class drop and drop path are on. Metrics are means over the scales that take part, the last
         being the newest.
         """
         tokens, inputs = self.tokens(fixed, batch)
-        pyramid = self.config.pyramid if stage is None else stage.prefix
+        pyramid = self.config.pyramid if scales is None else scales.prefix
         tokens, inputs = tokens[:, : pyramid.length], inputs[:, : pyramid.length - self.config.start_length]
         logits = self.module.apply({"params": params}, batch["labels"], inputs, key)
         nll_BxL, hit_BxL, smooth_BxL = token_losses(logits, tokens)
         loss_BxL = (1 - self.label_smoothing) * nll_BxL + self.label_smoothing * smooth_BxL
-        loss = jnp.mean(loss_BxL if stage is None else jnp.sum(loss_BxL * stage.weights(step), axis=-1))
+        loss = jnp.mean(loss_BxL if scales is None else jnp.sum(loss_BxL * scales.weights(step), axis=-1))
         last = pyramid.slice(len(pyramid) - 1)
         metrics = {
             "loss_mean": jnp.mean(nll_BxL),
@@ -135,13 +147,13 @@ class TransformerTask:
         )
 
     def pictures(self, params: Params, fixed: Params, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Samples: a row a class, always from the same keys, so that grids of a run can be compared."""
-        classes, columns, guidance = self._grid
+        """Samples: one row per class, always from the same keys, so that grids of a run can be compared."""
+        classes, columns = min(self.grid_classes, self.config.num_classes), self.grid_columns
         if not classes:
             return {}
         rows = np.repeat(np.arange(classes), columns)
         keys = class_keys(0, rows, np.tile(np.arange(columns), classes))
-        settings = sampler.controls(self.config.pyramid, guidance, 900, 0.96)
-        given = fixed, for_sampling(params), jnp.asarray(rows), keys, settings
+        settings = sampler.controls(self.config.pyramid, self.guidance, 900, 0.96)
+        given = fixed, self.backend.prepare(params), jnp.asarray(rows), keys, settings
         out = sampler.generate(self.tokenizer, self.module, *given, guided=True, smooth=False)
         return {"samples": grid(whole(out.images), columns)}

@@ -1,6 +1,6 @@
-"""Products of activations and kernels, in the order in which a CPU does them fastest; elsewhere as ever.
+"""Products of activations and kernels, in the order in which a CPU does them fastest.
 
-Kernels with axes for heads are taken as matrices: otherwise XLA turns them, and their gradients, around in memory.
+Kernels with axes for heads are taken as matrices: otherwise XLA transposes them, and their gradients, in memory.
 (Elsewhere they stay as they are, since heads may be split over a mesh.) With a few rows, as in sampling's coarse
 scales, XLA's library for CPUs reads a kernel once for every eight of them, up to as many as make it worth to lay the
 kernel out anew; with activations that lie column by column it does that at once.
@@ -8,7 +8,6 @@ kernel out anew; with activations that lie column by column it does that at once
 
 from __future__ import annotations
 
-import functools
 import math
 
 import jax
@@ -17,15 +16,8 @@ import jax.numpy as jnp
 _FEW_ROWS = range(9, 52)  # measured: where columns are never slower, and up to a third faster
 
 
-def contracted(x: jax.Array, kernel: jax.Array, axes: int, precision: jax.lax.PrecisionLike = None) -> jax.Array:
-    """The last `axes` axes of x summed over with the kernel's first."""
-    plain = functools.partial(jnp.tensordot, axes=axes, precision=precision)
-    on_cpu = functools.partial(contracted_on_cpu, axes=axes, precision=precision)
-    return jax.lax.platform_dependent(x, kernel, cpu=on_cpu, default=plain)
-
-
-def contracted_on_cpu(x: jax.Array, kernel: jax.Array, axes: int, precision: jax.lax.PrecisionLike = None) -> jax.Array:
-    """`contracted` of a program for CPUs."""
+def matmul(x: jax.Array, kernel: jax.Array, axes: int, precision: jax.lax.PrecisionLike = None) -> jax.Array:
+    """Sums the last `axes` axes of x over the first axes of a kernel."""
     shape = *x.shape[: x.ndim - axes], *kernel.shape[axes:]
     size = math.prod(kernel.shape[:axes])
     x, kernel = x.reshape(-1, size), kernel.reshape(size, -1)

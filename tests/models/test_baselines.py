@@ -1,4 +1,4 @@
-"""What a transformer may be told instead of the running sum, and norms without a class: causal, cached as uncached."""
+"""Baselines: raster order, the last scale alone as input, norms without a class; causal, cached as uncached."""
 
 from __future__ import annotations
 
@@ -7,16 +7,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from var_jax.cpu.backend import ONE_CPU
 from var_jax.errors import InputError
 from var_jax.generation import sampler
-from var_jax.generation.kernels import for_sampling
 from var_jax.interop.transformer import export_transformer
+from var_jax.models.baselines import (
+    LAST_SCALE,
+    PREVIOUS_TOKEN,
+    BaselineConfig,
+    make_transformer,
+    transformer_config_from,
+)
 from var_jax.models.costs import block_parameters, transformer_parameters
-from var_jax.models.inputs import CUMULATIVE, LAST_SCALE, PREVIOUS_TOKEN
 from var_jax.models.presets import transformer_preset
 from var_jax.models.quantizer import Quantizer
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
-from var_jax.models.transformer import Transformer, TransformerConfig
+from var_jax.models.transformer import TransformerConfig
 from var_jax.pyramid import Pyramid
 
 CODES, WIDTH = 12, 4
@@ -27,13 +33,13 @@ def tokenizer(sides):
 
 
 def transformer(sides, **changes):
-    return TransformerConfig(Pyramid(sides), CODES, WIDTH, 3, 2, 16, 2, gate_init=1.0, input_init=4.0, **changes)
+    return BaselineConfig(Pyramid(sides), CODES, WIDTH, 3, 2, 16, 2, gate_init=1.0, input_init=4.0, **changes)
 
 
 def drawn(config, seed=0, batch=3):
     """Module, parameters far from their start, class ids and inputs."""
     random = np.random.default_rng(seed)
-    module = Transformer(config)
+    module = make_transformer(config, backend=ONE_CPU)
     length = config.pyramid.length - config.start_length
     inputs = jnp.asarray(random.standard_normal((batch, length, WIDTH)), jnp.float32)
     labels = jnp.arange(batch) % config.num_classes
@@ -65,13 +71,13 @@ def both(config, sides, guided, seed=3):
     settings = sampler.controls(config.pyramid, 1.5 if guided else 0.0)
     run = jax.jit(sampler.sample, static_argnums=(0, 1, 7, 8))
     draw = lambda params: run(own, module, own_params, params, labels, jax.random.key(seed), settings, guided, False)
-    sampled, by_layer = draw(params), draw(for_sampling(jax.device_put(params)))
+    sampled, by_layer = draw(params), draw(ONE_CPU.prepare(jax.device_put(params)))
     np.testing.assert_array_equal(sampled.tokens_BxL, by_layer.tokens_BxL)
-    told = own.apply({"params": own_params}, sampled.tokens_BxL, config.inputs, method="transformer_input")
-    with_class = module.apply({"params": params}, labels, told)
+    inputs = module.teacher_inputs(own.bind({"params": own_params}).quantizer, sampled.tokens_BxL)
+    with_class = module.apply({"params": params}, labels, inputs)
     if not guided:
         return sampled, with_class
-    without = module.apply({"params": params}, jnp.full_like(labels, config.no_class), told)
+    without = module.apply({"params": params}, jnp.full_like(labels, config.no_class), inputs)
     t_L = np.repeat(np.asarray(settings.guidance_S), config.pyramid.lengths)[None, :, None]
     return sampled, (1 + t_L) * with_class - t_L * without
 
@@ -107,11 +113,12 @@ def test_a_raster_picture_depends_on_its_own_key_alone():
 def test_the_last_scale_alone_is_what_the_sum_lacked():
     quantizer, tokens = Quantizer(Pyramid((1, 2, 4)), CODES, WIDTH, 1), jnp.arange(21)[None] % CODES
     params = quantizer.init(jax.random.key(0), jnp.zeros((1, 4, 4, WIDTH)))
-    run = lambda inputs: quantizer.apply(params, tokens, inputs, method="transformer_input")
-    total, alone = run(CUMULATIVE), run(LAST_SCALE)
+    module = make_transformer(transformer((1, 2, 4), inputs=LAST_SCALE))
+    total = quantizer.apply(params, tokens, method="transformer_input")
+    alone = module.teacher_inputs(quantizer.bind(params), tokens)
     np.testing.assert_allclose(total[:, :4], alone[:, :4], atol=1e-6)  # nothing came before the first scale
-    told = quantizer.apply(params, quantizer.apply(params, tokens[:, :1], method="embed"), 0, method="contribution")
-    shrunk = quantizer.apply(params, told, 2, method="next_scale_input")
+    first = quantizer.apply(params, quantizer.apply(params, tokens[:, :1], method="embed"), 0, method="contribution")
+    shrunk = quantizer.apply(params, first, 2, method="next_scale_input")
     np.testing.assert_allclose(total[:, 4:] - alone[:, 4:], shrunk, atol=1e-6)
 
 
@@ -124,9 +131,10 @@ def test_one_scale_alone_is_a_tokenizer_of_one_map():
     assert tokens.shape == (2, 16)
     f_hat = own.apply(params, image).reconstruction_BxHxWx3
     assert f_hat.shape == image.shape
-    told = own.apply(params, tokens, PREVIOUS_TOKEN, method="transformer_input")
+    raster = make_transformer(transformer((4,), inputs=PREVIOUS_TOKEN))
+    inputs = raster.teacher_inputs(own.bind(params).quantizer, tokens)
     codebook = params["params"]["quantizer"]["codebook"]
-    np.testing.assert_array_equal(told, codebook[tokens[:, :-1]])
+    np.testing.assert_array_equal(inputs, codebook[tokens[:, :-1]])
 
 
 def test_what_cannot_be_says_so():
@@ -145,14 +153,16 @@ def test_what_cannot_be_says_so():
 def test_descriptions_of_older_models_stay_as_they_were():
     plain, other = transformer((1, 2)), transformer((1, 2), inputs=LAST_SCALE, adaln=False)
     assert {"adaln", "inputs"}.isdisjoint(plain.to_dict())
-    assert TransformerConfig.from_dict(other.to_dict()) == other
-    assert TransformerConfig.from_dict(plain.to_dict()) == plain
+    assert transformer_config_from(other.to_dict()) == other
+    described = transformer_config_from(plain.to_dict())
+    assert type(described) is TransformerConfig
+    assert described.to_dict() == plain.to_dict()
 
 
 def test_parameters_of_the_scaling_laws():
     for depth in (6, 16, 30):
         assert block_parameters(transformer_preset(f"d{depth}")) == 73728 * depth**3
     d16 = transformer_preset("d16")
-    bare = TransformerConfig.from_dict(d16.to_dict() | {"adaln": False})
+    bare = transformer_config_from(d16.to_dict() | {"adaln": False})
     assert round(transformer_parameters(bare) / 1e6) == 207  # as the paper prints for its row without AdaLN
     assert block_parameters(bare) == 12 * 16 * 1024**2

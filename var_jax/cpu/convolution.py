@@ -1,4 +1,4 @@
-"""3x3 convolutions as matrix products, which are what a CPU does best; other platforms convolve as ever.
+"""3x3 convolutions as matrix products, which a CPU does best.
 
 By Winograd's minimal filtering: a square of 4x4 outputs takes 36 products of numbers instead of 144, once inputs,
 kernel and outputs have gone through small fixed linear maps. Over all squares and channels these are 36 matrix
@@ -76,16 +76,15 @@ def convolve(
     precision: Any = None,
     **others: Any,
 ) -> jax.Array:
-    """[B, H, W, O]: `jax.lax.conv_general_dilated`, on CPUs as matrix products where that pays.
+    """[B, H, W, O]: `jax.lax.conv_general_dilated`, as matrix products where that pays.
 
     It does for large float32 convolutions of stride 1 that keep the size.
     """
-    plain = functools.partial(
-        jax.lax.conv_general_dilated, window_strides=window_strides, padding=padding, precision=precision, **others
+    if _pays(x_BxHxWxC, kernel_3x3xCxO, window_strides, padding):
+        return winograd(x_BxHxWxC, kernel_3x3xCxO)
+    return jax.lax.conv_general_dilated(
+        x_BxHxWxC, kernel_3x3xCxO, window_strides, padding, precision=precision, **others
     )
-    if not _pays(x_BxHxWxC, kernel_3x3xCxO, window_strides, padding):
-        return plain(x_BxHxWxC, kernel_3x3xCxO)
-    return jax.lax.platform_dependent(x_BxHxWxC, kernel_3x3xCxO, cpu=winograd, default=plain)
 
 
 def _pays(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Any) -> bool:

@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from var_jax.models import convolution
-from var_jax.models.convolution import convolve, winograd
+from var_jax.cpu import convolution
+from var_jax.cpu.backend import CPUS, ONE_CPU
+from var_jax.cpu.convolution import convolve, winograd
+from var_jax.models.backend import XLA
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
 from var_jax.pyramid import Pyramid
 
@@ -72,8 +74,8 @@ def test_where_it_is_used(monkeypatch, kind):
     np.testing.assert_allclose(np.asarray(found, np.float32), expected, atol=bound * np.abs(expected).max(), rtol=0)
 
 
-def test_gradients_and_other_platforms(monkeypatch):
-    """Differentiable where it is used; compiled here there is no convolution, lowered for a TPU there is one."""
+def test_gradients(monkeypatch):
+    """Differentiable where it is used, in a program without a convolution."""
     monkeypatch.setattr(convolution, "_LEAST_PRODUCTS", 0)
     x, kernel = draw(1, 8, 8, 4), draw(3, 3, 4, 6, seed=1)
     settings = {"window_strides": (1, 1), "padding": ((1, 1), (1, 1))}
@@ -82,23 +84,20 @@ def test_gradients_and_other_platforms(monkeypatch):
     total = lambda kind: jax.jit(jax.grad(lambda *both: jnp.sum(jnp.square(kind(*both))), (0, 1)))(x, kernel)
     for a, b in zip(total(fast), total(functools.partial(plain, **settings)), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4 * np.abs(b).max(), rtol=0)
-    traced = jax.jit(fast).trace(x, kernel)
-    assert "stablehlo.convolution" in traced.lower(lowering_platforms=("tpu",)).as_text()
-    here = traced.lower().compile().as_text()
+    here = jax.jit(fast).lower(x, kernel).compile().as_text()
     assert " dot(" in here and " convolution(" not in here and " conditional(" not in here
 
 
-@pytest.mark.parametrize("by_picture", [False, True])
-def test_a_tokenizer_with_and_without(monkeypatch, by_picture):
+@pytest.mark.parametrize("backend", [CPUS, ONE_CPU], ids=["together", "one by one"])
+def test_a_tokenizer_with_and_without(monkeypatch, backend):
     """Tokens are the same; pictures to rounding."""
-    monkeypatch.setattr("var_jax.models.tokenizer._one_cpu", lambda: by_picture)
-    monkeypatch.setattr("var_jax.models.tokenizer._LARGE_PICTURE", 0)
+    monkeypatch.setattr("var_jax.cpu.backend._LARGE_PICTURE", 0)
     monkeypatch.setattr(convolution, "_LEAST_PRODUCTS", 0)
     monkeypatch.setattr(convolution, "_LEAST_SQUARES", 0.0)
     config = TokenizerConfig(
         Pyramid((1, 2, 4)), codebook_size=64, code_width=8, base_channels=32, channel_multipliers=(1, 2, 2)
     )
-    tokenizers = [Tokenizer(config, fast_convolution=fast) for fast in (True, False)]
+    tokenizers = [Tokenizer(config, backend=one) for one in (backend, XLA)]
     params = jax.eval_shape(tokenizers[0].init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))["params"]
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: rng.normal(0, np.prod(x.shape[:-1]) ** -0.5, x.shape).astype(np.float32), params)

@@ -9,7 +9,9 @@ import pytest
 
 from tests.interop.checkpoints import drawn_model, transformer_config
 from tests.models.golden_models import relative_error
-from var_jax.models.layers import ALL_KERNELS, by_layer, stacked
+from var_jax.cpu.backend import ONE_CPU
+from var_jax.cpu.layer_kernels import ALL_KERNELS, by_layer, stacked
+from var_jax.models.backend import XLA
 from var_jax.models.transformer import Transformer
 
 CONFIG = transformer_config(depth=3)
@@ -28,20 +30,24 @@ def _inputs():
 @pytest.mark.parametrize("remat", [None, "nothing_saveable", "products"])
 def test_training(params, remat):
     """Logits, and gradients of every parameter, with class drop and drop path."""
-    module, (labels, inputs) = Transformer(CONFIG, remat=remat), _inputs()
+    labels, inputs = _inputs()
+    plain, own = (Transformer(CONFIG, backend=backend, remat=remat) for backend in (XLA, ONE_CPU))
 
-    def loss(params):
+    def loss(params, module):
         logits = module.apply({"params": params}, labels, inputs, jax.random.key(5))
         return jnp.mean(jnp.square(logits)), logits
 
     both = jax.value_and_grad(loss, has_aux=True)
 
     def apart(params):
-        out, grads = both(by_layer(params))
+        out, grads = both(by_layer(params), own)
         assert {len(grads["blocks"][name]) for name in ALL_KERNELS} == {CONFIG.depth}
         return out, stacked(grads)
 
-    ((_, logits), grads), ((_, logits_apart), grads_apart) = jax.jit(both)(params), jax.jit(apart)(params)
+    ((_, logits), grads), ((_, logits_apart), grads_apart) = (
+        jax.jit(both, static_argnums=1)(params, plain),
+        jax.jit(apart)(params),
+    )
     assert relative_error(logits_apart, logits) < 1e-6
     assert jax.tree.structure(grads) == jax.tree.structure(grads_apart)
     for (path, gradient), other in zip(jax.tree.leaves_with_path(grads), jax.tree.leaves(grads_apart), strict=True):

@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from var_jax import large_pages
-from var_jax.large_pages import OURS, TUNABLES, as_it_began, begin_again_with_large_pages
+from var_jax.cpu import large_pages
+from var_jax.cpu.large_pages import OURS, TUNABLES, as_it_began, begin_again_with_large_pages
 
 on_glibc = pytest.mark.skipif(not large_pages._has_tunable(), reason=f"no glibc 2.35 here: {platform.libc_ver()}")
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from tests.interop.checkpoints import drawn_model, transformer_config
+from var_jax.cpu.backend import ONE_CPU
+from var_jax.cpu.layer_kernels import KERNELS, for_sampling, shapes_for_sampling
 from var_jax.generation import sampler
-from var_jax.generation.kernels import for_sampling, shapes_for_sampling
-from var_jax.models.layers import KERNELS
+from var_jax.models.backend import XLA
 from var_jax.models.tokenizer import Tokenizer
 from var_jax.models.transformer import Transformer
 
@@ -44,12 +45,15 @@ def test_parameters_of_several_devices_stay_as_they_are(model):
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_the_same_pictures(model, dtype):
     config = model.transformer_config
-    modules = Tokenizer(model.tokenizer_config, dtype), Transformer(config, dtype)
+    tokenizer = Tokenizer(model.tokenizer_config, dtype)
     tokenizer_params, params = jax.device_put((model.tokenizer_params, model.transformer_params))
     given = jnp.array([1, 4, 0]), jax.random.key(3), sampler.controls(config.pyramid, 1.5, 8, 0.9)
     drawn = [
-        sampler.generate(*modules, tokenizer_params, taken, *given, guided=True, smooth=False)
-        for taken in (params, for_sampling(params))
+        sampler.generate(
+            tokenizer, Transformer(config, dtype, backend), tokenizer_params, taken, *given, guided=True, smooth=False
+        )
+        for backend, taken in ((XLA, params), (ONE_CPU, params), (ONE_CPU, for_sampling(params)))
     ]
-    np.testing.assert_array_equal(*(out.tokens for out in drawn))
-    np.testing.assert_allclose(*(out.images for out in drawn), atol=1e-5)
+    for other in drawn[1:]:
+        np.testing.assert_array_equal(drawn[0].tokens, other.tokens)
+        np.testing.assert_allclose(drawn[0].images, other.images, atol=1e-5)

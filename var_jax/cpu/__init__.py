@@ -1,0 +1,1 @@
+"""The ways in which a CPU computes faster, handed to the models as a `Backend`."""
