@@ -13,7 +13,7 @@ from PIL import Image
 from tests.interop.checkpoints import drawn_model
 from var_jax.benchmark import beside, compiling, loading, machine, speed
 from var_jax.benchmark.models import directory, preset
-from var_jax.benchmark.training_program import Program
+from var_jax.benchmark.training_program import training_program
 from var_jax.cli.main import main
 from var_jax.errors import InputError
 from var_jax.model_directory import save_model
@@ -136,8 +136,8 @@ def test_a_dead_worker_is_said(tmp_path, monkeypatch):
 
 def test_options_of_the_command_are_not_overridden():
     with pytest.raises(InputError, match="--config.batch_size: take the command's own options"):
-        Program(preset("d1", "1,2", 32), 2, "float32", "xla", ["--config.batch_size=3"])
+        training_program(preset("d1", "1,2", 32), 2, "float32", "xla", ["--config.batch_size=3"])
     with pytest.raises(InputError, match="accumulate 3"):
-        Program(preset("d1", "1,2", 32), 2, "float32", "xla", ["--config.accumulate=3"])
+        training_program(preset("d1", "1,2", 32), 2, "float32", "xla", ["--config.accumulate=3"])
     with pytest.raises(InputError, match="--batch 0: expected numbers from 1 up"):
         speed.tokenize(preset("d1", "1,2", 32), [0], 1)

@@ -269,6 +269,6 @@ def test_impossible_configs_leave_no_directory(tmp_path, changes, message):
 def test_a_plain_config_has_no_opponent():
     config = tiny.tokenizer()
     mesh = make_mesh(devices=jax.devices()[:1])
-    task, fixed = build.make_task(config, mesh, None)
+    task = build.make_task(config, mesh, None, None)
     assert build.make_program(config, mesh, task, 6).opponent is None
-    assert not fixed
+    assert not build.fixed_arrays(config, None)

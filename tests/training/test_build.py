@@ -32,7 +32,7 @@ def test_a_narrow_encoder_learns_and_is_judged_in_float32():
     judged = [jax.jit(task.evaluate)(params, {}, batch | {"mask": mask}) for task in (plain, narrow)]
     jax.tree.map(np.testing.assert_array_equal, *judged)
     features = jax.eval_shape(
-        lambda p: narrow.training.apply({"params": p}, jnp.zeros((1, 8, 8, 3)), method="features"), params
+        lambda p: narrow.learning.apply({"params": p}, jnp.zeros((1, 8, 8, 3)), method="features"), params
     )
     assert features.dtype == jnp.float32  # what is looked up in the codebook
 

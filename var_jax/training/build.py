@@ -60,24 +60,58 @@ def make_sources(config: ml_collections.ConfigDict) -> tuple[Source, Source]:
     return training, Spread(validation, config.evaluate_pictures)
 
 
-def make_task(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh, source: Source) -> tuple[Task, Params]:
-    """The stage that the config names, for the pictures or tokens of `source`, and the arrays that it does not learn.
+def read_tokenizer(config: ml_collections.ConfigDict) -> Model | None:
+    """The tokenizer that a stage-2 config names; None for stage 1.
 
     Raises:
-      InputError: for an unknown stage or type, or a tokenizer that is missing or did not make the stored tokens.
+      InputError: if it is missing or damaged.
+    """
+    if config.stage != "transformer":
+        return None
+    if not config.tokenizer:
+        raise InputError("config tokenizer is not set: give --config.tokenizer=DIR (a trained or imported tokenizer)")
+    return read_any_model(config.tokenizer)
+
+
+def make_task(
+    config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh, source: Source, tokenizer: Model | None
+) -> Task:
+    """The stage that the config names, for the pictures or tokens of `source`.
+
+    Raises:
+      InputError: for an unknown stage or type, or a tokenizer that did not make the stored tokens.
     """
     _dtype(config.dtype, "dtype")
     if config.dtype == "float64" and not jax.config.jax_enable_x64:
         raise InputError("config dtype 'float64': JAX has it switched off, start with JAX_ENABLE_X64=1")
     if config.stage == "tokenizer":
-        return tokenizer_task(config, mesh), _fixed_networks(config)
+        return tokenizer_task(config, mesh)
     if config.stage != "transformer":
         raise InputError(f"config stage '{config.stage}': expected tokenizer or transformer")
-    tokenizer = _tokenizer(config)
     if source.holds == TOKENS:
         source.require(tokenizer.fingerprints["tokenizer"], config.tokenizer)
-    task = transformer_task(config, mesh, tokenizer.tokenizer_config, source.class_names)
-    return task, parameters_for(DTYPES[config.dtype], tokenizer.tokenizer_params)
+    return transformer_task(config, mesh, tokenizer.tokenizer_config, source.class_names)
+
+
+def fixed_arrays(config: ml_collections.ConfigDict, tokenizer: Model | None) -> Params:
+    """The arrays that a step uses and does not learn: stage 2's tokenizer, or networks that judge stage 1.
+
+    Raises:
+      InputError: for a network that the config uses without naming its file.
+    """
+    if tokenizer is not None:
+        return parameters_for(DTYPES[config.dtype], tokenizer.tokenizer_params)
+    fixed, judge = {}, config.adversary.kind
+    if config.lpips_weights or config.loss.lpips:
+        fixed["lpips"] = read_lpips(config.lpips_weights)
+        require_published(fixed["lpips"], config.lpips_weights)
+    if config.inception_weights:
+        fixed["inception"] = read_inception(config.inception_weights).params
+    if judge == "dino":
+        fixed["dino"] = read_dino(config.adversary.dino_weights)
+    if judge == "vgg" and "lpips" not in fixed:
+        raise InputError("config adversary.kind 'vgg': judges features of LPIPS' VGG16; set lpips_weights to its file")
+    return fixed
 
 
 def tokenizer_task(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> TokenizerTask:
@@ -151,25 +185,6 @@ def _remat(config: ml_collections.ConfigDict) -> str | None:
     return config.remat
 
 
-def _fixed_networks(config: ml_collections.ConfigDict) -> Params:
-    """The weights of networks that a stage-1 run is judged by, read from the files that the config names.
-
-    Raises:
-      InputError: for a network that the config uses without naming its file.
-    """
-    fixed, judge = {}, config.adversary.kind
-    if config.lpips_weights or config.loss.lpips:
-        fixed["lpips"] = read_lpips(config.lpips_weights)
-        require_published(fixed["lpips"], config.lpips_weights)
-    if config.inception_weights:
-        fixed["inception"] = read_inception(config.inception_weights).params
-    if judge == "dino":
-        fixed["dino"] = read_dino(config.adversary.dino_weights)
-    if judge == "vgg" and "lpips" not in fixed:
-        raise InputError("config adversary.kind 'vgg': judges features of LPIPS' VGG16; set lpips_weights to its file")
-    return fixed
-
-
 def make_progressive(
     config: ml_collections.ConfigDict, pyramid: Pyramid, total: int
 ) -> Callable[[int], ScalePrefix | None]:
@@ -181,12 +196,6 @@ def make_progressive(
     if config.stage != "transformer" or config.progressive.until == 0:
         return lambda step: None
     return Progressive(pyramid, total, warmup_steps(config.optimizer, total), **config.progressive).at
-
-
-def _tokenizer(config: ml_collections.ConfigDict) -> Model:
-    if not config.tokenizer:
-        raise InputError("config tokenizer is not set: give --config.tokenizer=DIR (a trained or imported tokenizer)")
-    return read_any_model(config.tokenizer)
 
 
 def attention(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> AttentionFn:
@@ -227,21 +236,23 @@ def transformer_config(
     return transformer_config_from(preset | {name: value for name, value in fields.items() if value is not None})
 
 
-def keep_tokenizer(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
-    """Copies the tokenizer of a transformer's run into its directory, where sampling finds it."""
-    if config.stage != "transformer":
-        return
-    model = _tokenizer(config)
+def keep_tokenizer(tokenizer: Model, workdir: epath.Path, path: str) -> None:
+    """Copies the tokenizer of a transformer's run, read from `path`, into its directory, where sampling finds it.
+
+    Raises:
+      InputError: if the run has another one.
+    """
     if (workdir / TOKENIZER / CONFIG_FILE).exists():
-        kept = read_any_model(workdir / TOKENIZER)
-        if kept.fingerprints["tokenizer"] != model.fingerprints["tokenizer"]:
+        own = read_any_model(workdir / TOKENIZER)
+        if own.fingerprints["tokenizer"] != tokenizer.fingerprints["tokenizer"]:
             raise InputError(
-                f"{workdir}: this run was begun on another tokenizer than {config.tokenizer}: "
+                f"{workdir}: this run was begun on another tokenizer than {path}: "
                 "give that one again, or choose another --workdir"
             )
         return
     if jax.process_index() == 0:
-        alone = Model(model.tokenizer_config, model.tokenizer_params, model.code_counts_SxV, source=model.source)
+        source, counts = tokenizer.source, tokenizer.code_counts_SxV
+        alone = Model(tokenizer.tokenizer_config, tokenizer.tokenizer_params, counts, source=source)
         save_model(workdir / TOKENIZER, alone)
 
 

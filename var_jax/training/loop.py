@@ -28,6 +28,7 @@ from var_jax.data.sources import SPLITS
 from var_jax.errors import InputError
 from var_jax.formats.atomic import is_about, local_target, unwritable
 from var_jax.formats.bucket import in_bucket, open_folder
+from var_jax.model_directory import Model
 from var_jax.models.parameters import Params, flatten
 from var_jax.parallel.mesh import batch_part, batch_sharding, make_mesh, replicated
 from var_jax.parallel.processes import STOPPED
@@ -77,8 +78,8 @@ class Run:
     """One run of one config in one directory.
 
     A run is set up in this order, and nothing is written before everything that a config can have wrong was looked at:
-    devices, data, the stage's task, the training step, shapes and shardings, starting weights; then the directory is
-    claimed and locked, its log and checkpoints are opened, and the newest checkpoint is restored or a state drawn.
+    devices, data, the stage's task, the training step, arrays that are not learned, starting weights; then the directory
+    is claimed and locked, its log and checkpoints are opened, and the newest checkpoint is restored or a state drawn.
     """
 
     def __init__(
@@ -96,14 +97,15 @@ class Run:
         self.sources = build.make_sources(config)
         self._bad = self._watch_sources()
         self.total = total_steps(config, len(self.sources[0]))
-        self.task, fixed = build.make_task(config, self.mesh, self.sources[0])
+        tokenizer = build.read_tokenizer(config)
+        self.task = build.make_task(config, self.mesh, self.sources[0], tokenizer)
         self.program = build.make_program(config, self.mesh, self.task, self.total)
         self._scales_at = build.make_progressive(config, self.task.config.pyramid, self.total)
-        shapes = self.program.shapes
+        fixed, shapes = build.fixed_arrays(config, tokenizer), self.program.shapes
         weights = {} if has_checkpoint(workdir) else build.starting_weights(config, shapes.params)
         claim_directory(workdir, config, self.task.about() | {"total_steps": self.total})
         with contextlib.ExitStack() as opened:
-            self._open(opened)
+            self._open(opened, tokenizer)
             self.fixed = jax.device_put(fixed, replicated(self.mesh))
             self.state = self._restored(shapes) if self.checkpoints.latest is not None else self._drawn(shapes, weights)
             self._opened = opened.pop_all()
@@ -113,11 +115,12 @@ class Run:
         share = self.config.data.bad_share
         return {split: BadPictures(source, split, share) for split, source in zip(SPLITS, self.sources, strict=True)}
 
-    def _open(self, opened: contextlib.ExitStack) -> None:
+    def _open(self, opened: contextlib.ExitStack, tokenizer: Model | None) -> None:
         """The directory's lock, log and checkpoints, to be closed with `opened`."""
         leads = jax.process_index() == 0
         killed = opened.enter_context(held(self.workdir)) if leads else None
-        build.keep_tokenizer(self.config, self.workdir)
+        if tokenizer is not None:
+            build.keep_tokenizer(tokenizer, self.workdir, self.config.tokenizer)
         self.reporter = Reporter(self.workdir, active=leads)
         opened.callback(self.reporter.close)
         if killed:
