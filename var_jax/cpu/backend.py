@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,7 +15,7 @@ from flax import linen as nn
 from var_jax.cpu import layer_kernels
 from var_jax.cpu.convolution import convolve
 from var_jax.models.attention import AttentionFn, xla_attention
-from var_jax.models.backend import XLA, Backend, whole_batch
+from var_jax.models.backend import XLA, Backend, Finish, Optimizer, whole_batch
 from var_jax.models.parameters import Params
 
 _LARGE_PICTURE = 2**24  # bytes of the widest features at full size
@@ -30,13 +29,7 @@ def one_by_one(network: nn.Module, x_BxHxWxC: jax.Array, deterministic: bool, fe
     return jax.lax.map(lambda picture: module.apply(variables, picture[None])[0], x_BxHxWxC)
 
 
-def update_in_place(
-    optimizer: optax.GradientTransformation,
-    grads: Params,
-    opt_state: Any,
-    params: Params,
-    finish: Callable[[Params], Any],
-) -> tuple[Any, Any]:
+def in_place(optimizer: Optimizer, grads: Params, opt_state: Any, params: Params, finish: Finish) -> tuple[Any, Any]:
     """See `models.backend.update`: first the parameters, then the state, each in place; XLA would copy all state."""
     updates, _ = optimizer.update(grads, opt_state, params)
     finished, grads = jax.lax.optimization_barrier((finish(optax.apply_updates(params, updates)), grads))
@@ -53,7 +46,7 @@ ONE_CPU = dataclasses.replace(
     prepare=layer_kernels.for_sampling,
     split=layer_kernels.by_layer,
     restore=layer_kernels.stacked,
-    update=update_in_place,
+    update=in_place,
 )
 
 

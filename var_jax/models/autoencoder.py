@@ -4,15 +4,15 @@ Pictures and features are NHWC. Parameters are float32; `dtype` is the compute t
 their statistics in float32 whatever the compute type, and float32 compute means full float32 on
 every platform (no reduced-precision matrix passes), so that stored tokens are the same everywhere.
 
-As in the transformer, `constrain(x, name)` places activations on a mesh that is bound outside ("features"
-[B, H, W, C]), and `remat` names a policy of `models.recompute` by which residual blocks are computed
-again in the backward pass; None keeps everything. `convolution` computes the 3x3 convolutions that keep the size.
+As in the transformer, `constrain(x, name)` places activations ("features" [B, H, W, C]) on a mesh that is bound
+outside, and a backend computes convolutions.
 """
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,47 +30,82 @@ _NORM_EPSILON = 1e-6
 Convolution = Callable[..., jax.Array]  # like `jax.lax.conv_general_dilated`
 
 
-class ResidualBlock(nn.Module):
-    """Norm, SiLU, conv, norm, SiLU, dropout, conv; 1x1 shortcut only where the width changes."""
+@dataclasses.dataclass(frozen=True)
+class Layers:
+    """The options that all layers of encoder and decoder share, and the layers with these options.
 
-    channels: int
+    Attributes:
+      norm_groups: groups of every group norm.
+      dropout: in residual blocks, training only.
+      dtype: compute type.
+      constrain: places activations on a mesh.
+      remat: a policy of `models.recompute` for residual blocks, or None.
+      convolution: computes the 3x3 convolutions that keep the size.
+    """
+
     norm_groups: int = 32
     dropout: float = 0.0
     dtype: Dtype = jnp.float32
     constrain: Constrain = identity
+    remat: str | None = None
     convolution: Convolution = jax.lax.conv_general_dilated
+
+    def conv(self, features: int, name: str, **options: Any) -> nn.Conv:
+        """See `conv`."""
+        return conv(features, self.dtype, name, **options)
+
+    def same_size(self, features: int, name: str, **options: Any) -> nn.Conv:
+        """A 3x3 convolution that keeps the size."""
+        return self.conv(features, name, convolution=self.convolution, **options)
+
+    def norm(self, name: str) -> GroupNorm:
+        """A group norm."""
+        return group_norm(self.norm_groups, self.dtype, name)
+
+    def block(self, channels: int, name: str) -> ResidualBlock:
+        """A residual block, recomputed in the backward pass if `remat` says so."""
+        kind = ResidualBlock
+        if self.remat is not None:
+            kind = nn.remat(ResidualBlock, policy=policy(self.remat), static_argnums=(2,))  # counted from self
+        return kind(channels, self, name=name)
+
+
+class ResidualBlock(nn.Module):
+    """Norm, SiLU, conv, norm, SiLU, dropout, conv; 1x1 shortcut only where the width changes."""
+
+    channels: int
+    layers: Layers = Layers()
 
     @nn.compact
     def __call__(self, x_BxHxWxC: jax.Array, deterministic: bool = True) -> jax.Array:
-        h = nn.silu(group_norm(self.norm_groups, self.dtype, "norm_1")(x_BxHxWxC))
-        h = self.constrain(conv(self.channels, self.dtype, "conv_1", convolution=self.convolution)(h), "features")
-        h = nn.silu(group_norm(self.norm_groups, self.dtype, "norm_2")(h))
-        h = nn.Dropout(self.dropout)(h, deterministic=deterministic)
-        h = conv(self.channels, self.dtype, "conv_2", kernel_init=_ZEROS, convolution=self.convolution)(h)
+        layers, constrain = self.layers, self.layers.constrain
+        h = nn.silu(layers.norm("norm_1")(x_BxHxWxC))
+        h = constrain(layers.same_size(self.channels, "conv_1")(h), "features")
+        h = nn.silu(layers.norm("norm_2")(h))
+        h = nn.Dropout(layers.dropout)(h, deterministic=deterministic)
+        h = layers.same_size(self.channels, "conv_2", kernel_init=_ZEROS)(h)
         if x_BxHxWxC.shape[-1] != self.channels:
-            x_BxHxWxC = conv(self.channels, self.dtype, "shortcut", kernel=1)(x_BxHxWxC)
-        return self.constrain(x_BxHxWxC + h, "features")
+            x_BxHxWxC = layers.conv(self.channels, "shortcut", kernel=1)(x_BxHxWxC)
+        return constrain(x_BxHxWxC + h, "features")
 
 
 class SpatialAttention(nn.Module):
     """One-head self-attention over all positions of a feature map, residual, softmax in float32."""
 
-    norm_groups: int = 32
-    dtype: Dtype = jnp.float32
+    layers: Layers = Layers()
 
     @nn.compact
     def __call__(self, x_BxHxWxC: jax.Array) -> jax.Array:
         batch, height, width, channels = x_BxHxWxC.shape
-        precision = precision_for(self.dtype)
-        h = group_norm(self.norm_groups, self.dtype, "norm")(x_BxHxWxC)
-        h_BxNxC = h.reshape(batch, height * width, channels)
-        qkv = nn.DenseGeneral((3, channels), dtype=self.dtype, precision=precision, name="qkv")(h_BxNxC)
+        dtype, precision = self.layers.dtype, precision_for(self.layers.dtype)
+        h_BxNxC = self.layers.norm("norm")(x_BxHxWxC).reshape(batch, height * width, channels)
+        qkv = nn.DenseGeneral((3, channels), dtype=dtype, precision=precision, name="qkv")(h_BxNxC)
         q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
-        wide = at_least_float32(self.dtype)
+        wide = at_least_float32(dtype)
         scores = jnp.einsum("bqc,bkc->bqk", q, k, precision=precision, preferred_element_type=wide)
-        weights = nn.softmax(scores * channels**-0.5, axis=-1).astype(self.dtype)
+        weights = nn.softmax(scores * channels**-0.5, axis=-1).astype(dtype)
         h = jnp.einsum("bqk,bkc->bqc", weights, v, precision=precision)
-        h = nn.Dense(channels, dtype=self.dtype, precision=precision, kernel_init=_ZEROS, name="out")(h)
+        h = nn.Dense(channels, dtype=dtype, precision=precision, kernel_init=_ZEROS, name="out")(h)
         return x_BxHxWxC + h.reshape(x_BxHxWxC.shape)
 
 
@@ -85,32 +120,22 @@ class Encoder(nn.Module):
     channel_multipliers: Sequence[int]
     blocks_per_level: int
     code_width: int
-    norm_groups: int = 32
-    dropout: float = 0.0
-    dtype: Dtype = jnp.float32
-    constrain: Constrain = identity
-    remat: str | None = None
-    convolution: Convolution = jax.lax.conv_general_dilated
+    layers: Layers = Layers()
 
     @nn.compact
     def __call__(self, image_BxHxWx3: jax.Array, deterministic: bool = True) -> jax.Array:
-        last, blocks = len(self.channel_multipliers) - 1, _blocks(self)
-        h = conv(self.base_channels, self.dtype, "conv_in")(image_BxHxWx3.astype(self.dtype))
-        h = self.constrain(h, "features")
+        layers, last = self.layers, len(self.channel_multipliers) - 1
+        h = layers.conv(self.base_channels, "conv_in")(image_BxHxWx3.astype(layers.dtype))
+        h = layers.constrain(h, "features")
         for level, multiplier in enumerate(self.channel_multipliers):
             channels = self.base_channels * multiplier
-            for block in range(self.blocks_per_level):
-                name = f"level_{level}_block_{block}"
-                h = blocks(channels, name=name)(h, deterministic)
-                if level == last:
-                    h = SpatialAttention(self.norm_groups, self.dtype, name=f"level_{level}_attention_{block}")(h)
+            h = _level(layers, h, deterministic, level, channels, self.blocks_per_level, attention=level == last)
             if level != last:
                 pad_end = ((0, 1), (0, 1))  # one row and column of zeros at the bottom and right only
-                h = conv(channels, self.dtype, f"level_{level}_downsample", stride=2, padding=pad_end)(h)
-                h = self.constrain(h, "features")
-        h = Middle(blocks, self.norm_groups, self.dtype, name="middle")(h, deterministic)
-        h = nn.silu(group_norm(self.norm_groups, self.dtype, "norm_out")(h))
-        return conv(self.code_width, self.dtype, "conv_out")(h)
+                h = layers.conv(channels, f"level_{level}_downsample", stride=2, padding=pad_end)(h)
+                h = layers.constrain(h, "features")
+        h = Middle(layers, name="middle")(h, deterministic)
+        return layers.conv(self.code_width, "conv_out")(nn.silu(layers.norm("norm_out")(h)))
 
 
 class Decoder(nn.Module):
@@ -119,60 +144,47 @@ class Decoder(nn.Module):
     base_channels: int
     channel_multipliers: Sequence[int]
     blocks_per_level: int
-    norm_groups: int = 32
-    dropout: float = 0.0
-    dtype: Dtype = jnp.float32
-    constrain: Constrain = identity
-    remat: str | None = None
-    convolution: Convolution = jax.lax.conv_general_dilated
+    layers: Layers = Layers()
 
     @nn.compact
     def __call__(self, features_BxhxwxC: jax.Array, deterministic: bool = True) -> jax.Array:
-        last, blocks = len(self.channel_multipliers) - 1, _blocks(self)
-        channels = self.base_channels * self.channel_multipliers[last]
-        h = conv(channels, self.dtype, "conv_in")(features_BxhxwxC.astype(self.dtype))
-        h = self.constrain(h, "features")
-        h = Middle(blocks, self.norm_groups, self.dtype, name="middle")(h, deterministic)
+        layers, last = self.layers, len(self.channel_multipliers) - 1
+        h = layers.conv(self.base_channels * self.channel_multipliers[last], "conv_in")(
+            features_BxhxwxC.astype(layers.dtype)
+        )
+        h = layers.constrain(h, "features")
+        h = Middle(layers, name="middle")(h, deterministic)
         for level in reversed(range(last + 1)):
             channels = self.base_channels * self.channel_multipliers[level]
-            for block in range(self.blocks_per_level):
-                name = f"level_{level}_block_{block}"
-                h = blocks(channels, name=name)(h, deterministic)
-                if level == last:
-                    h = SpatialAttention(self.norm_groups, self.dtype, name=f"level_{level}_attention_{block}")(h)
+            h = _level(layers, h, deterministic, level, channels, self.blocks_per_level, attention=level == last)
             if level != 0:
-                h = self.constrain(
-                    conv(channels, self.dtype, f"level_{level}_upsample", convolution=self.convolution)(
-                        nearest_twice(h)
-                    ),
-                    "features",
-                )
-        h = nn.silu(group_norm(self.norm_groups, self.dtype, "norm_out")(h))
-        return conv(3, self.dtype, "conv_out")(h)
+                h = layers.same_size(channels, f"level_{level}_upsample")(nearest_twice(h))
+                h = layers.constrain(h, "features")
+        return layers.conv(3, "conv_out")(nn.silu(layers.norm("norm_out")(h)))
+
+
+def _level(
+    layers: Layers, h: jax.Array, deterministic: bool, level: int, channels: int, blocks: int, attention: bool
+) -> jax.Array:
+    """The residual blocks of one level, each followed by attention where there is any."""
+    for block in range(blocks):
+        h = layers.block(channels, f"level_{level}_block_{block}")(h, deterministic)
+        if attention:
+            h = SpatialAttention(layers, name=f"level_{level}_attention_{block}")(h)
+    return h
 
 
 class Middle(nn.Module):
     """Residual block, attention, residual block at the coarsest level."""
 
-    blocks: Callable[..., ResidualBlock]
-    norm_groups: int
-    dtype: Dtype
+    layers: Layers = Layers()
 
     @nn.compact
     def __call__(self, h: jax.Array, deterministic: bool) -> jax.Array:
         channels = h.shape[-1]
-        h = self.blocks(channels, name="block_1")(h, deterministic)
-        h = SpatialAttention(self.norm_groups, self.dtype, name="attention")(h)
-        return self.blocks(channels, name="block_2")(h, deterministic)
-
-
-def _blocks(network: Encoder | Decoder) -> Callable[..., ResidualBlock]:
-    """(channels, name) -> a residual block of a network, recomputed in the backward pass where it says so."""
-    kind = ResidualBlock
-    if network.remat is not None:
-        kind = nn.remat(ResidualBlock, policy=policy(network.remat), static_argnums=(2,))  # counted from self
-    shared = {name: getattr(network, name) for name in ("norm_groups", "dropout", "dtype", "constrain", "convolution")}
-    return functools.partial(kind, **shared)
+        h = self.layers.block(channels, "block_1")(h, deterministic)
+        h = SpatialAttention(self.layers, name="attention")(h)
+        return self.layers.block(channels, "block_2")(h, deterministic)
 
 
 def conv(

@@ -24,6 +24,9 @@ from var_jax.models.recompute import policy
 Layer = Callable[[Any, Params, Any, jax.Array], Any]
 # Casts a kernel to the compute type and places it on the mesh.
 Use = Callable[[jax.Array], jax.Array]
+Optimizer = optax.GradientTransformation
+# New parameters -> those that stay, with anything else that a step makes of them.
+Finish = Callable[[Params], Any]
 
 
 def scanned(layer: Layer, carry: Any, params: Params, others: Any, remat: str | None = None) -> Any:
@@ -62,13 +65,7 @@ def same(params: Params) -> Params:
     return params
 
 
-def update(
-    optimizer: optax.GradientTransformation,
-    grads: Params,
-    opt_state: Any,
-    params: Params,
-    finish: Callable[[Params], Any],
-) -> tuple[Any, Any]:
+def update(optimizer: Optimizer, grads: Params, opt_state: Any, params: Params, finish: Finish) -> tuple[Any, Any]:
     """`finish` of the parameters after one optimizer step, and the optimizer's new state."""
     updates, new_state = optimizer.update(grads, opt_state, params)
     return finish(optax.apply_updates(params, updates)), new_state

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from var_jax.errors import InputError
-from var_jax.models.autoencoder import Decoder, Encoder, conv
+from var_jax.models.autoencoder import Decoder, Encoder, Layers, conv
 from var_jax.models.backend import XLA, Backend
 from var_jax.models.config import config_from_dict, require_count
 from var_jax.models.constraint import Constrain, identity
@@ -139,12 +139,11 @@ class Tokenizer(nn.Module):
     def setup(self) -> None:
         c = self.config
         encoder_dtype = self.encoder_dtype or at_least_float32(self.dtype)
+        options = (self.constrain, self.remat, self.backend.convolution)
+        layers = lambda dtype: Layers(c.norm_groups, c.dropout, dtype, *options)
         widths = (c.base_channels, c.channel_multipliers)
-        shared = (c.norm_groups, c.dropout)
-        placed = (self.constrain, self.remat)
-        convolution = self.backend.convolution
-        self.encoder = Encoder(*widths, c.encoder_blocks, c.code_width, *shared, encoder_dtype, *placed, convolution)
-        self.decoder = Decoder(*widths, c.decoder_blocks, *shared, self.dtype, *placed, convolution)
+        self.encoder = Encoder(*widths, c.encoder_blocks, c.code_width, layers(encoder_dtype))
+        self.decoder = Decoder(*widths, c.decoder_blocks, layers(self.dtype))
         self.quantizer = Quantizer(
             c.pyramid,
             c.codebook_size,

@@ -6,8 +6,8 @@ timm (`vit_small_patch16_224.dino`) as .pth or .safetensors. Nothing in it is ru
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +18,13 @@ from var_jax.errors import InputError
 from var_jax.formats.tensors import flatten_state_dict, read_tensors
 from var_jax.models.parameters import Params
 from var_jax.models.precision import Dtype, at_least_float32, precision_for
+from var_jax.pretrained.files import take_tensor
 
 PATCH = 16  # pixels along a side of what one token stands for
 _MEAN, _STD = np.float32((0.485, 0.456, 0.406)), np.float32((0.229, 0.224, 0.225))  # ImageNet's, of [0, 1]
 _EPSILON = 1e-6  # of the layer norms
 _REMEDY = "give dino_deitsmall16_pretrain.pth of facebookresearch/dino, or timm's vit_small_patch16_224.dino"
+_tensor = functools.partial(take_tensor, network="DINO's ViT", remedy=_REMEDY)
 
 
 class DinoViT(nn.Module):
@@ -130,13 +132,3 @@ def read_dino(path: str | os.PathLike[str], module: DinoViT | None = None) -> Pa
             layers[ours] = {"kernel": kernel, "bias": _tensor(path, tensors, f"{name}.bias", flat[:1]).reshape(outputs)}
         params[f"block_{block}"] = layers
     return jax.tree.map(lambda array: np.ascontiguousarray(array, np.float32), params)
-
-
-def _tensor(
-    path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]
-) -> np.ndarray:
-    if name not in tensors:
-        raise InputError(f"{path}: lacks {name} of DINO's ViT; {_REMEDY}")
-    if tensors[name].shape != shape:
-        raise InputError(f"{path}: {name} has the shape {tensors[name].shape}, expected {shape}; {_REMEDY}")
-    return tensors[name]

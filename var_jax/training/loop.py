@@ -78,8 +78,9 @@ class Run:
     """One run of one config in one directory.
 
     A run is set up in this order, and nothing is written before everything that a config can have wrong was looked at:
-    devices, data, the stage's task, the training step, arrays that are not learned, starting weights; then the directory
-    is claimed and locked, its log and checkpoints are opened, and the newest checkpoint is restored or a state drawn.
+    devices, data, the stage's task, the training step, arrays that are not learned, starting weights; then the
+    directory is claimed and locked, its log and checkpoints are opened, and the newest checkpoint is restored or a
+    state drawn.
     """
 
     def __init__(
