@@ -29,7 +29,7 @@ setup(
     python_requires=">=3.11",
     packages=[*find_packages(include=["var_jax", "var_jax.*"]), "var_jax.configs"],
     package_dir={"var_jax.configs": "configs"},
-    package_data={"var_jax": ["bundled_model/*"], "var_jax.app": ["page/*"]},
+    package_data={"var_jax": ["py.typed", "bundled_model/*"], "var_jax.app": ["page/*"]},
     install_requires=[
         "etils[epath]>=1.12.2",
         "flax>=0.12.7",
@@ -50,6 +50,7 @@ setup(
         "app": ["aiohttp>=3.11.0"],  # the page of `var-jax app`
         "cuda12": ["jax[cuda12]>=0.10.0"],
         "cuda13": ["jax[cuda13]>=0.10.0"],
+        "docs": ["mkdocs>=1.6", "mkdocs-material>=9.6", "mkdocstrings[python]>=1.0"],  # the site of mkdocs.yml
         "examples": ["scikit-image>=0.25", "scikit-learn>=1.6"],  # pictures that `var-jax data example` writes
         "figures": ["matplotlib>=3.10"],  # curves of the benchmarks
         "gcs": ["gcsfs>=2026.10.1"],  # gs:// work and model directories

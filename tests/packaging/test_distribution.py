@@ -47,6 +47,7 @@ def test_wheel_holds_every_module_and_no_test(wheel):
     assert {"config.json", "model.safetensors", "README.md"} == {
         name.rpartition("/")[2] for name in files if name.startswith("var_jax/bundled_model/")
     }
+    assert "var_jax/py.typed" in files  # type checkers read the annotations of the installed package
     assert {f"var_jax/app/page/{name}" for name in ("index.html", "page.css", "page.js", "edit.js")} <= files
 
 
@@ -55,7 +56,7 @@ def test_metadata(installed):
     assert metadata["Version"] == __version__
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "Apache-2.0"
-    extras = {"app", "cuda12", "cuda13", "examples", "figures", "gcs", "hub", "tensorboard", "test", "tpu"}
+    extras = {"app", "cuda12", "cuda13", "docs", "examples", "figures", "gcs", "hub", "tensorboard", "test", "tpu"}
     assert set(metadata.get_all("Provides-Extra")) == extras
 
 

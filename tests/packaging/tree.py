@@ -14,6 +14,7 @@ import var_jax
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(sys.executable).parent
+_WRITTEN = ("docs", "launch", "studies")  # folders with pages, beside those of Python packages
 PACKAGED = ("var_jax", "configs", "setup.py", "pyproject.toml", "MANIFEST.in", "LICENSE", "README.md")
 
 
@@ -26,6 +27,12 @@ def copy_sources(target: Path) -> Path:
         elif source.exists():
             shutil.copy(source, target)
     return target
+
+
+def documents() -> list[Path]:
+    """Every Markdown file of the repository."""
+    folders = (folder for folder in ROOT.iterdir() if (folder / "__init__.py").exists() or folder.name in _WRITTEN)
+    return sorted([*ROOT.glob("*.md"), *(page for folder in folders for page in folder.rglob("*.md"))])
 
 
 def module_names() -> list[str]:

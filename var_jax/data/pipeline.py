@@ -128,7 +128,7 @@ def cut_batches(
       split: "train" for crops 0 .. `crops` - 1 of `train_batches`, "validation" for that of `epoch_batches`.
       crops: crops a picture; 1 for validation.
       batch_size: pictures of a batch.
-      The others are those of `train_batches`.
+      source, size, seed, enlarge, flip, workers, prefetch: as for `train_batches`.
 
     Returns:
       An iterator over batches as of `train_batches` with "images" [b, crops, size, size, 3]. The filling of the last
