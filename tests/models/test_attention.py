@@ -178,14 +178,14 @@ def test_xla_attention_keeps_no_scores_and_gives_the_same_gradients(name):
 
 @pytest.mark.parametrize("kind", [xla_attention, Splash(interpret=True)])
 def test_keeping_products_computes_no_attention_twice(kind):
-    """By the compiler's count of operations in a layer and its gradient."""
+    """By the compiler's count of operations in a layer and its gradient, beside keeping everything."""
     q, k, v, _ = inputs(TWO_BLOCKS, batch=1)
     mask, counts = TWO_BLOCKS.block_causal_mask, {}
-    for name in ("products", "dots_saveable"):
+    for name in ("products", "everything_saveable"):
         layer = jax.checkpoint(lambda q, k, v: jnp.sin(kind(jnp.sin(q), k, v, mask)).sum(), policy=policy(name))
         compiled = jax.jit(jax.value_and_grad(layer)).lower(q, k, v).compile()
         counts[name] = compiled.cost_analysis()["flops"]
-    assert counts["products"] < 0.95 * counts["dots_saveable"]
+    assert counts["products"] < 1.01 * counts["everything_saveable"]
 
 
 def test_policies():

@@ -8,6 +8,8 @@ NVIDIA GPUs, `models.splash.Splash` on TPUs.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import jax
@@ -15,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
-from var_jax.models.precision import at_least_float32, precision_for, widened
+from var_jax.models.precision import at_least_float32, precision_for
 from var_jax.models.recompute import ATTENTION
 
 # Runs of queries shorter than this join the next: of 64, 100, 128 and 200 this was fastest on a CPU.
@@ -36,11 +38,8 @@ def plain_attention(
     q_BxLxHxK: jax.Array, k_BxMxHxK: jax.Array, v_BxMxHxK: jax.Array, mask_LxM: np.ndarray | jax.Array | None
 ) -> jax.Array:
     """Attention as in a textbook, over all pairs; JAX keeps the weights for the backward pass."""
-    scores = _product("blhk,bmhk->bhlm", q_BxLxHxK, k_BxMxHxK)
-    if mask_LxM is not None:
-        scores = jnp.where(mask_LxM, scores, -jnp.inf)
-    weights = jax.nn.softmax(scores, axis=-1).astype(v_BxMxHxK.dtype)
-    return _product("bhlm,bmhk->blhk", weights, v_BxMxHxK).astype(q_BxLxHxK.dtype)
+    whole = _Run(0, q_BxLxHxK.shape[1], k_BxMxHxK.shape[1], mask_LxM)
+    return _by_runs([whole], _softmax_first, q_BxLxHxK, k_BxMxHxK, v_BxMxHxK)
 
 
 def xla_attention(
@@ -50,40 +49,29 @@ def xla_attention(
 
     Without a mask every query sees every key, however many there are; sampling uses this form, too. With a static
     mask, runs of queries are computed with no more keys than they see: of the ten scales of 256 pixels, two thirds of
-    all pairs. Scores are not kept for the backward pass but made again from every row's log of its sum, whatever
-    policy a block is under: all layers' would be more than all else that a training keeps.
+    all pairs. Scores are computed again in the backward pass, whatever policy a block is under: those of all layers
+    would take more memory than everything else that a training keeps.
     """
     runs = _runs(q_BxLxHxK.shape[1], k_BxMxHxK.shape[1], mask_LxM)
-    by_heads = lambda *arrays: tuple(jnp.swapaxes(x, 1, 2) for x in arrays)
+    by_runs = functools.partial(_by_runs, runs)
 
     @jax.custom_vjp
-    def attend(*qkv: jax.Array) -> tuple[jax.Array, jax.Array]:
-        q, k, v = by_heads(*qkv)
-        parts = [
-            _attend(q[:, :, run.start : run.stop], k[:, :, : run.seen], v[:, :, : run.seen], run.mask) for run in runs
-        ]
-        out, log_sums = (jnp.concatenate(part, axis=2) for part in zip(*parts, strict=True))
-        return by_heads(out)[0], log_sums
+    def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+        return by_runs(_softmax_last, q, k, v)
 
-    def forward(*qkv: jax.Array) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, ...]]:
-        # As one whole: a policy that keeps products would find the scores in `attend`'s own operations.
-        found = tuple(checkpoint_name(x, ATTENTION) for x in attend(*qkv))
-        return found, (*qkv, *found)
+    # As `jax.checkpoint` would, but closed to a block's policy, which would find the scores among the products to keep.
+    def forward(*qkv: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        return checkpoint_name(attend(*qkv), ATTENTION), qkv
 
-    def backward(kept: tuple[jax.Array, ...], grads: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, ...]:
-        *qkv_and_out, log_sums = kept
-        q, k, v, out, grad = by_heads(*qkv_and_out, grads[0])
-        dq, dk, dv = [], 0.0, 0.0
-        for run in runs:
-            rows = tuple(x[:, :, run.start : run.stop] for x in (q, out, log_sums, grad))
-            dq_run, *others = _attend_backward(*rows, k[:, :, : run.seen], v[:, :, : run.seen], run.mask)
-            unseen = ((0, 0), (0, 0), (0, k.shape[2] - run.seen), (0, 0))
-            dk, dv = (total + jnp.pad(x, unseen) for total, x in zip((dk, dv), others, strict=True))
-            dq.append(dq_run)
-        return by_heads(jnp.concatenate(dq, axis=2), dk.astype(k.dtype), dv.astype(v.dtype))
+    def backward(qkv: tuple[jax.Array, ...], grad: jax.Array) -> tuple[jax.Array, ...]:
+        return jax.vjp(functools.partial(by_runs, _softmax_first), *qkv)[1](grad)
 
     attend.defvjp(forward, backward)
-    return attend(q_BxLxHxK, k_BxMxHxK, v_BxMxHxK)[0]
+    return attend(q_BxLxHxK, k_BxMxHxK, v_BxMxHxK)
+
+
+# As `AttentionFn`, of [B, H, L, K].
+_HeadsFirst = Callable[..., jax.Array]
 
 
 class _Run(NamedTuple):
@@ -110,41 +98,31 @@ def _runs(queries: int, keys: int, mask_LxM: np.ndarray | jax.Array | None) -> l
     return runs
 
 
-def _scores(q_BxHxlxK: jax.Array, k_BxHxmxK: jax.Array, mask_lxm: np.ndarray | jax.Array | None) -> jax.Array:
-    """[B, H, l, m] float32, minus infinity where a query may not look."""
-    scores = _product("bhlk,bhmk->bhlm", q_BxHxlxK, k_BxHxmxK)
-    return scores if mask_lxm is None else jnp.where(mask_lxm, scores, -jnp.inf)
+def _by_runs(runs: Sequence[_Run], kind: _HeadsFirst, *qkv_BxLxHxK: jax.Array) -> jax.Array:
+    """Each run of queries with the keys that it sees."""
+    q, k, v = (jnp.swapaxes(x, 1, 2) for x in qkv_BxLxHxK)
+    parts = [kind(q[:, :, run.start : run.stop], k[:, :, : run.seen], v[:, :, : run.seen], run.mask) for run in runs]
+    return jnp.swapaxes(jnp.concatenate(parts, axis=2), 1, 2)
 
 
-def _attend(
-    q_BxHxlxK: jax.Array, k_BxHxmxK: jax.Array, v_BxHxmxK: jax.Array, mask_lxm: np.ndarray | jax.Array | None
-) -> tuple[jax.Array, jax.Array]:
-    """What queries collect [B, H, l, K], and the log of every row's sum of exponentials [B, H, l] float32."""
-    scores = _scores(q_BxHxlxK, k_BxHxmxK, mask_lxm)
-    largest = jnp.max(scores, axis=-1, keepdims=True)
-    weights = jnp.exp(scores - largest)
+def _softmax_first(q: jax.Array, k: jax.Array, v: jax.Array, mask: np.ndarray | jax.Array | None) -> jax.Array:
+    """Attention of [B, H, L, K]; what the backward pass needs of the weights JAX keeps."""
+    weights = jax.nn.softmax(_scores(q, k, mask), axis=-1).astype(v.dtype)
+    return _product("bhlm,bhmk->bhlk", weights, v).astype(q.dtype)
+
+
+def _softmax_last(q: jax.Array, k: jax.Array, v: jax.Array, mask: np.ndarray | jax.Array | None) -> jax.Array:
+    """`_softmax_first` with the sums divided out after the product with the values, where there is less to divide."""
+    scores = _scores(q, k, mask)
+    weights = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
     sums = jnp.sum(weights, axis=-1, keepdims=True)
-    out = _product("bhlm,bhmk->bhlk", weights.astype(v_BxHxmxK.dtype), v_BxHxmxK) / sums
-    return out.astype(q_BxHxlxK.dtype), (largest + jnp.log(sums))[..., 0]
+    return (_product("bhlm,bhmk->bhlk", weights.astype(v.dtype), v) / sums).astype(q.dtype)
 
 
-def _attend_backward(
-    q_BxHxlxK: jax.Array,
-    out_BxHxlxK: jax.Array,
-    log_sums_BxHxl: jax.Array,
-    grad_BxHxlxK: jax.Array,
-    k_BxHxmxK: jax.Array,
-    v_BxHxmxK: jax.Array,
-    mask_lxm: np.ndarray | jax.Array | None,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Gradients of queries, in their type, and of keys and values, in float32."""
-    dtype = q_BxHxlxK.dtype
-    weights = jnp.exp(_scores(q_BxHxlxK, k_BxHxmxK, mask_lxm) - log_sums_BxHxl[..., None])
-    dv = _product("bhlm,bhlk->bhmk", weights.astype(dtype), grad_BxHxlxK)
-    own = jnp.sum(widened(grad_BxHxlxK) * widened(out_BxHxlxK), axis=-1, keepdims=True)
-    dscores = (weights * (_product("bhlk,bhmk->bhlm", grad_BxHxlxK, v_BxHxmxK) - own)).astype(dtype)
-    dq = _product("bhlm,bhmk->bhlk", dscores, k_BxHxmxK)
-    return dq.astype(dtype), _product("bhlm,bhlk->bhmk", dscores, q_BxHxlxK), dv
+def _scores(q: jax.Array, k: jax.Array, mask: np.ndarray | jax.Array | None) -> jax.Array:
+    """[B, H, L, M] float32, minus infinity where a query may not look."""
+    scores = _product("bhlk,bhmk->bhlm", q, k)
+    return scores if mask is None else jnp.where(mask, scores, -jnp.inf)
 
 
 def _product(equation: str, a: jax.Array, b: jax.Array) -> jax.Array:
