@@ -37,46 +37,19 @@ class Task(Protocol):
     image_size: int
     backend: Backend
 
-    def about(self) -> dict[str, Any]:
-        """The description from which other commands rebuild the model."""
-        ...
+    # The description from which other commands rebuild the model; fresh parameters; moving counts or None.
+    def about(self) -> dict[str, Any]: ...
+    def init(self, key: jax.Array) -> Params: ...
+    def new_counts(self) -> Any: ...
 
-    def init(self, key: jax.Array) -> Params:
-        """Fresh parameters."""
-        ...
-
-    def new_counts(self) -> Any:
-        """Moving counts before the first step, or None."""
-        ...
-
+    # A step's loss; `fixed` are arrays that are used and not learned.
     def loss(
-        self,
-        params: Params,
-        fixed: Any,
-        batch: Batch,
-        key: jax.Array,
-        step: jax.Array,
-        scales: ScalePrefix | None = None,
-    ) -> Loss:
-        """The loss of a batch; `fixed` are arrays that are used and not learned."""
-        ...
+        self, params: Params, fixed: Any, batch: Batch, key: jax.Array, step: jax.Array, scales: ScalePrefix | None
+    ) -> Loss: ...
 
-    def evaluate(self, params: Params, fixed: Any, batch: Batch) -> dict[str, Any]:
-        """Sums over a validation batch, rows weighted by its `mask`."""
-        ...
-
-    def add(self, totals: dict[str, Any] | None, sums: dict[str, Any]) -> dict[str, Any]:
-        """A batch's sums added to the totals (None before the first)."""
-        ...
-
-    def summarise(self, totals: dict[str, Any]) -> dict[str, Any]:
-        """Figures of a validation set."""
-        ...
-
-    def headline(self, figures: dict[str, Any]) -> str:
-        """The line for people after an evaluation."""
-        ...
-
-    def pictures(self, params: Params, fixed: Any, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Pictures to look at after an evaluation, by name."""
-        ...
+    # Validation: sums over a batch, rows weighted by its `mask`; added up; as figures; as a line for people; pictures.
+    def evaluate(self, params: Params, fixed: Any, batch: Batch) -> dict[str, Any]: ...
+    def add(self, totals: dict[str, Any] | None, sums: dict[str, Any]) -> dict[str, Any]: ...
+    def summarise(self, totals: dict[str, Any]) -> dict[str, Any]: ...
+    def headline(self, figures: dict[str, Any]) -> str: ...
+    def pictures(self, params: Params, fixed: Any, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]: ...
