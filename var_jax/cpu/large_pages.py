@@ -13,7 +13,7 @@ TUNABLES = "GLIBC_TUNABLES"
 OURS = "VAR_JAX_LARGE_PAGES"  # tells that the command has set `TUNABLES` by itself
 _LARGE_PAGES = "glibc.malloc.hugetlb=1"
 _FIRST_GLIBC = (2, 35)
-_ACCELERATORS = ("libtpu", "jax_plugins")  # what JAX's installations for TPUs and GPUs bring
+_ACCELERATORS = ("libtpu", "jax_plugins")  # come with JAX's installations for TPUs and GPUs
 
 
 def begin_again_with_large_pages() -> None:
@@ -30,7 +30,7 @@ def begin_again_with_large_pages() -> None:
 
 
 def as_it_began(environment: dict[str, str]) -> dict[str, str]:
-    """An environment without what `begin_again_with_large_pages` has added to it."""
+    """An environment without the additions of `begin_again_with_large_pages`."""
     added = (TUNABLES, OURS) if OURS in environment else ()
     return {name: value for name, value in environment.items() if name not in added}
 

@@ -106,7 +106,7 @@ def _by_runs(runs: Sequence[_Run], kind: _HeadsFirst, *qkv_BxLxHxK: jax.Array) -
 
 
 def _softmax_first(q: jax.Array, k: jax.Array, v: jax.Array, mask: np.ndarray | jax.Array | None) -> jax.Array:
-    """Attention of [B, H, L, K]; what the backward pass needs of the weights JAX keeps."""
+    """Attention of [B, H, L, K]; JAX keeps the weights for the backward pass."""
     weights = jax.nn.softmax(_scores(q, k, mask), axis=-1).astype(v.dtype)
     return _product("bhlm,bhmk->bhlk", weights, v).astype(q.dtype)
 

@@ -63,7 +63,7 @@ class Block:
         attend: Attend,
         drop: tuple[jax.Array, jax.Array] | None = None,
     ) -> tuple[jax.Array, Any]:
-        """The block's output, and what `attend` keeps. `drop` is (rate, key) of drop path."""
+        """The block's output, and the second result of `attend`. `drop` is (rate, key) of drop path."""
         vector = lambda index: modulation_Bx6xW[:, index]
         h = modulate(x_BxLxW, vector(SCALE_ATTENTION), vector(SHIFT_ATTENTION)).astype(self.dtype)
         h, cache = self._attention(params, h, attend)

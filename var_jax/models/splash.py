@@ -18,7 +18,7 @@ from var_jax.errors import InputError
 from var_jax.models.recompute import ATTENTION
 
 _LANES = 128  # rows of the chip's registers: blocks are multiples of it
-_LARGEST_COMPUTE = 256  # keys of a block that are scored at once: what the backward pass has room for
+_LARGEST_COMPUTE = 256  # keys of a block that are scored at once, limited by the backward pass
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@ training and in sampling alike. Parameters are float32; `dtype` is the compute t
 float32. The way a device computes and the way arrays are placed on a mesh come in as functions: `backend` and
 `constrain(x, name)`.
 
-One difference between training and sampling is what a query can see: in training the block-causal mask hides finer
+Training and sampling differ in the keys that a query can see: in training the block-causal mask hides finer
 scales, in sampling they do not exist yet and a cache holds the coarser ones.
 """
 

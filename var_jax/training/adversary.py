@@ -1,7 +1,7 @@
 """A discriminator that learns beside the tokenizer, in the same jitted step.
 
 The generator's forward pass is shared: one run of the tokenizer serves its own losses and the
-discriminator's, and both sides learn from what the other was before the step. Until the discriminator's
+discriminator's, and both sides learn from the other's state before the step. Until the discriminator's
 start (a share of all steps) the step is the plain one and knows nothing of it; from there its weight
 rises in a line. Both are functions of the step alone, so a run that was stopped goes on exactly.
 """
@@ -39,7 +39,7 @@ _LAST_KERNEL = ("decoder", "conv_out", "kernel")
 
 
 class AdversaryState(NamedTuple):
-    """What is carried from step to step, and kept in checkpoints.
+    """The discriminator's state from step to step, part of checkpoints.
 
     Attributes:
       params: the discriminator's.
@@ -183,7 +183,7 @@ class Adversary(Opponent):
         picture: jax.Array,
         keys: tuple[jax.Array, jax.Array],
     ) -> tuple[jax.Array, Metrics]:
-        """The discriminator's loss, and what to report of it."""
+        """The discriminator's loss and its metrics."""
         c = self.config
         real, fake = (self._judge(params, fixed, x, key) for x, key in zip((images, picture), keys, strict=True))
         metrics = {

@@ -259,7 +259,7 @@ def keep_tokenizer(tokenizer: Model, workdir: epath.Path, path: str) -> None:
 def starting_weights(config: ml_collections.ConfigDict, params: Params) -> Params:
     """The weights of `config.init_from` that a fresh run takes over: arrays of a name and shape that it has too.
 
-    What has another shape (the class table of another class count, say) is left out.
+    Arrays of another shape (the class table of another class count, say) are left out.
 
     Args:
       config: of the run; without `init_from` nothing is taken over.

@@ -52,7 +52,7 @@ def train(config: ml_collections.ConfigDict, workdir: str, profile: str | None =
     """Trains until the last step of `config`, from where `workdir` stands; returns the exit code.
 
     Args:
-      config: what to train.
+      config: of the training.
       workdir: the training directory.
       profile: steps "FIRST:LAST" that JAX's profiler looks at.
 
@@ -179,7 +179,7 @@ class Run:
             self.close()
 
     def close(self) -> None:
-        """Waits for what is being written, and lets go of the directory; the end of a run that `go` does not end."""
+        """Waits until everything is written, and lets go of the directory; the end of a run that `go` does not end."""
         self._opened.close()
 
     def _stop(self, *_: Any) -> None:

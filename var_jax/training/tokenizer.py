@@ -104,7 +104,7 @@ class TokenizerTask:
         return parameters_for(self.module.dtype, params)
 
     def new_counts(self) -> Any:
-        """Moving counts of code use; where codes are means, also of what they are used for."""
+        """Moving counts of code use; where codes are means, also sums of their queries."""
         codes = jnp.zeros((len(self.config.pyramid), self.config.codebook_size), jnp.float32)
         if not self.codebook.means:
             return codes
@@ -136,7 +136,7 @@ class TokenizerTask:
         return (out.reconstruction_BxHxWx3, out.quantizer_loss), (out.tokens_BxL, out.asked_BxLxC)
 
     def picture_loss(self, picture: jax.Array, images: jax.Array, fixed: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Weighted sum of what reconstructions are judged by, and its parts; without weight nothing is computed."""
+        """Weighted sum of the losses of reconstructions, and its parts; a loss without weight is not computed."""
         difference = picture - images
         losses = {"l1": jnp.mean(jnp.abs(difference)), "l2": jnp.mean(jnp.square(difference))}
         if self.weights.get("structure"):
@@ -158,7 +158,7 @@ class TokenizerTask:
     def post_update(
         self, params: Params, counts: Any, batch: dict[str, jax.Array], key: jax.Array, step: jax.Array
     ) -> tuple[Params, Any]:
-        """What no gradient does for the codebook, after a step: codes that are means, dead codes that move."""
+        """Changes of the codebook after a step that no gradient makes: codes that are means, dead codes that move."""
         options = self.codebook
         if options.means:
             uses_V = jnp.sum(counts["codes"], axis=0)
