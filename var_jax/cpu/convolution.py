@@ -2,8 +2,8 @@
 
 By Winograd's minimal filtering: a square of 4x4 outputs takes 36 products of numbers instead of 144, once inputs,
 kernel and outputs have gone through small fixed linear maps. Over all squares and channels these are 36 matrix
-products, and the maps are matrix products, too. A few rows of squares are computed at a time, so that
-everything between the maps stays in the caches.
+products, and the maps are matrix products, too. A few rows of squares are computed at a time, so that the
+results between the maps stay in the caches.
 
 Sources: A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural Networks", arXiv 1509.09308; of points that
 keep errors small, B. Barabasz et al., "Error Analysis and Improving the Accuracy of Winograd Convolution for Deep
@@ -110,8 +110,8 @@ def winograd(x_BxHxWxC: jax.Array, kernel_3x3xCxO: jax.Array, strip_bytes: int =
     largest = strip_bytes // (4 * batch * (width // _OUTPUTS) * _INPUTS**2 * channels)
     strip = max(size for size in range(1, rows + 1) if rows % size == 0 and size <= max(1, largest))
     padded = jax.lax.optimization_barrier(jnp.pad(x_BxHxWxC, ((0, 0), *_SAME, (0, 0))))
-    # A corner of the padding: zero, but not before the inputs are there. Whatever it is added to waits for them, instead
-    # of being made for all layers of a network at once, and held: fresh memory is slow.
+    # A corner of the padding: zero, but not before the inputs are there. Sums with it wait for them, instead of being
+    # made for all layers of a network at once, and held: fresh memory is slow.
     zero = padded[0, 0, 0, 0]
     by_columns = (kernel_3x3xCxO + zero).swapaxes(0, 1).reshape(9, -1)
     kernels_36xCxO = _mapped(_TWICE.kernel, by_columns).reshape(_INPUTS**2, channels, outputs)

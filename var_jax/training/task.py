@@ -16,7 +16,7 @@ Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
 # (loss, (metrics, an addition to the moving counts)).
 Loss = tuple[jax.Array, tuple[Metrics, Any]]
-# Runs after an update, for changes that no gradient makes: (params, moving counts, batch, key, step) -> new params and counts.
+# Runs after an update, for changes that no gradient makes: (params, moving counts, batch, key, step) -> both anew.
 PostUpdate = Callable[[Params, Any, Batch, jax.Array, jax.Array], tuple[Params, Any]]
 
 
