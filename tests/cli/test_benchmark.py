@@ -13,7 +13,7 @@ import pytest
         (["sample", "--batch", "1,x"], "--batch 1,x: expected numbers from 1 up, like 1,4"),
         (["sample", "--batch", "0"], "--batch 0: expected numbers from 1 up"),
         (["sample", "--config.remat=None"], "--config.remat=None: is for train and compile"),
-        (["tokenize", "--model", "{folder}", "--channels", "32"], "--pyramid and --channels: are those of the model"),
+        (["tokenize", "--model", "{folder}", "--channels", "32"], "--pyramid and --channels: the model"),
         (["tokenize", "--model", "{folder}/missing"], "missing"),
         (["train", "--attention", "splash"], "'splash' is for devices of kind tpu"),
         (["train", "--config.stage=tokenizer"], "--config.stage: take the command's own options"),
