@@ -117,7 +117,7 @@ def train(
       attention: "xla", "plain", "splash" or "cudnn".
       source: "pictures" or "tokens".
       overrides: "key=value" of the config, like "remat=nothing_saveable".
-      The others are those of `sample`.
+      dtype, batches, repeats, against, say: as for `sample`.
 
     Raises:
       InputError: for an invalid config.
