@@ -12,7 +12,7 @@ import pytest
         (["sample", "--preset", "huge"], "transformer preset 'huge': expected d and a depth"),
         (["sample", "--batch", "1,x"], "--batch 1,x: expected numbers from 1 up, like 1,4"),
         (["sample", "--batch", "0"], "--batch 0: expected numbers from 1 up"),
-        (["sample", "--config.remat=None"], "--config.remat=None: is for train and compile"),
+        (["sample", "--config.remat=None"], "--config.remat=None: works with train and compile only"),
         (["tokenize", "--model", "{folder}", "--channels", "32"], "--pyramid and --channels: the model"),
         (["tokenize", "--model", "{folder}/missing"], "missing"),
         (["train", "--attention", "splash"], "'splash' is for devices of kind tpu"),
