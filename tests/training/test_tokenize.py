@@ -31,7 +31,7 @@ DATA = {"options": PICTURES, "enlarge": 1.25, "flip": True}
 
 
 def make(tokenizer, out, cuts=CUTS, **options):
-    given = {"pictures_a_file": 8, "batch_size": 4, "say": lambda text: None} | options
+    given = {"pictures_per_file": 8, "batch_size": 4, "say": lambda text: None} | options
     return tokenize(tokenizer, "shapes", PICTURES, cuts, out, **given)
 
 

@@ -46,7 +46,7 @@ def _tokenize(args: argparse.Namespace) -> None:
     cuts = Cuts(args.crops, args.enlarge, args.flips, args.crop_seed)
     tokenize(
         *(args.model, args.kind, data_options(args), cuts, args.out),
-        pictures_a_file=args.pictures_per_file,
+        pictures_per_file=args.pictures_per_file,
         batch_size=args.batch,
         workers=args.workers,
         bad_share=args.bad_share,
