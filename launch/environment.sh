@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# For the other scripts here, by `source`: a virtual environment with a tested set of packages.
+# Sourced by the other scripts here: makes a virtual environment with a tested set of packages.
 #
-#   environment REQUIREMENTS [WIDER ...]   makes .venv of the first file, unless .venv already is that or a wider one
+#   environment REQUIREMENTS [WIDER ...]   makes .venv from the first file, unless .venv was made from one of these files
 #
-#   PYTHON   the interpreter to use; python3 if that is new enough, else the newest found
+#   PYTHON   the interpreter; default: python3 if new enough, else the newest one found
 #
 # Nothing outside the clone is touched.
 set -euo pipefail
@@ -20,11 +20,11 @@ _find_python() {
       return
     fi
   done
-  echo "$0: needs Python 3.11 or newer and found none as '${PYTHON:-python3}'; set PYTHON to one" >&2
+  echo "$0: needs Python 3.11 or newer, which '${PYTHON:-python3}' is not; set PYTHON to one" >&2
   return 1
 }
 
-# What an installation depends on: where any of it changed, .venv is made anew.
+# Everything that an installation depends on: if any of it changes, .venv is made anew.
 _wanted() { echo "$PWD $("$1" -VV) $2 $(cat launch/requirements*.txt setup.py | cksum)"; }
 
 environment() {

@@ -1,29 +1,29 @@
 #!/usr/bin/env bash
-# On a machine that trains: what the scripts in tpu/ and gpu/ and a pod's container do there.
+# Runs on a training machine, for the scripts in tpu/ and gpu/ and for a pod's container.
 #
-#   host.sh install [EXTRAS]   a virtual environment with a Python that is new enough and this package; tpu,gcs unless given
-#   host.sh run COMMAND...     var-jax COMMAND..., with the other hosts where there are others
-#   host.sh start COMMAND...   the same, detached from the terminal, unless it runs already
-#   host.sh follow [LINES]     the log after its first LINES lines; a last line says: running, ended CODE, or gone
+#   host.sh install [EXTRAS]   installs this package and a new enough Python into a virtual environment; default tpu,gcs
+#   host.sh run COMMAND...     runs var-jax COMMAND..., together with the other hosts if there are any
+#   host.sh start COMMAND...   the same, detached from the terminal, unless it is running already
+#   host.sh follow [LINES]     prints the log after its first LINES lines, then: running, ended CODE, or gone
 #
-#   VENV       the virtual environment; ~/venv
-#   PLATFORM   what devices there must be (tpu, gpu, cpu), or the command stops; any unless given
-#   CACHE      a folder, here or in a bucket, for compiled programs; ~/.cache/var_jax/xla
+#   VENV       the virtual environment; default ~/venv
+#   PLATFORM   the kind of devices (tpu, gpu, cpu) without which the command stops; default any
+#   CACHE      a folder, here or in a bucket, for compiled programs; default ~/.cache/var_jax/xla
 #   FETCH      a folder in a bucket, such as gs://BUCKET/tokens, that is copied to data/tokens first, once
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 venv="${VENV:-$HOME/venv}"
-# jax 0.10 and later ask for port 8482 on TPUs, which the cloud's own firewall rule does not open; 8476 it does.
+# jax 0.10 and later use port 8482 on TPUs, which the cloud's own firewall rule blocks; the rule opens 8476.
 export JAX_COORDINATOR_PORT="${JAX_COORDINATOR_PORT:-8476}"
-export PYTHONUNBUFFERED=1 # or a process that is ended from outside takes its last words with it
+export PYTHONUNBUFFERED=1 # or a killed process loses its last lines
 
 install() {
   local extras="${1:-tpu,gcs}"
   if [[ "$(cat "$venv/installed" 2>/dev/null)" == "$extras $(cd "$root" && cat setup.py launch/requirements.txt | cksum)" ]]; then
-    echo "== $venv is as it should be"
+    echo "== $venv is up to date"
   else
-    # The images bring Python 3.10, which jax has left behind: uv fetches one that is new enough.
+    # The images have Python 3.10, too old for jax: uv fetches a newer one.
     python3 -m pip install --quiet --user uv
     python3 -m uv venv --quiet --python 3.12 --clear "$venv"
     (cd "$root" && python3 -m uv pip install --quiet --python "$venv/bin/python" \

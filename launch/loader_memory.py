@@ -54,7 +54,7 @@ def loaders(folder: Path) -> dict[str, Iterator[dict[str, np.ndarray]]]:
     pyramid, options = Pyramid((1, 2, 4)), {"path": str(folder / "pictures")}
     config = TokenizerConfig(pyramid, 16, 4, 8, (1, 2, 2), encoder_blocks=1, decoder_blocks=1, norm_groups=4)
     drawn_tokenizer(folder / "tokenizer", config)
-    given = {"pictures_a_file": 16, "say": lambda text: None}
+    given = {"pictures_per_file": 16, "say": lambda text: None}
     tokenize(folder / "tokenizer", "folder", options, Cuts(4), folder / "store", **given)
     return {
         "pictures": train_batches(make_source("folder", "train", **options), SIZE, BATCH, 0, flip=True),

@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# From a bare Python 3.11 or newer to pictures that a model trained on the spot has drawn:
+# Trains a model and draws pictures with it, from a bare Python 3.11 or newer:
 #
 #   launch/quickstart.sh [DIRECTORY [--config.key=value ...]]
 #
-# DIRECTORY is runs/quickstart unless given; what follows it goes to both trainings (--config.steps=30: a trial).
-# Trains a tokenizer and a transformer on drawn shapes (nothing is downloaded but packages), draws pictures
-# of every class, and judges them. About six minutes on two cores for training and sampling. Interrupted, the
-# same command goes on where it stopped.
+# DIRECTORY is runs/quickstart by default; further arguments go to both trainings (--config.steps=30: a trial).
+# Trains a tokenizer and a transformer on drawn shapes (nothing but packages is downloaded), draws pictures
+# of every class, and judges them. Training and sampling take about six minutes on two cores. If interrupted,
+# the same command resumes.
 #
-# Leaves DIRECTORY/samples.png, DIRECTORY/*/pictures/, and quickstart.json:
-#   class_accuracy   share of 500 drawn pictures that a classifier of real ones takes for the class asked for
-#   psnr             of held-out pictures told by the tokenizer, dB
-#   seconds          of training and sampling (neither installing nor judging)
-# and what else `var-jax measure` tells.
+# Writes DIRECTORY/samples.png, DIRECTORY/*/pictures/, and quickstart.json:
+#   class_accuracy   share of 500 drawn pictures that a classifier of real ones assigns to the class drawn
+#   psnr             PSNR of reconstructions of held-out pictures, dB
+#   seconds          seconds of training and sampling (without installing and judging)
+# and the other figures of `var-jax measure`.
 #
-#   PYTHON   the interpreter to use; python3 if that is new enough, else the newest found
+#   PYTHON   the interpreter; default: python3 if new enough, else the newest one found
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=launch/environment.sh
@@ -26,7 +26,7 @@ environment launch/requirements.txt launch/requirements-test.txt launch/requirem
 export PATH="$PWD/.venv/bin:$PATH"
 
 mkdir -p "$out"
-# Seconds of the timed part, kept over interruptions.
+# Counts the seconds of the timed part, over interruptions.
 timed() {
   local before status=0
   before="$(cat "$out/seconds" 2>/dev/null || echo 0)"
@@ -38,7 +38,7 @@ timed() {
 
 say "1 of 4: training the tokenizer (pictures to tokens and back)"
 timed var-jax train --config shapes_tokenizer --workdir "$out/tokenizer" "${overrides[@]}"
-say "2 of 4: training the transformer (the next scale of tokens from those before)"
+say "2 of 4: training the transformer (the next scale of tokens from the coarser ones)"
 timed var-jax train --config shapes_var --workdir "$out/var" --config.tokenizer="$out/tokenizer" "${overrides[@]}"
 say "3 of 4: drawing pictures"
 sampling=(--guidance 3 --top-k 900 --top-p 0.9)
@@ -63,12 +63,12 @@ PYTHON
 cat <<TEXT
 
 Pictures:
-  $out/samples.png               a row a class, drawn by the model
-  $out/tokenizer/pictures/       real pictures, and what 1, 2, ... scales tell of them
-  $out/var/pictures/             samples from the same keys as training went on
+  $out/samples.png               one row per class, drawn by the model
+  $out/tokenizer/pictures/       real pictures, and their reconstructions from 1, 2, ... scales
+  $out/var/pictures/             samples from the same keys, in the course of training
 
 What to try next (after: source .venv/bin/activate):
   var-jax sample --model $out/var --classes 0,4,9 --guidance 5 --seed 1 --out more.png
   var-jax train --config shapes_var --workdir runs/longer --config.tokenizer=$out/tokenizer --config.steps=10000
-  docs/training.md               your own pictures: a folder with one sub-folder a class
+  docs/training.md               your own pictures: a folder with one sub-folder per class
 TEXT

@@ -2,8 +2,8 @@
 
 Each part (tokenizer, transformer) carries a fingerprint of its config and weights, checked on reading,
 so that damage is noticed and stored tokens can name the tokenizer that made them. A directory is
-written whole or not at all. Weights may be stored in float16, half as large; they are float32 once read, and
-the fingerprints are of those.
+written whole or not at all. Weights may be stored in float16, at half the size; reading turns them into
+float32, and the fingerprints are computed from the float32 values.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _BUNDLED = Path(__file__).parent / "bundled_model"
 
 
 def bundled_model() -> Path:
-    """The model directory that comes with the package: a small one that draws ten classes of shapes at 64 px."""
+    """The model directory that comes with the package: a small model that draws ten classes of shapes at 64 px."""
     return _BUNDLED
 
 
@@ -47,13 +47,13 @@ class Model:
     """Everything a model directory holds, as numpy arrays.
 
     Attributes:
-      tokenizer_config: what the tokenizer is.
-      tokenizer_params: its parameters, float32.
+      tokenizer_config: the tokenizer's config.
+      tokenizer_params: the tokenizer's parameters, float32.
       code_counts_SxV: moving counts of code use per scale.
-      transformer_config: what the transformer is, or None where there is only a tokenizer.
-      transformer_params: its parameters, float32, or None.
-      class_names: of the transformer's classes, by id; empty where nobody named them.
-      source: where each part came from, free text by part.
+      transformer_config: the transformer's config, or None if the model is a tokenizer alone.
+      transformer_params: the transformer's parameters, float32, or None.
+      class_names: names of the transformer's classes by id; empty if the classes have no names.
+      source: origin of each part, as free text by part.
 
     Raises:
       InputError: if transformer and tokenizer do not fit each other.
@@ -76,7 +76,7 @@ class Model:
 
     @property
     def parts(self) -> dict[str, tuple[dict[str, Any], Params]]:
-        """Config (as plain values) and parameters of each part there is."""
+        """Config (as plain values) and parameters of each part of the model."""
         parts = {"tokenizer": (self.tokenizer_config.to_dict(), self.tokenizer_params)}
         if self.transformer_config is not None:
             parts["transformer"] = (self.transformer_config.to_dict(), self.transformer_params)
@@ -84,7 +84,7 @@ class Model:
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """A fingerprint of each part there is, computed anew."""
+        """Fingerprint of each part of the model, computed anew."""
         return {part: fingerprint(*values) for part, values in self.parts.items()}
 
 
@@ -107,8 +107,8 @@ def save_model(path: str | os.PathLike[str], model: Model, half: bool = False) -
 
     Args:
       path: the directory.
-      model: what to write.
-      half: round the parameters to float16 and store them so.
+      model: the model to write.
+      half: round the parameters to float16 and store them as such.
 
     Raises:
       InputError: if `path` is taken or cannot be written, or a parameter is beyond float16.
@@ -133,7 +133,7 @@ def save_model(path: str | os.PathLike[str], model: Model, half: bool = False) -
 
 
 def _rounded(model: Model) -> Model:
-    """The model with every parameter, float32, at the nearest number that float16 has."""
+    """The model with every parameter rounded to the nearest float16 number, kept as float32."""
     rounded = {}
     for part, (_, params) in model.parts.items():
         halves = {}
@@ -212,7 +212,7 @@ def _part_config(read: Callable[[dict[str, Any]], Any], config: dict[str, Any], 
 
 
 def _take(tensors: dict[str, np.ndarray], part: str, abstract: Params, file: Path) -> Params:
-    """Takes a part's parameters out of `tensors`, checked against the shapes its config implies."""
+    """Removes a part's parameters from `tensors` and checks them against the shapes that the config implies."""
     flat = {}
     for name, leaf in flatten(abstract).items():
         key = "/".join((part, *name))

@@ -1,8 +1,8 @@
 """The scale pyramid: the side lengths of the token maps, coarse to fine, and all that follows from them.
 
-Every other file asks this one for lengths, slices, level ids, the attention mask, the position of a
-scale between coarse and fine, and the two resize operators, so that no other file knows a pyramid by
-heart. Both resizes are linear and separable: a small constant matrix for rows and columns each.
+Lengths, slices, level ids, the attention mask, the position of a scale between coarse and fine, and
+the two resize operators are computed here, so that no other file knows a pyramid by heart. Both
+resizes are linear and separable: one small constant matrix for the rows and one for the columns.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import numpy as np
 
 from var_jax.errors import InputError
 
-# Published pyramids, by the picture side they belong to under a tokenizer that shrinks 16 times.
+# Published pyramids by picture side, for a tokenizer that shrinks pictures 16 times.
 PUBLISHED_SIDES: dict[int, tuple[int, ...]] = {
     256: (1, 2, 3, 4, 5, 6, 8, 10, 13, 16),
     512: (1, 2, 3, 4, 6, 9, 13, 18, 24, 32),
     1024: (1, 2, 3, 4, 5, 7, 9, 12, 16, 21, 27, 36, 48, 64),
 }
 
-_LARGEST_SIDE = 1024  # a million tokens a scale: beyond is a slip of the keyboard, and would fill the memory
+_LARGEST_SIDE = 1024  # a million tokens per scale: more is a typing error, and would fill the memory
 _CUBIC_A = -0.75  # sharpness of the cubic kernel the published tokenizer was trained with
 
 
@@ -54,7 +54,7 @@ class Pyramid:
 
     @classmethod
     def parse(cls, text: str | int | Iterable[int]) -> Pyramid:
-        """From a published picture side ("256", "512", "1024"), or a list of sides ("1,2,3,4")."""
+        """Makes a pyramid from a published picture side ("256", "512", "1024") or a list of sides ("1,2,3,4")."""
         if isinstance(text, Pyramid):
             return text
         if isinstance(text, (str, int)):
@@ -81,12 +81,12 @@ class Pyramid:
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """Tokens of each scale."""
+        """Number of tokens per scale."""
         return tuple(side * side for side in self.sides)
 
     @property
     def length(self) -> int:
-        """Tokens of all scales, L."""
+        """Number of tokens of all scales, L."""
         return sum(self.lengths)
 
     @property
@@ -99,7 +99,7 @@ class Pyramid:
         return slice(self.offsets[k], self.offsets[k] + self.lengths[k])
 
     def ratio(self, k: int) -> float:
-        """Where scale k stands between coarse (0) and fine (1): k / (S-1), and 1 for a single scale."""
+        """Position of scale k between coarse (0) and fine (1): k / (S-1), and 1 for a single scale."""
         return k / (len(self) - 1) if len(self) > 1 else 1.0
 
     @property
@@ -109,12 +109,12 @@ class Pyramid:
 
     @property
     def block_causal_mask(self) -> np.ndarray:
-        """[L, L] bool: True where the row's position may look at the column's (own and coarser scales)."""
+        """[L, L] bool: True where the row's position may attend to the column's (own and coarser scales)."""
         level_ids = self.level_ids
         return level_ids[:, None] >= level_ids[None, :]
 
     def split(self, array_BxLx: np.ndarray) -> list:
-        """The parts of [B, L, ...] by scale, coarse to fine."""
+        """Splits [B, L, ...] into one array per scale, coarse to fine."""
         if array_BxLx.shape[1] != self.length:
             raise InputError(f"expected {self.length} positions for pyramid {self}, got {array_BxLx.shape[1]}")
         return [array_BxLx[:, self.slice(k)] for k in range(len(self))]

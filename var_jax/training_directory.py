@@ -1,9 +1,9 @@
-"""The training directory, as the commands that use a trained model see it.
+"""Reading a training directory: its description and the model of its newest checkpoint.
 
 `training.json` describes the run (its config, the models' configs, class names), `checkpoints/STEP`
 holds Orbax items, of which `weights` are the parameters to draw pictures with. A transformer's run
-keeps its tokenizer as a model directory beside them. Whoever has a path opens it by `read_any_model`,
-be it a model directory or this.
+keeps its tokenizer as a model directory beside them. `read_any_model` opens a training directory and
+a model directory alike.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ CHECKPOINTS, WEIGHTS, TOKENIZER = "checkpoints", "weights", "tokenizer"
 
 
 def read_any_model(path: str | os.PathLike[str]) -> Model:
-    """The model in a model directory, or the newest one in a training directory.
+    """Reads the model of a model directory, or the newest one of a training directory.
 
     Raises:
-      InputError: if the path holds neither whole.
+      InputError: if the path holds neither, or an incomplete one.
     """
     folder = open_folder(path)
     if (folder / RUN_FILE).exists() and not (folder / CONFIG_FILE).exists():
@@ -45,10 +45,10 @@ def read_any_model(path: str | os.PathLike[str]) -> Model:
 
 
 def read_run(workdir: str | os.PathLike[str]) -> dict[str, Any]:
-    """What a training directory says of itself.
+    """Reads the description of the run (`training.json`) in a training directory.
 
     Raises:
-      InputError: if it is none.
+      InputError: if `workdir` is not a training directory.
     """
     file = open_folder(workdir) / RUN_FILE
     if not file.exists():
@@ -57,7 +57,7 @@ def read_run(workdir: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def has_checkpoint(workdir: epath.Path) -> bool:
-    """Whether there is a finished checkpoint to go on from."""
+    """Whether the run has a finished checkpoint to resume from."""
     return bool(_steps(workdir))
 
 
@@ -70,7 +70,7 @@ def newest_step(workdir: epath.Path) -> int:
     """The step of the newest finished checkpoint.
 
     Raises:
-      InputError: if there is none.
+      InputError: if the run has none.
     """
     steps = _steps(workdir)
     if not steps:
@@ -101,7 +101,7 @@ def _read_trained(workdir: epath.Path) -> Model:
 
 
 def _restore(workdir: epath.Path, step: int, abstract: Any) -> Any:
-    """The checkpoint's weights as float32 numpy arrays, checked against the shapes the run states."""
+    """The checkpoint's weights as float32 numpy arrays, checked against the shapes that the run implies."""
     folder = workdir / CHECKPOINTS / str(step) / WEIGHTS
     if not in_bucket(workdir) and (found := damage(Path(folder.parent), WEIGHTS)):
         raise InputError(

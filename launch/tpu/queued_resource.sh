@@ -1,32 +1,32 @@
 #!/usr/bin/env bash
-# A slice of spot TPUs by the Cloud TPU API: from asking for it, over preemptions, to having given it back.
+# Trains on a slice of spot TPUs by the Cloud TPU API: requests it, survives preemptions, gives it back.
 #
 #   NAME=d16 ZONE=us-west4-a TYPE=v5litepod-16 RUNTIME=v2-alpha-tpuv5-lite \
 #     launch/tpu/queued_resource.sh [--dry-run] up train --config var_d16 --workdir gs://BUCKET/var_d16 ...
 #
-#   up COMMAND...    all of the below for `var-jax COMMAND...`, again after every preemption, until it has finished;
-#                    interrupted, the same line again goes on with whatever there is
-#   create           asks for the slice, unless it is there, and waits until it is
-#   install          brings this clone to every host and installs it
-#   run COMMAND...   starts `var-jax COMMAND...` on every host, unless it runs there already
+#   up COMMAND...    all steps below for `var-jax COMMAND...`, again after every preemption, until it has finished;
+#                    after an interruption, the same command resumes
+#   create           requests the slice, unless it exists, and waits for it
+#   install          copies this clone to every host and installs it
+#   run COMMAND...   starts `var-jax COMMAND...` on every host, unless it is running there already
 #   watch            shows the first host's log until the run has ended
-#   each LINE        a line of shell on every host
+#   each LINE        runs a line of shell on every host
 #   delete           gives the slice back
 #
 # Exit code of up and watch: 0 finished; 75 stopped or taken away, start again (watch only); else the run's own. `up`
-# ends with another one for bad input (2), or when the run has failed six times.
+# ends with another code for bad input (2), or when the run has failed six times.
 #
-#   NAME, ZONE, TYPE, RUNTIME   of the slice; `gcloud compute tpus accelerator-types list` and `... versions list` tell
-#   PROJECT      the cloud project; gcloud's own unless given
-#   SLICES       how many such slices work together; 1
-#   SPOT         0: machines that are not taken away, at their price; 1
-#   CACHE        where compiled programs are kept, better in a bucket: a new slice finds them
+#   NAME, ZONE, TYPE, RUNTIME   of the slice; see `gcloud compute tpus accelerator-types list` and `... versions list`
+#   PROJECT      the cloud project; default gcloud's own
+#   SLICES       number of such slices that work together; default 1
+#   SPOT         0: machines that are not taken away, at their price; default 1
+#   CACHE        a folder for compiled programs, preferably in a bucket, where a new slice finds them
 #   FETCH        a folder in a bucket, such as gs://BUCKET/tokens, that every host copies to data/tokens first
-#   PLATFORM     what devices there must be; tpu
-#   INTERVAL     seconds between looks; 60
-#   KEEP         1: `up` leaves the slice there at the end; 0
+#   PLATFORM     the kind of devices without which the run stops; default tpu
+#   INTERVAL     seconds between checks; default 60
+#   KEEP         1: `up` keeps the slice at the end; default 0
 #
-# --dry-run prints the commands instead, as they are where nothing stands in the way.
+# --dry-run prints the commands of an undisturbed run instead.
 set -euo pipefail
 
 dry=0
@@ -50,7 +50,7 @@ act() {
   fi
 }
 
-# Where the request stands: ACTIVE, WAITING_FOR_RESOURCES, SUSPENDED, ..., or NONE.
+# State of the request: ACTIVE, WAITING_FOR_RESOURCES, SUSPENDED, ..., or NONE.
 state() {
   gcloud compute tpus queued-resources describe "$NAME" "${where[@]}" --format 'value(state.state)' 2>/dev/null || echo NONE
 }
@@ -148,19 +148,19 @@ up() {
     ((dry)) || case "$code" in
       0 | 2) ;;
       *)
-        # A spot machine that was taken away cannot be started again, only made anew.
+        # A spot machine that was taken away cannot be started again, only requested anew.
         if [[ "$(state)" != ACTIVE ]]; then
-          say "$NAME is gone: asking for another"
+          say "$NAME is gone: requesting another"
           delete
           code=75
         else
-          say "the run stopped with exit code $code, $NAME is there still: starting it again"
+          say "the run stopped with exit code $code, $NAME still exists: starting it again"
         fi
         if [[ "$code" == 75 ]] || ((++failures <= 5)); then
           sleep "${INTERVAL:-60}"
           continue
         fi
-        say "failed $failures times, which no preemption explains"
+        say "failed $failures times without a preemption"
         ;;
     esac
     [[ "${KEEP:-0}" == 1 ]] || delete

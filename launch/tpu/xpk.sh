@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# A training on GKE through xpk (github.com/AI-Hypercomputer/xpk), which installs JobSet and Kueue by itself:
+# Trains on GKE through xpk (github.com/AI-Hypercomputer/xpk), which installs JobSet and Kueue by itself:
 #
 #   CLUSTER=var NAME=d16 ZONE=us-east5-b TYPE=v5litepod-16 \
 #     launch/tpu/xpk.sh [--dry-run] run train --config var_d16 --workdir gs://BUCKET/var_d16 ...
 #
-#   cluster          makes the cluster with its spot slices; they cost from then on
+#   cluster          makes the cluster with its spot slices, which cost money from then on
 #   run COMMAND...   `var-jax COMMAND...` on the cluster's slices, started again after preemptions and crashes
-#   list             what runs there
-#   stop             ends the run; the same `run` goes on
+#   list             lists the cluster's runs
+#   stop             ends the run; the same `run` resumes it
 #   delete           removes the cluster
 #
 #   CLUSTER, NAME, ZONE, TYPE   of the cluster, of the run, and of the TPUs
-#   PROJECT   the cloud project; gcloud's own unless given
-#   SLICES    how many slices; 1
-#   IMAGE     an image made of launch/tpu/Dockerfile; without one xpk makes it of this clone
-#   CACHE     where compiled programs are kept, in a bucket; in the container, so nowhere, unless given
+#   PROJECT   the cloud project; default gcloud's own
+#   SLICES    number of slices; default 1
+#   IMAGE     an image made from launch/tpu/Dockerfile; without one, xpk makes it from this clone
+#   CACHE     a folder in a bucket for compiled programs; by default they are lost with the container
 #   FETCH     a folder in a bucket, such as gs://BUCKET/tokens, that every host copies to data/tokens first
 #
 # --dry-run prints the command instead.

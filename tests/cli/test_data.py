@@ -70,7 +70,7 @@ def test_many_classes_are_summed_up(tmp_path, capsys):
     assert main(["data", "check", "--kind", "folder", "--path", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert len(printed.splitlines()) == 4
-    assert "2 pictures a class in the middle" in printed
+    assert "2 pictures per class in the median" in printed
     assert "most: class00 has 4" in printed
 
 

@@ -39,7 +39,7 @@ def test_figures_are_printed_and_written(files, small, capsys):
     for name in ("fid", "sfid", "inception_score", "inception_score_shuffled", "precision", "recall"):
         assert f"{name:30} {report[name]:.4f}" in printed
     assert report["samples"] == 12
-    assert "note: 12 samples, published figures are of 50000" in printed
+    assert "note: 12 samples, published figures use 50000" in printed
     assert "Published figures of VAR-d16" in printed
     # Once more from the features that were kept, against the samples' own statistics.
     assert run(*arguments[:4], files / "own.npz", *arguments[5:]) == 0

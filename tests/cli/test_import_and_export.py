@@ -167,7 +167,7 @@ def test_what_cannot_be_imported(pair, tmp_path, refused, options, needle):
 def test_another_number_of_heads(pair, tmp_path, refused):
     files = ["--tokenizer", pair.tokenizer, "--transformer", pair.transformer, "--pyramid", "1,2,3"]
     line = refused("import", *files, "--heads", 3, "--out", tmp_path / "model")
-    assert f"{pair.transformer}: has 2 heads, not the 3 asked for" in line
+    assert f"{pair.transformer}: has 2 heads, expected 3" in line
 
 
 def test_damaged_and_foreign_files(pair, tmp_path, refused):

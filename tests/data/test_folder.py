@@ -165,7 +165,7 @@ def unknown_class(path):
         (empty_class, "class 'b' holds no picture; add some"),
         (nested_class, "pictures must lie directly in it"),
         (one_picture, "class 'b' has one picture, which cannot be split"),
-        (nothing_readable, "not one of its 2 pictures can be read"),
+        (nothing_readable, "none of its 2 pictures can be read"),
         (two_validations, "has both val and validation"),
         (unknown_class, "class 'b' has no folder in"),
     ],

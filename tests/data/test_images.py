@@ -202,7 +202,7 @@ def test_sent_bytes_are_a_picture(kind):
     content = io.BytesIO()
     colours().save(content, format=kind, **({"lossless": True} if kind == "WEBP" else {}))
     np.testing.assert_array_equal(np.asarray(decode_image(content.getvalue(), "a", 6)), np.asarray(colours()))
-    with pytest.raises(InputError, match="^a: has 3 x 2 pixels, at most 5 are taken; scale it down$"):
+    with pytest.raises(InputError, match="^a: has 3 x 2 pixels, the limit is 5; scale it down$"):
         decode_image(content.getvalue(), "a", 5)
 
 

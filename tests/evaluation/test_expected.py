@@ -23,7 +23,7 @@ def test_every_published_checkpoint_has_figures():
 def test_ours_beside_them():
     text = beside("d16", {"fid": 3.561234, "precision": 0.8, "recall": 0.5})
     first, header, fid, score = text.splitlines()
-    assert first.startswith("Published figures of VAR-d16: 256 px, 50 pictures a class of ImageNet, guidance 1.5")
+    assert first.startswith("Published figures of VAR-d16: 256 px, 50 pictures per class of ImageNet, guidance 1.5")
     assert header.split() == ["ours", "paper", "README"]
     assert fid.split() == ["fid", "3.5612", "3.3", "3.55"]
     assert score.split() == ["inception_score", "-", "274.4", "-"]

@@ -134,7 +134,7 @@ def test_trap_pictures_that_are_not_rgb(tmp_path):
     assert np.ptp(read[1], axis=-1).max() == 0  # grey, in three equal channels
     np.testing.assert_array_equal(read[2], images[2])
     lossy, modes = source.notes()
-    assert lossy == "1 of 4 pictures are in a lossy format, published figures are of PNG files"
+    assert lossy == "1 of 4 pictures are in a lossy format, published figures use PNG files"
     assert modes.startswith("2 of 4 pictures are not RGB (1 L, 1 RGBA) and were converted")
 
 
@@ -184,5 +184,5 @@ def test_what_cannot_be_sampled_is_refused(model, tmp_path):
     save_model(tmp_path / "tokenizer", drawn_model(TOKENIZER, None))
     with pytest.raises(InputError, match="has a tokenizer only"):
         open_pictures(tmp_path / "tokenizer", DRAWING)
-    with pytest.raises(InputError, match="0 pictures a class, 8 at a time: expected 1 or more"):
+    with pytest.raises(InputError, match="0 pictures per class, 8 at a time: expected 1 or more"):
         open_pictures(model, DRAWING._replace(per_class=0))

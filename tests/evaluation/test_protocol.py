@@ -58,7 +58,7 @@ def test_all_figures(judge, files):
     assert report["inception_score_std"] == pytest.approx(by_hand.std(), rel=1e-3)
     assert (report["samples"], report["reference_pictures"], report["distances"]) == (40, 30, "float32")
     np.testing.assert_allclose(judged.pool_NxF, pool, rtol=1e-4, atol=1e-6)
-    assert report["notes"] == ["40 samples, published figures are of 50000; FID falls with the number"]
+    assert report["notes"] == ["40 samples, published figures use 50000; FID falls with the number"]
 
 
 def test_eight_devices_report_the_same(judge, files):
@@ -145,7 +145,7 @@ def test_notes_on_samples(judge, files):
     assert shuffled["class_ordered"] is False
     assert shuffled["fid"] == pytest.approx(report["fid"])
     np.savez(folder / "samples.npz", arr_0=images[:5])
-    assert "fewer samples than the 6 features: FID says next to nothing" in run(judge, folder)[0]["notes"]
+    assert "fewer samples than the 6 features: FID means next to nothing" in run(judge, folder)[0]["notes"]
 
 
 def test_padding_of_samples_never_reaches_a_figure(judge, files):

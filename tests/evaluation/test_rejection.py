@@ -66,7 +66,7 @@ def test_how_many_are_drawn():
     for acceptance in (0.0, 1.1, float("nan")):
         with pytest.raises(InputError, match="acceptance rate .*: expected above 0 and at most 1"):
             drawn_for(5, acceptance)
-    with pytest.raises(InputError, match="0 pictures a class"):
+    with pytest.raises(InputError, match="0 pictures per class"):
         drawn_for(0, 0.5)
 
 

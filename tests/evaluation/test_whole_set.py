@@ -141,7 +141,7 @@ def test_the_command_refuses(tiny_run, tmp_path, capsys):
         assert main(["validate", "--model", model, *options]) == 2
         assert message in capsys.readouterr().err
     assert main(["validate", "--model", str(tiny_run / "transformer" / "tokenizer")]) == 2
-    assert "say by --kind and its options which pictures to take" in capsys.readouterr().err
+    assert "choose the pictures by --kind and its options" in capsys.readouterr().err
 
 
 def test_lpips_by_number_of_scales():

@@ -185,7 +185,7 @@ def test_another_codebook_is_refused(tensors):
 
 
 def test_another_number_of_heads_is_refused(tensors):
-    refused(tensors, "has 2 heads, not the 4 asked for", num_heads=4)
+    refused(tensors, "has 2 heads, expected 4", num_heads=4)
     plain = transformer_tensors(drawn_model(transformer=transformer_config(qk_norm=False)))
     refused(plain, "width 16 does not divide into num_heads 3", num_heads=3)
     refused(plain, "num_heads is -1", num_heads=-1)

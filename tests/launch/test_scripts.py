@@ -144,7 +144,7 @@ def test_up_asks_again_for_what_was_taken_away(cloud):
     again = ["NONE", "ACTIVE", "ACTIVE"]
     done = up(cloud, first + again, ["step 1\\n== running", "BROKEN", "step 2\\n== ended 0"])
     assert done.returncode == 0, done.stderr
-    assert "d16 is gone: asking for another" in done.stderr
+    assert "d16 is gone: requesting another" in done.stderr
     found = made(cloud, "gcloud")
     assert found.count("create") == found.count("delete") == 2
     assert found.count("scp") == 2
@@ -153,7 +153,7 @@ def test_up_asks_again_for_what_was_taken_away(cloud):
 def test_up_starts_again_what_was_stopped(cloud):
     done = up(cloud, ["NONE", "ACTIVE"], ["== ended 75", "== ended 0"])
     assert done.returncode == 0, done.stderr
-    assert "is there still: starting it again" in done.stderr
+    assert "still exists: starting it again" in done.stderr
     assert made(cloud, "gcloud").count("create") == 1
 
 

@@ -199,7 +199,7 @@ def test_no_whole_checkpoint_is_an_error(tmp_path):
     workdir = saved(tmp_path)
     for step in "12":
         flip(largest(tmp_path / "checkpoints" / step))
-    with pytest.raises(InputError, match=r"not one checkpoint can be read \(step 2: .*; step 1: .*bring one back"):
+    with pytest.raises(InputError, match=r"no checkpoint can be read \(step 2: .*; step 1: .*restore one"):
         Checkpoints(workdir, 2)
     assert sorted(item.name for item in (tmp_path / "checkpoints").iterdir()) == ["1", "2"]
 

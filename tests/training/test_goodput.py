@@ -63,7 +63,7 @@ def test_runs_are_summed():
     assert found["done_again"] == 20.0 * 2 / 10  # two of ten steps
     assert found["between"] == 50.0 - 24.0
     assert in_words(found).startswith("41 s in 2 runs: init 24%, compile 0%, data 10%, step 63%, checkpoint 2%")
-    assert in_words(found).endswith("; steps done again 10%")
+    assert in_words(found).endswith("; repeated steps 10%")
     assert summed([]) == {"runs": 0, "seconds": 0, **dict.fromkeys(PHASES, 0), "done_again": 0, "between": 0}
 
 

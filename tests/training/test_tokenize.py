@@ -31,7 +31,7 @@ DATA = {"options": PICTURES, "enlarge": 1.25, "flip": True}
 
 
 def make(tokenizer, out, cuts=CUTS, **options):
-    given = {"pictures_a_file": 8, "batch_size": 4, "say": lambda text: None} | options
+    given = {"pictures_per_file": 8, "batch_size": 4, "say": lambda text: None} | options
     return tokenize(tokenizer, "shapes", PICTURES, cuts, out, **given)
 
 
@@ -92,7 +92,7 @@ def test_the_index_says_what_the_store_was_made_of(root):
 def test_processes_share_the_files(root, tmp_path):
     assert not make(root / "tokenizer", tmp_path / "store", process_index=1, process_count=3)
     assert not make(root / "tokenizer", tmp_path / "store", process_index=2, process_count=3)
-    with pytest.raises(InputError, match="the store is not whole yet"):
+    with pytest.raises(InputError, match="the store is not finished"):
         TokenStore("train", tmp_path / "store")
     assert make(root / "tokenizer", tmp_path / "store", process_index=0, process_count=3)
     assert content(tmp_path / "store") == content(root / "store")

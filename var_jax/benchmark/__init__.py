@@ -1,1 +1,1 @@
-"""Measurements: one file a question."""
+"""Measurements of speed and of parity, one file per question."""

@@ -1,4 +1,4 @@
-"""The reference at work in a process of its own, asked for one call at a time: no PyTorch enters this process."""
+"""Runs the reference in a process of its own, one call at a time, so that PyTorch stays out of this process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from var_jax.models.baselines import BaselineConfig
 from var_jax.models.tokenizer import TokenizerConfig
 from var_jax.models.transformer_config import TransformerConfig
 
-# What the reference's classes have no argument for.
+# Settings that are fixed in the reference: its classes have no argument for them.
 _FIXED_TOKENIZER = {
     "channel_multipliers": (1, 1, 2, 2, 4),
     "encoder_blocks": 2,
@@ -32,14 +32,14 @@ _FIXED_TOKENIZER = {
 
 
 class Reference:
-    """A worker that has one kind of call ready; to be used in a `with`.
+    """A worker process with one kind of call prepared; use it in a `with`.
 
     Args:
       checkout: a user's checkout of FoundationVision/VAR.
-      task: what the call is, see `reference_worker`.
+      task: describes the call, see `reference_worker`.
 
     Raises:
-      InputError: if the folder is no checkout, PyTorch is missing, or the task cannot be done.
+      InputError: if the folder is no checkout, PyTorch is missing, or the reference cannot do the task.
     """
 
     def __init__(self, checkout: str | os.PathLike[str], task: dict[str, Any]) -> None:
@@ -60,19 +60,19 @@ class Reference:
             env=environment,
         )
         try:
-            self.versions = self._ask("prepare", self._task)
+            self.versions = self._request("prepare", self._task)
         except BaseException:
             self.__exit__(None, None, None)
             raise
         return self
 
     def run(self) -> float:
-        """Seconds of one call."""
-        return self._ask("run")
+        """Makes one call; returns its seconds."""
+        return self._request("run")
 
     def peak_bytes(self) -> int:
-        """The most memory in use so far: the GPU's where it is on one, else the process's."""
-        return self._ask("peak")
+        """Peak memory so far: the GPU's if the reference runs on one, else the process's."""
+        return self._request("peak")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -87,17 +87,17 @@ class Reference:
         self._process.stdout.close()
         self._log.close()
 
-    def _ask(self, verb: str, given: Any = None) -> Any:
+    def _request(self, verb: str, argument: Any = None) -> Any:
         try:
-            self._process.stdin.write(json.dumps([verb, given]) + "\n")
+            self._process.stdin.write(json.dumps([verb, argument]) + "\n")
             self._process.stdin.flush()
             line = self._process.stdout.readline()
         except BrokenPipeError:
             line = ""
         if not line:
             self._log.seek(0)
-            said = " ".join(self._log.read().split())[-300:]
-            raise InputError(f"{self._checkout}: the reference's process ended at '{verb}' ({said or 'no message'})")
+            output = " ".join(self._log.read().split())[-300:]
+            raise InputError(f"{self._checkout}: the reference's process ended at '{verb}' ({output or 'no message'})")
         answer = json.loads(line)
         if "error" in answer:
             raise InputError(answer["error"])
@@ -105,10 +105,10 @@ class Reference:
 
 
 def shape(tokenizer: TokenizerConfig, transformer: TransformerConfig | None = None) -> dict[str, Any]:
-    """A model as the worker takes it.
+    """Describes a model to the worker.
 
     Raises:
-      InputError: for one that the reference cannot be.
+      InputError: for a model that the reference cannot build.
     """
     for name, value in _FIXED_TOKENIZER.items():
         if (ours := getattr(tokenizer, name)) != value:
@@ -117,5 +117,5 @@ def shape(tokenizer: TokenizerConfig, transformer: TransformerConfig | None = No
         raise InputError("the transformer is a baseline that the reference does not have: leave out --against")
     if len(tokenizer.pyramid) < 2:
         raise InputError(f"pyramid {tokenizer.pyramid}: the reference needs at least two scales")
-    told = {"tokenizer": tokenizer.to_dict(), "device": jax.default_backend()}
-    return told | ({"transformer": transformer.to_dict()} if transformer else {})
+    described = {"tokenizer": tokenizer.to_dict(), "device": jax.default_backend()}
+    return described | ({"transformer": transformer.to_dict()} if transformer else {})

@@ -1,4 +1,4 @@
-"""What `var-jax benchmark` is asked for, turned into measurements and reports."""
+"""The `var-jax benchmark` commands: from parsed arguments to measurements and printed reports."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ def sample(args: argparse.Namespace) -> None:
     dtype = args.dtype or machine.default_dtype()
     numbers = args.guidance, args.top_k, args.top_p, args.repeats
     report = speed.sample(_model(args), _batches(args.batch), dtype, *numbers, args.against, _say)
-    _tell(args, report)
+    _present(args, report)
 
 
 def train(args: argparse.Namespace) -> None:
     """`benchmark train`."""
     _share_the_device(args)
     model, batches = preset(args.preset, args.pyramid, args.channels), _batches(args.batch)
-    asked = args.dtype or machine.default_dtype(), args.attention, args.source, args.overrides, args.repeats
-    _tell(args, speed.train(model, batches, *asked, args.against, _say))
+    options = args.dtype or machine.default_dtype(), args.attention, args.source, args.overrides, args.repeats
+    _present(args, speed.train(model, batches, *options, args.against, _say))
 
 
 def tokenize(args: argparse.Namespace) -> None:
     """`benchmark tokenize`."""
     _share_the_device(args)
-    _tell(args, speed.tokenize(_model(args), _batches(args.batch), args.repeats, args.against, _say))
+    _present(args, speed.tokenize(_model(args), _batches(args.batch), args.repeats, args.against, _say))
 
 
 def data(args: argparse.Namespace) -> None:
     """`benchmark data`."""
-    asked = args.size, args.batch, args.batches, args.workers, args.repeats
+    options = args.size, args.batch, args.batches, args.workers, args.repeats
     if args.folder:
-        return _tell(args, loading.load(args.folder, *asked, args.against, _say))
+        return _present(args, loading.load(args.folder, *options, args.against, _say))
     with tempfile.TemporaryDirectory() as folder:
         _say(f"making {args.pictures} JPEG pictures")
         loading.make_folder(Path(folder), args.pictures)
-        _tell(args, loading.load(folder, *asked, args.against, _say))
+        _present(args, loading.load(folder, *options, args.against, _say))
 
 
 def compile(args: argparse.Namespace) -> None:
@@ -71,12 +71,12 @@ def _model(args: argparse.Namespace) -> Chosen:
     if not args.model:
         return preset(args.preset, args.pyramid, args.channels)
     if args.pyramid or args.channels != 160:
-        raise InputError(f"--pyramid and --channels: are those of the model {args.model}, leave them out")
+        raise InputError(f"--pyramid and --channels: the model {args.model} fixes them, leave them out")
     return directory(args.model)
 
 
 def _share_the_device(args: argparse.Namespace) -> None:
-    """Where the reference wants memory of the same GPU, JAX must not take nearly all of it at its start."""
+    """Keeps JAX from reserving nearly all memory of a GPU that the reference is to share."""
     if args.against:
         os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.45")
 
@@ -88,7 +88,7 @@ def _batches(text: str) -> list[int]:
         raise InputError(f"--batch {text}: expected numbers from 1 up, like 1,4") from None
 
 
-def _tell(args: argparse.Namespace, report: Report) -> None:
+def _present(args: argparse.Namespace, report: Report) -> None:
     print(report.text())
     _write(args.json, report.to_dict())
 

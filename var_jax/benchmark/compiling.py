@@ -1,9 +1,9 @@
-"""How long a program takes from the start of Python until it could run: without a cache, and found in it.
+"""Measures the time from the start of Python until a program could run, with an empty and with a filled cache.
 
     python -m var_jax.benchmark.compiling TASK
 
-is one such start, which prints its seconds as JSON; `compile_times` makes them. Nothing is drawn or computed, so a
-model may be larger than the machine.
+is one such start, which prints its seconds as JSON; `compile_times` makes such starts. Nothing is drawn or computed,
+so a model may be larger than the machine.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ PHASES = ("start of Python and JAX", "tracing and lowering", "compiling or loadi
 def compile_times(
     task: dict[str, Any], repeats: int, say: Callable[[str], None] = print
 ) -> tuple[dict[str, list[dict[str, float]]], dict[str, Any]]:
-    """Seconds by phase of first and second starts, and the machine's description.
+    """Measures first and second starts; returns their seconds by phase and the machine's description.
 
     Args:
       task: "program" ("sample" or "train"), "preset", "pyramid", "channels", "batch", "dtype" (None: the machine's
-        own), and of sampling "guidance", of training "attention", "source" and "overrides".
+        own); for sampling also "guidance", for training also "attention", "source" and "overrides".
       repeats: pairs of a first start with an empty cache and a second one.
-      say: told what is at work.
+      say: called with lines about progress.
 
     Raises:
-      InputError: for a task that cannot be.
+      InputError: for an invalid task.
     """
     if repeats < 1:
         raise InputError(f"repeats {repeats}: expected 1 or more")
@@ -65,13 +65,13 @@ def _start(task: dict[str, Any], cache: str) -> tuple[dict[str, float], dict[str
         text=True,
     )
     if child.returncode:
-        raise InputError((child.stderr.strip().splitlines() or ["it ended without a word"])[-1])
+        raise InputError((child.stderr.strip().splitlines() or ["the measured process ended without a message"])[-1])
     answer = json.loads(child.stdout.splitlines()[-1])
     return answer["seconds"], answer["machine"]
 
 
 def text_of(found: dict[str, list[dict[str, float]]]) -> Sequence[dict[str, str]]:
-    """A column of a table for each kind of start."""
+    """Columns of the table, one per kind of start."""
     from var_jax.benchmark.speed_report import spread
 
     columns = []
@@ -114,7 +114,7 @@ def _lowered(task: dict[str, Any]) -> Any:
 
 
 def main() -> None:
-    """One start: until JAX runs, until the program is lowered, until it is compiled."""
+    """Measures one start: until JAX runs, until the program is lowered, until it is compiled."""
     task = json.loads(sys.argv[1])
     from var_jax.benchmark import machine
 

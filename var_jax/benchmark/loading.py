@@ -1,6 +1,6 @@
-"""How fast pictures come from a folder of JPEG files to batches, a core: this package's pipeline, and PyTorch's beside.
+"""Measures how fast a folder of JPEG files becomes batches, per core: this package's pipeline beside PyTorch's.
 
-Both read the same files, scale and crop alike with Pillow, and give batches of uint8 squares in random order.
+Both read the same files, scale and crop alike with Pillow, and return batches of uint8 squares in random order.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from var_jax.data.sources import Spread, make_source
 from var_jax.errors import InputError
 
 _ENLARGE = 1.125
-_READY = 4  # batches a worker may have made while nobody waited: two kept ready, one read ahead, the one it is at
-_MOST_FILES = 50_000  # that a measurement looks at, evenly spread over the folder
+_READY = 4  # batches that a worker may have ready before a turn: two in its queue, one read ahead, one in the making
+_MOST_FILES = 50_000  # files that a measurement reads at most, evenly spread over the folder
 _SIDES = (500, 375)
 
 
@@ -37,20 +37,20 @@ def load(
     against: str | os.PathLike[str] | None = None,
     say: Callable[[str], None] = print,
 ) -> Report:
-    """Turns of so many batches, read and cut as training does.
+    """Times turns of `batches` batches, read and cropped as training does.
 
     Args:
-      folder: of pictures, a sub-folder a class.
+      folder: a folder of pictures with one sub-folder per class.
       size: side of the squares in pixels.
-      batch: pictures a batch.
-      batches: of a turn.
-      workers: processes that read; 0: this one, one picture after another.
+      batch: pictures per batch.
+      batches: batches per turn.
+      workers: processes that read; 0: this process reads, one picture after another.
       repeats: turns that count.
       against: a checkout of the reference: PyTorch's DataLoader with as many workers takes turns with ours.
-      say: told what is at work.
+      say: called with lines about progress.
 
     Raises:
-      InputError: for numbers or a folder that cannot be.
+      InputError: for invalid numbers or a folder without pictures.
     """
     for name, value in {"size": size, "batch": batch, "batches": batches, "workers": workers}.items():
         if value < (least := 0 if name == "workers" else 1):
@@ -69,14 +69,14 @@ def load(
             task |= {"batch": batch, "workers": workers, "ready": ready, "batches": batches}
             reference = opened.enter_context(beside.Reference(against, task))
             runs["reference"], versions = reference.run, reference.versions
-            # By then the other side's workers have filled what they keep ready, and sleep.
+            # Long enough that the other side's workers have filled their queues and sleep.
             pause = 1.5 * turn(ours, ready, batches) * ready / (batches * lanes)
         timings = take_turns(runs, repeats, pause=pause)
         theirs = (timings["reference"], 0) if against else None
     title = f"{workers} worker{'s'[: workers != 1]}"
     case = Case(title, batch * batches, timings["ours"], 0, (), 0, theirs, lanes)
-    told = {"folder": str(folder), "files": len(files), "pixels": size, "batch": batch, "workers": workers}
-    return Report("data", told, [case], None, machine.describe(), versions)
+    settings = {"folder": str(folder), "files": len(files), "pixels": size, "batch": batch, "workers": workers}
+    return Report("data", settings, [case], None, machine.describe(), versions)
 
 
 def make_folder(folder: Path, count: int) -> None:
@@ -94,7 +94,7 @@ def make_folder(folder: Path, count: int) -> None:
 
 
 def _pictures(count: int) -> Iterator[Image.Image]:
-    """Noise of falling strength at ever finer scales, as photographs have it; some 90 kB a file at quality 90."""
+    """Noise whose strength falls with scale, as in photographs; some 90 kB per file at quality 90."""
     rng = np.random.default_rng(0)
     for number in range(count):
         width, height = _SIDES if number % 3 else _SIDES[::-1]

@@ -1,4 +1,4 @@
-"""The machine that a benchmark runs on: what it is, what matrix units and memory can do, what was used of it."""
+"""The machine that a benchmark runs on: its description, the peaks of its arithmetic and memory, the memory in use."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from var_jax.models.precision import precision_for
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "grain", "pillow")
 _SMALLEST_MATRIX, _LARGEST_MATRIX = 1024, 16384
-_SMALLEST_VECTOR, _LARGEST_VECTOR = 2**26, 2**28  # float32 numbers: from 256 MiB, beyond any cache
-_LONG_ENOUGH = 0.03  # seconds of a call beside which starting it is nothing
+_SMALLEST_VECTOR, _LARGEST_VECTOR = 2**26, 2**28  # float32 numbers: from 256 MiB, larger than any cache
+_LONG_ENOUGH = 0.03  # seconds of a call beside which the cost of starting it is negligible
 _TRIES = 5
 
 
@@ -44,12 +44,12 @@ def describe() -> dict[str, Any]:
 
 
 def default_dtype() -> str:
-    """The compute type where none is asked for: float32 on CPUs, bfloat16 elsewhere; starts JAX."""
+    """The compute type unless one is chosen: float32 on CPUs, bfloat16 elsewhere; starts JAX."""
     return "float32" if jax.default_backend() == "cpu" else "bfloat16"
 
 
 def versions() -> dict[str, str]:
-    """Of this package, Python, and what the figures may depend on."""
+    """Versions of this package, of Python, and of the libraries that the figures may depend on."""
     found = {"var_jax": __version__, "python": platform.python_version()}
     return found | {name: importlib.metadata.version(name) for name in _PACKAGES}
 
@@ -64,11 +64,11 @@ def _processor() -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What the device was seen to do, at best.
+    """The device's measured peaks.
 
     Attributes:
-      matrix_flops: operations a second of a product of large square matrices, by type of their numbers.
-      memory_bandwidth: bytes a second from and to memory.
+      matrix_flops: operations per second in a product of large square matrices, by dtype.
+      memory_bandwidth: bytes per second from and to memory.
     """
 
     matrix_flops: dict[str, float]
@@ -86,7 +86,7 @@ def measure_limits(dtypes: Iterable[str]) -> Limits:
 
 
 def matrix_peak(dtype: str) -> float:
-    """Operations a second of a square matrix product, the best over growing sizes; float32 means all of its digits."""
+    """Operations per second in a square matrix product, the best over growing sizes; float32 in full precision."""
     multiply = jax.jit(lambda a, b: jnp.matmul(a, b, precision=precision_for(jnp.dtype(dtype))))
 
     def at(size: int) -> tuple[float, float]:
@@ -97,7 +97,7 @@ def matrix_peak(dtype: str) -> float:
 
 
 def memory_bandwidth() -> float:
-    """Bytes a second of y = y / 2 + x on vectors that no cache holds: two are read, one is written in place."""
+    """Bytes per second of y = y / 2 + x on vectors larger than any cache: two are read, one is written in place."""
     triad = jax.jit(lambda y, x: 0.5 * y + x, donate_argnums=0)
 
     def at(size: int) -> tuple[float, float]:
@@ -113,7 +113,7 @@ def memory_bandwidth() -> float:
 
 
 def _best(at: Callable[[int], tuple[float, float]], size: int, largest: int) -> float:
-    """The highest work a second; sizes double until a call is long enough to be judged."""
+    """The highest work per second; sizes double until a call is long enough to be judged."""
     best = 0.0
     while True:
         work, seconds = at(size)
@@ -129,12 +129,12 @@ def _shortest(call: Callable[[], jax.Array]) -> float:
 
 
 def peak_bytes() -> int:
-    """The most memory in use so far: the device's where it tells, else all of this process's."""
+    """Peak memory so far, in bytes: the device's if it reports one, else all of this process's."""
     stats = jax.devices()[0].memory_stats() or {}
     return int(stats.get("peak_bytes_in_use", 0)) or resident_peak()
 
 
 def resident_peak() -> int:
-    """The most main memory that this process has held so far, in bytes."""
-    unit = 1 if sys.platform == "darwin" else 1024  # of what the system counts in
+    """Peak main memory of this process so far, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kibibytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,4 +1,4 @@
-"""Which model a benchmark is of: a preset with drawn weights, which cost what trained ones do, or a model directory."""
+"""The model of a benchmark: a preset with drawn weights, which cost as much as trained ones, or a model directory."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from var_jax.training_directory import read_any_model
 
 @dataclasses.dataclass(frozen=True)
 class Chosen:
-    """A model by its shapes, and its weights where it has some.
+    """A model: its configs and, from a directory, its weights.
 
     Attributes:
-      name: for people.
-      tokenizer, transformer: what it is; a directory may have no transformer.
-      tokenizer_params, transformer_params: numpy arrays of a directory; None: to be drawn.
+      name: the name in reports.
+      tokenizer, transformer: the parts' configs; a directory may have no transformer.
+      tokenizer_params, transformer_params: numpy arrays from a directory; None: to be drawn.
     """
 
     name: str
@@ -37,16 +37,16 @@ class Chosen:
     transformer_params: Params | None = dataclasses.field(default=None, repr=False)
 
     def tokenizer_on_device(self) -> Params:
-        """The tokenizer's parameters."""
+        """Puts the tokenizer's parameters on the device."""
         if self.tokenizer_params is not None:
             return jax.device_put(self.tokenizer_params)
         return _drawn(tokenizer_shapes(self.tokenizer))
 
     def transformer_on_device(self) -> Params:
-        """The transformer's parameters.
+        """Puts the transformer's parameters on the device.
 
         Raises:
-          InputError: if it has none.
+          InputError: if the model has no transformer.
         """
         c = self.transformer
         if c is None:
@@ -57,7 +57,7 @@ class Chosen:
 
 
 def preset(name: str, pyramid: str | None = None, channels: int = 160) -> Chosen:
-    """A transformer by depth and a tokenizer of the published kind.
+    """Chooses a transformer by depth and a tokenizer of the published kind.
 
     Args:
       name: "d16", "d36-s" and the like.
@@ -65,7 +65,7 @@ def preset(name: str, pyramid: str | None = None, channels: int = 160) -> Chosen
       channels: base width of the tokenizer; the published ones have 160.
 
     Raises:
-      InputError: for a preset, pyramid or width that cannot be.
+      InputError: for an unknown preset, or an invalid pyramid or width.
     """
     sides = Pyramid(PUBLISHED_SIDES[512 if name.endswith("-s") else 256]) if pyramid is None else Pyramid.parse(pyramid)
     tokenizer = TokenizerConfig(sides, base_channels=channels)
@@ -73,10 +73,10 @@ def preset(name: str, pyramid: str | None = None, channels: int = 160) -> Chosen
 
 
 def directory(path: str) -> Chosen:
-    """A model directory's, with its weights.
+    """Reads a model or training directory, with its weights.
 
     Raises:
-      InputError: if there is no such model.
+      InputError: if `path` holds no model.
     """
     model = read_any_model(path)
     shapes = model.tokenizer_config, model.transformer_config
@@ -84,7 +84,7 @@ def directory(path: str) -> Chosen:
 
 
 def _drawn(shapes: Params) -> Params:
-    """Small normal numbers everywhere, around 1 for what scales; by numpy, which has nothing to compile."""
+    """Draws small normal numbers, around 1 for scale parameters; by numpy, which compiles nothing."""
     rng = np.random.default_rng(0)
 
     def draw(path: Sequence[Any], leaf: jax.ShapeDtypeStruct) -> jax.Array:

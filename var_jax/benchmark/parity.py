@@ -1,4 +1,4 @@
-"""How far this package is from the reference at real size: both run on the same weights and inputs."""
+"""Measures the difference between this package and the reference at real size, on the same weights and inputs."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Row(NamedTuple):
     """One compared quantity.
 
     Attributes:
-      name: what was compared.
+      name: the quantity.
       max_abs: largest difference.
-      relative: that over the largest magnitude of the reference's.
+      relative: largest difference over the largest magnitude in the reference.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Row(NamedTuple):
 
 
 def compare(name: str, ours: Any, reference: Any) -> Row:
-    """A row for two arrays of one shape."""
+    """Compares two arrays of one shape."""
     ours, reference = np.asarray(ours, np.float64), np.asarray(reference, np.float64)
     if ours.shape != reference.shape:
         raise AssertionError(f"{name}: shapes {ours.shape} and {reference.shape}")
@@ -47,10 +47,10 @@ def compare(name: str, ours: Any, reference: Any) -> Row:
 def tokenizer_parity(
     checkout: str | os.PathLike[str], pyramid: Pyramid, base_channels: int = 160, batch: int = 1, seed: int = 0
 ) -> list[Row]:
-    """Compares the tokenizer on random pictures; a few rows, the tokens' as shares that differ.
+    """Compares the tokenizer on random pictures; tokens as the share that differs.
 
-    Tokens are compared scale by scale on the reference's own rest, so that one tie does not count
-    again at every later scale; everything behind them is compared on the reference's tokens.
+    Tokens are compared scale by scale on the reference's own residual, so that one tie does not count
+    again at every later scale; everything after them is compared on the reference's tokens.
     """
     ref = load_reference(checkout)
     torch = ref.torch
@@ -100,7 +100,7 @@ def transformer_parity(
 ) -> list[Row]:
     """Compares a transformer by preset name: teacher-forced logits on drawn tokens, and a greedy guided run.
 
-    The picture of the greedy run is compared where its tokens are equal.
+    The pictures of the greedy run are compared where their tokens are equal.
     """
     ref = load_reference(checkout)
     torch = ref.torch

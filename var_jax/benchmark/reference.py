@@ -1,7 +1,7 @@
 """The PyTorch reference, run from a user's own checkout of FoundationVision/VAR beside this package.
 
-Nothing of it is part of this package: the checkout's path is given, PyTorch is imported when used.
-Weights are drawn from fixed seeds by tensor name, scaled so that every layer contributes.
+None of its code is part of this package: the user names the checkout, and PyTorch is imported when
+used. Weights are drawn from fixed seeds by tensor name, scaled so that every layer contributes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy as np
 
 from var_jax.errors import InputError
 
-# Buffers that the reference computes by itself: nothing is drawn for them.
+# Buffers that the reference computes itself: no weights are drawn for them.
 _COMPUTED = ("ema_vocab_hit_SV", "lvl_1L", "attn_bias_for_masking", "zero_k_bias")
 
 
@@ -57,13 +57,13 @@ def load_reference(checkout: str | os.PathLike[str]) -> types.SimpleNamespace:
 
 @contextlib.contextmanager
 def quiet() -> Any:
-    """Swallows what the reference prints while it is built."""
+    """Suppresses the reference's printed output while it is built."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield
 
 
 def draw_weights(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> dict[str, np.ndarray]:
-    """Float32 weights under the reference's names in which every gate, branch and bias matters."""
+    """Draws float32 weights under the reference's names, such that every gate, branch and bias matters."""
     return {
         name: _draw(name, shape, np.random.default_rng([seed, zlib.crc32(name.encode())]))
         for name, shape in shapes.items()
@@ -90,7 +90,7 @@ def _draw(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.nda
 
 
 def load_weights(module: Any, weights: Mapping[str, np.ndarray]) -> None:
-    """Puts drawn weights into a reference module, keeping what it computed by itself."""
+    """Puts drawn weights into a reference module; buffers that it computed itself stay."""
     import torch
 
     state = module.state_dict()

@@ -2,7 +2,7 @@
 
 Lines of JSON come in, ["prepare", task], then ["run", null] and ["peak", null]; each gets a line {"value": ...} or
 {"error": ...}. A task names `what` ("sample", "tokenize", "train" or "data"), the shapes of the models, threads and
-device. A call is run whole and waited for; its seconds are measured here, so that the pipe is not.
+device. A call runs to its end, and its seconds are measured here, so that they do not include the pipe.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Call = Callable[[], float]
 
 
 class Worker:
-    """Holds the call that was prepared."""
+    """Answers requests: prepares one kind of call and runs it."""
 
     def __init__(self, checkout: str) -> None:
         self._checkout = checkout
@@ -45,11 +45,11 @@ class Worker:
         return {"torch": torch.__version__}
 
     def run(self, _: Any) -> float:
-        """One call; its seconds."""
+        """Makes one call; returns its seconds."""
         return self._call()
 
     def peak(self, _: Any) -> int:
-        """Bytes in use at most so far."""
+        """Peak memory so far, in bytes."""
         cuda = self._torch.cuda
         return cuda.max_memory_allocated() if cuda.is_available() else resident_peak()
 
@@ -80,7 +80,7 @@ def _tokenize(reference: Any, task: dict[str, Any]) -> Call:
 
 
 def _train(reference: Any, task: dict[str, Any]) -> Call:
-    """A step as the reference trains: tokens of pictures, teacher forcing, cross entropy, clipped AdamW, accuracy."""
+    """A training step of the reference: tokens of pictures, teacher forcing, cross entropy, clipped AdamW, accuracy."""
     torch = reference.torch
     vae, var = _models(reference, task)
     var.train()
@@ -109,7 +109,7 @@ def _train(reference: Any, task: dict[str, Any]) -> Call:
 
 
 def _data(reference: Any, task: dict[str, Any]) -> Call:
-    """Turns of so many batches from a DataLoader; what was ready before a turn began is not counted."""
+    """Turns of a given number of batches from a DataLoader; batches ready before a turn are not counted."""
     torch, workers = reference.torch, task["workers"]
     if workers:
         torch.set_num_threads(1)
@@ -125,7 +125,7 @@ def _data(reference: Any, task: dict[str, Any]) -> Call:
 
 
 def turn(batches: Iterator[Any], ready: int, count: int) -> float:
-    """Seconds of `count` batches after the `ready` ones that may have been made while nobody waited."""
+    """Seconds of `count` batches after the `ready` ones that may have been made before the turn."""
     for _ in range(ready):
         next(batches)
     since = time.perf_counter()
@@ -135,7 +135,7 @@ def turn(batches: Iterator[Any], ready: int, count: int) -> float:
 
 
 class PictureFiles:
-    """Files as a map-style data set of PyTorch: shorter side by Lanczos, a square from anywhere, uint8 [H, W, 3]."""
+    """Files as a map-style PyTorch data set: shorter side scaled by Lanczos, a random square, uint8 [H, W, 3]."""
 
     def __init__(self, files: list[str], size: int, shorter: int) -> None:
         self._files, self._size, self._shorter = files, size, shorter
@@ -159,7 +159,7 @@ class PictureFiles:
 
 
 class EndlessOrder:
-    """Indices without end, shuffled anew each time round."""
+    """Endless indices, shuffled anew in every pass."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -170,7 +170,7 @@ class EndlessOrder:
 
 
 def _models(reference: Any, task: dict[str, Any]) -> tuple[Any, Any]:
-    """The autoencoder and, where the task has one, the transformer, with weights as their classes draw them."""
+    """The autoencoder and, if the task has one, the transformer, with the weights that their classes draw."""
     t, shape = task["tokenizer"], task.get("transformer")
     vae = reference.VQVAE(
         vocab_size=t["codebook_size"],
@@ -225,13 +225,14 @@ def _timed(torch: Any, call: Callable[[], Any]) -> Call:
 
 
 def main() -> None:
-    """Answers until the input ends."""
+    """Answers requests until the input ends."""
     worker, answers = Worker(sys.argv[1]), sys.stdout
     for line in sys.stdin:
-        verb, given = json.loads(line)
+        verb, argument = json.loads(line)
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # the reference prints while it is built
-                answer = {"value": {"prepare": worker.prepare, "run": worker.run, "peak": worker.peak}[verb](given)}
+                calls = {"prepare": worker.prepare, "run": worker.run, "peak": worker.peak}
+                answer = {"value": calls[verb](argument)}
         except InputError as error:
             answer = {"error": str(error)}
         print(json.dumps(answer), file=answers, flush=True)

@@ -1,7 +1,7 @@
-"""How fast sampling, encoding and a step of training are on one device, each beside the reference if it is asked for.
+"""Measures the speed of sampling, encoding and a training step on one device, each optionally beside the reference.
 
-Every function here returns a `Report` with one case a batch size. Weights are drawn unless a model directory is given;
-inputs lie on the device before the clock starts, and a call ends when all of its result is there.
+Every function here returns a `Report` with one case per batch size. Weights are drawn unless a model directory is
+named; inputs lie on the device before the clock starts, and a call ends when its whole result is there.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ def sample(
     against: Against = None,
     say: Say = print,
 ) -> Report:
-    """The one program from labels to pictures.
+    """Times sampling: the one program from labels to pictures.
 
     Args:
-      model: of which pictures are drawn.
-      batches: pictures a call.
+      model: the model that draws.
+      batches: pictures per call, one case each.
       dtype: compute type, "float32" or "bfloat16".
-      guidance: 0 is none, and the batch is not doubled then (the reference's always is).
+      guidance: 0 is none; the batch is then not doubled (the reference always doubles it).
       top_k, top_p: 0 is off.
       repeats: calls that count.
-      against: a checkout of the reference, to be run in turn; None: ours alone.
-      say: told what is at work.
+      against: a checkout of the reference, run in turn with ours; None: ours alone.
+      say: called with lines about progress.
 
     Raises:
-      InputError: for settings or a model that cannot be.
+      InputError: for invalid settings, or a model without a transformer.
     """
     _check_batches(batches)
     config, backend = model.transformer, backend_for()
@@ -77,12 +77,12 @@ def sample(
         return lambda: sampler.generate(*modules, *params, labels, key, settings, guided=guidance != 0, smooth=False)
 
     phases = lambda batch: work.sampling(config, model.tokenizer, batch, guidance != 0, dtype)
-    told = {"model": model.name, "pixels": model.tokenizer.image_size, "dtype": dtype} | drawing
-    return _report("sample", told, batches, prepared, phases, {dtype}, repeats, against, task, say)
+    shown = {"model": model.name, "pixels": model.tokenizer.image_size, "dtype": dtype} | drawing
+    return _report("sample", shown, batches, prepared, phases, {dtype}, repeats, against, task, say)
 
 
 def tokenize(model: Chosen, batches: Sequence[int], repeats: int, against: Against = None, say: Say = print) -> Report:
-    """Pictures to tokens: the encoder and the quantizer, in float32 as always. The arguments are those of `sample`."""
+    """Times encoding, pictures to tokens, in float32 as always. The arguments are those of `sample`."""
     _check_batches(batches)
     tokenizer, params = Tokenizer(model.tokenizer, backend=backend_for()), model.tokenizer_on_device()
     run = jax.jit(lambda params, images: tokenizer.apply({"params": params}, to_signed(images), method="encode"))
@@ -93,8 +93,8 @@ def tokenize(model: Chosen, batches: Sequence[int], repeats: int, against: Again
         return lambda: run(params, images)
 
     phases = lambda batch: work.tokenizing(model.tokenizer, batch)
-    told = {"model": model.name, "pixels": model.tokenizer.image_size, "dtype": "float32"}
-    return _report("tokenize", told, batches, prepared, phases, {"float32"}, repeats, against, task, say)
+    shown = {"model": model.name, "pixels": model.tokenizer.image_size, "dtype": "float32"}
+    return _report("tokenize", shown, batches, prepared, phases, {"float32"}, repeats, against, task, say)
 
 
 def train(
@@ -108,19 +108,19 @@ def train(
     against: Against = None,
     say: Say = print,
 ) -> Report:
-    """A step of stage 2 from pictures, which are encoded in the same step, or from stored tokens.
+    """Times a step of stage 2 from pictures, which are encoded in the same step, or from stored tokens.
 
-    The reference has no stored tokens: its step is always from pictures.
+    The reference has no stored tokens: its step always starts from pictures.
 
     Args:
       model: a preset.
       attention: "xla", "plain", "splash" or "cudnn".
       source: "pictures" or "tokens".
       overrides: "key=value" of the config, like "remat=nothing_saveable".
-      The others are those of `sample`.
+      dtype, batches, repeats, against, say: as for `sample`.
 
     Raises:
-      InputError: for a config that cannot be.
+      InputError: for an invalid config.
     """
     _check_batches(batches)
     task = None
@@ -132,18 +132,18 @@ def train(
         return repeated(program, model, random_batch(model, batch, source))
 
     phases = lambda batch: work.training(model.transformer, model.tokenizer, batch, source == "pictures", dtype)
-    told = {"model": model.name, "pixels": model.tokenizer.image_size, "from": source, "dtype": dtype}
-    told |= {"attention": attention} | dict(text.removeprefix("--config.").partition("=")[::2] for text in overrides)
-    return _report("train", told, batches, prepared, phases, {dtype, "float32"}, repeats, against, task, say)
+    shown = {"model": model.name, "pixels": model.tokenizer.image_size, "from": source, "dtype": dtype}
+    shown |= {"attention": attention} | dict(text.removeprefix("--config.").partition("=")[::2] for text in overrides)
+    return _report("train", shown, batches, prepared, phases, {dtype, "float32"}, repeats, against, task, say)
 
 
 def random_pictures(batch: int, size: int) -> jax.Array:
-    """uint8 [B, size, size, 3] on the device."""
+    """Random pictures, uint8 [B, size, size, 3], on the device."""
     return jax.random.randint(jax.random.key(1), (batch, size, size, 3), 0, 256).astype(jnp.uint8)
 
 
 def random_batch(model: Chosen, batch: int, source: str) -> dict[str, jax.Array]:
-    """A training batch on the device; `source` is "pictures" or "tokens"."""
+    """A random training batch on the device; `source` is "pictures" or "tokens"."""
     labels = jnp.arange(batch, dtype=jnp.int32) % model.transformer.num_classes
     if source == "pictures":
         return {"labels": labels, IMAGES: random_pictures(batch, model.tokenizer.image_size)}
@@ -154,7 +154,7 @@ def random_batch(model: Chosen, batch: int, source: str) -> dict[str, jax.Array]
 
 def _report(
     what: str,
-    told: dict[str, Any],
+    settings: dict[str, Any],
     batches: Sequence[int],
     prepared: Callable[[int], Callable[[], Any]],
     phases: Callable[[int], list[work.Phase]],
@@ -164,7 +164,7 @@ def _report(
     task: dict[str, Any] | None,
     say: Say,
 ) -> Report:
-    """Times every batch size, between two looks at the device's limits."""
+    """Times every batch size, between two measurements of the device's limits."""
     limits, cases, versions = None, [], {}
     for batch in batches:
         call, compiled = prepared(batch), []
@@ -179,11 +179,11 @@ def _report(
             theirs = (timings["reference"], reference.peak_bytes()) if against else None
         later, peak = sum(compiled[1:]), machine.peak_bytes()
         cases.append(Case(f"batch {batch}", batch, timings["ours"], later, phases(batch), peak, theirs))
-    return Report(what, told, cases, limits.better(machine.measure_limits(dtypes)), machine.describe(), versions)
+    return Report(what, settings, cases, limits.better(machine.measure_limits(dtypes)), machine.describe(), versions)
 
 
 def _counting(call: Callable[[], Any], compiled: list[int]) -> Callable[[], float]:
-    """The call timed; how many programs each one compiled is added to `compiled`."""
+    """Wraps a call so that it is timed and the number of programs it compiled is appended to `compiled`."""
 
     def run() -> float:
         with compilations() as found:

@@ -1,4 +1,4 @@
-"""What a benchmark found: a table for people, quantities down and cases across, and everything as JSON."""
+"""The report of a benchmark: a table for people, quantities down and cases across, and everything as JSON."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class Case:
     """One column: a kind of call, timed.
 
     Attributes:
-      title: what sets it apart from the other columns, like "batch 4".
-      pictures: of a call.
+      title: the column's heading, like "batch 4".
+      pictures: pictures per call.
       ours: timing of this package.
-      compiled: programs that were compiled, or looked for in the cache, after the first call.
-      phases: what a call has to do at least; empty where nothing is counted.
-      peak_bytes: the most memory in use so far; 0 where other processes than this one do the work.
+      compiled: programs that were compiled, or looked up in the cache, after the first call.
+      phases: the least work of a call; empty if work is not counted.
+      peak_bytes: peak memory so far; 0 if other processes do the work.
       theirs: timing of the reference, in turn with ours, and its peak memory; None: it was not run.
-      lanes: processes or threads that shared the work, where pictures a second are told for one of them.
+      lanes: processes or threads that shared the work, if pictures per second are also reported for one of them.
     """
 
     title: str
@@ -39,15 +39,15 @@ class Case:
     lanes: int | None = None
 
     def rows(self, limits: Limits | None) -> dict[str, str]:
-        """The column, by quantity."""
+        """The column's cells by quantity."""
         t = self.ours
-        rows = {"seconds a call": spread(t.seconds), "latency, ms": _figure(1000 * t.median)}
+        rows = {"seconds per call": spread(t.seconds), "latency, ms": _figure(1000 * t.median)}
         rows |= self._rate("pictures/s", t)
         if self.phases:
             rows |= {"first call, s": _figure(t.first), "of it compiling, s": _figure(t.compiling)}
         if self.phases and limits:
             flops = sum(phase.flops for phase in self.phases)
-            rows["GFLOP a picture"] = _figure(flops / self.pictures / 1e9)
+            rows["GFLOP per picture"] = _figure(flops / self.pictures / 1e9)
             rows["GFLOP/s"] = _figure(flops / t.median / 1e9)
             rows["of the matrix peak"] = f"{work.arithmetic_seconds(self.phases, limits) / t.median:.1%}"
             rows["least seconds"] = _figure(work.least_seconds(self.phases, limits))
@@ -57,7 +57,7 @@ class Case:
         if self.theirs:
             timing, peak = self.theirs
             pairs = ratios(t, timing)
-            rows["reference: seconds a call"] = spread(timing.seconds)
+            rows["reference: seconds per call"] = spread(timing.seconds)
             rows |= self._rate("reference: pictures/s", timing)
             rows |= _gibibytes("reference: peak memory, GiB", peak) | {"reference over ours": spread(pairs)}
             rows["pair by pair"] = " ".join(f"{ratio:.2f}" for ratio in pairs)
@@ -89,15 +89,15 @@ class Case:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """All that one command measured.
+    """The results of one command.
 
     Attributes:
-      what: the question.
-      settings: what was asked for.
+      what: the measurement, like "sample".
+      settings: the settings of the command.
       cases: the columns.
-      limits: the device's, or None where no device was at work.
+      limits: the device's limits, or None if no device was at work.
       machine: see `machine.describe`.
-      reference_versions: of the reference's process; empty without one.
+      reference_versions: versions in the reference's process; empty without one.
     """
 
     what: str
@@ -108,7 +108,7 @@ class Report:
     reference_versions: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def text(self) -> str:
-        """For people."""
+        """The report for people: settings, machine, table."""
         settings = ", ".join(f"{name} {value}" for name, value in self.settings.items())
         lines = [f"{self.what}: {settings}", *machine_lines(self.machine, self.limits, self.reference_versions)]
         columns = [case.rows(self.limits) for case in self.cases]
@@ -123,14 +123,14 @@ class Report:
 
 
 def about(what: str, settings: dict[str, Any], described: dict[str, Any]) -> dict[str, Any]:
-    """What every JSON file of a benchmark begins with."""
+    """The first entries of every JSON file of a benchmark."""
     command = shlex.join(["var-jax", *sys.argv[1:]])
-    told = {"what": what, "command": command, "settings": settings, "machine": described}
-    return told | {"versions": machine.versions()}
+    head = {"what": what, "command": command, "settings": settings, "machine": described}
+    return head | {"versions": machine.versions()}
 
 
 def machine_lines(described: dict[str, Any], limits: Limits | None, reference: dict[str, str]) -> list[str]:
-    """What the figures were made on and with, for people."""
+    """Lines for people about the machine and the versions that produced the figures."""
     names = ("jax", "jaxlib")
     versions = [f"{name} {version}" for name, version in machine.versions().items() if name in names]
     versions += [f"reference on {name} {version}" for name, version in reference.items()]
@@ -142,7 +142,7 @@ def machine_lines(described: dict[str, Any], limits: Limits | None, reference: d
 
 
 def table(titles: Sequence[str], columns: Sequence[dict[str, str]]) -> str:
-    """Quantities down, cases across, aligned; what a case does not have stays empty."""
+    """Aligns a table with quantities down and cases across; a cell that a case lacks stays empty."""
     names = list(dict.fromkeys(name for column in columns for name in column))
     grid = [["", *titles], *([name, *(column.get(name, "") for column in columns)] for name in names)]
     widths = [max(len(row[index]) for row in grid) for index in range(len(titles) + 1)]
@@ -152,7 +152,7 @@ def table(titles: Sequence[str], columns: Sequence[dict[str, str]]) -> str:
 
 
 def spread(values: Sequence[float]) -> str:
-    """Median, and the range where there is one."""
+    """The median, and the range if there is one."""
     ends = f" ({_figure(min(values))} to {_figure(max(values))})" if len(values) > 1 else ""
     return _figure(statistics.median(values)) + ends
 
@@ -162,5 +162,5 @@ def _gibibytes(name: str, count: int) -> dict[str, str]:
 
 
 def _figure(value: float) -> str:
-    """Four digits that count."""
+    """Four significant digits."""
     return f"{value:.0f}" if value >= 1000 else f"{value:.4g}"

@@ -1,4 +1,4 @@
-"""Seconds of calls: the first apart, the later ones as median and range; several kinds of calls in turn."""
+"""Timing of calls: the first apart, the later ones as median and range; several kinds of calls in turn."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import jax
 
 from var_jax.errors import InputError
 
-_COMPILED = "/jax/core/compile/backend_compile_duration"  # JAX says so once a program, found in the cache or not
-_PAUSE = 0.3  # seconds between turns: threads of the other side that still spin for work have gone to sleep by then
+_COMPILED = "/jax/core/compile/backend_compile_duration"  # an event per program, found in the cache or not
+_PAUSE = 0.3  # seconds between turns: after it, the other side's threads no longer spin for work
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Timing:
     """Seconds of one kind of call.
 
     Attributes:
-      first: of the first call, which compiles.
-      seconds: of the calls that count.
+      first: seconds of the first call, which compiles.
+      seconds: seconds of each call that counts.
     """
 
     first: float
@@ -31,12 +31,12 @@ class Timing:
 
     @property
     def median(self) -> float:
-        """Of the calls that count."""
+        """Median seconds of the calls that count."""
         return statistics.median(self.seconds)
 
     @property
     def compiling(self) -> float:
-        """What the first call took beyond a median one."""
+        """Seconds that the first call took beyond the median."""
         return max(self.first - self.median, 0.0)
 
     def to_dict(self) -> dict[str, Any]:
@@ -47,7 +47,7 @@ class Timing:
 
 
 def timed(call: Callable[[], Any]) -> float:
-    """Seconds until all that `call` returns is there."""
+    """Seconds until the whole result of `call` is there."""
     since = time.perf_counter()
     jax.block_until_ready(call())
     return time.perf_counter() - since
@@ -56,15 +56,15 @@ def timed(call: Callable[[], Any]) -> float:
 def take_turns(
     runs: Mapping[str, Callable[[], float]], repeats: int, warmup: int = 1, pause: float = _PAUSE, again: int = 0
 ) -> dict[str, Timing]:
-    """Timings of several kinds of calls, one of each in turn, so that whatever else the machine does meets all.
+    """Times several kinds of calls, one of each in turn, so that other load on the machine affects all alike.
 
     Args:
-      runs: by name; each makes one call and returns the seconds that it took.
-      repeats: calls of each that count.
+      runs: functions by name; each makes one call and returns its seconds.
+      repeats: calls of each kind that count.
       warmup: calls between the first and those that count.
-      pause: seconds before a turn, where there are several kinds.
-      again: calls at the beginning of a turn that do not count, where there are several kinds. The first one fetches
-        what the machine took away while the others ran, like memory that was given back.
+      pause: seconds before a turn, if there are several kinds.
+      again: calls at the beginning of a turn that do not count, if there are several kinds. The first one restores
+        resources that the machine took away while the others ran, like memory that was given back.
 
     Raises:
       InputError: if `repeats` is not positive.
@@ -87,7 +87,7 @@ def take_turns(
 
 
 def ratios(ours: Timing, reference: Timing) -> list[float]:
-    """The reference's seconds over ours, pair by pair; above 1 we are ahead."""
+    """The reference's seconds over ours, pair by pair; above 1, ours is faster."""
     return [theirs / own for own, theirs in zip(ours.seconds, reference.seconds, strict=True)]
 
 
@@ -96,12 +96,12 @@ def compilations() -> Iterator[list[float]]:
     """Seconds of every program that JAX compiles, or finds in its cache, inside the block."""
     found: list[float] = []
 
-    def heard(event: str, seconds: float, **_: Any) -> None:
+    def listen(event: str, seconds: float, **_: Any) -> None:
         if event == _COMPILED:
             found.append(seconds)
 
-    jax.monitoring.register_event_duration_secs_listener(heard)
+    jax.monitoring.register_event_duration_secs_listener(listen)
     try:
         yield found
     finally:
-        jax.monitoring.unregister_event_duration_listener(heard)
+        jax.monitoring.unregister_event_duration_listener(listen)

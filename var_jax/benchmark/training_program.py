@@ -17,13 +17,13 @@ from var_jax.training.step import StepProgram
 
 _CONFIG = "var_d16"  # the published recipe; all presets share the parts of it that a step's speed depends on
 _OWN = ("model", "batch_size", "dtype", "attention", "tokenizer", "data", "stage")  # options of the command
-_STEPS = 100_000  # of schedules; a step costs the same whatever they are
+_STEPS = 100_000  # length of the schedules; a step costs the same for any
 
 
 def training_program(
     model: Chosen, batch: int, dtype: str, attention: str, overrides: Sequence[str] = ()
 ) -> StepProgram:
-    """A preset's step.
+    """Makes the training step of a preset.
 
     Args:
       model: a preset.
@@ -33,7 +33,7 @@ def training_program(
       overrides: "key=value" of the config; recomputation is off unless one turns it on.
 
     Raises:
-      InputError: for a config that cannot be, or that sets a field that the command has an option for.
+      InputError: for an invalid config, or one that sets a field for which the command has an option.
     """
     for text in overrides:
         key = text.removeprefix("--").removeprefix("config.").partition("=")[0]
@@ -48,7 +48,7 @@ def training_program(
 
 
 def repeated(program: StepProgram, model: Chosen, batch: dict[str, jax.Array]) -> Callable[[], Any]:
-    """A step on this batch, again and again; the state goes from one to the next in place."""
+    """A function that steps on this batch, again and again; the state is passed on in place."""
     state = program.first_state()
     fixed = jax.device_put(model.tokenizer_on_device(), replicated(program.mesh))
     batch = jax.device_put(batch, batch_sharding(program.mesh))
@@ -62,5 +62,5 @@ def repeated(program: StepProgram, model: Chosen, batch: dict[str, jax.Array]) -
 
 
 def lowered(program: StepProgram, model: Chosen, batch: dict[str, Any]) -> jax.stages.Lowered:
-    """The step for a batch of such shapes; nothing is drawn or computed."""
+    """Lowers the step for a batch of such shapes; nothing is drawn or computed."""
     return program.lower(tokenizer_shapes(model.tokenizer), batch)

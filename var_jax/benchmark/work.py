@@ -1,8 +1,8 @@
-"""What a call has to do at least, phase by phase, from the shapes alone; and how long that takes at a machine's limits.
+"""The least work of a call, phase by phase, from the shapes alone, and its least time at a machine's limits.
 
-A phase's operations are those of `models.costs`. Its bytes are parameters, once a phase, and of sampling the keys and
-values of coarser scales; activations are not counted, since what of them leaves the caches is up to the program. So
-the limit is a bound from below, of which no program reaches all.
+A phase's operations are those of `models.costs`. Its bytes are the parameters, once per phase, and in sampling the
+keys and values of coarser scales; activations are not counted, since the program decides which of them leave the
+caches. So the limit is a lower bound on the time, which no program reaches.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _OPTIMIZER_ARRAYS = 8  # of float32: the gradient written; it, the parameters an
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """A part of a call that cannot begin before the one before it has ended.
+    """A part of a call that cannot begin before the previous one has ended.
 
     Attributes:
-      name: for people.
+      name: the name in reports.
       flops: operations in matrix products and convolutions.
-      bytes: to be moved from or to memory at least.
+      bytes: least number of bytes moved from or to memory.
       dtype: compute type.
     """
 
@@ -46,24 +46,24 @@ class Phase:
     dtype: str
 
     def seconds(self, limits: Limits) -> float:
-        """At the machine's limits, arithmetic and transfers at once."""
+        """Least seconds at the machine's limits, with arithmetic and transfers at the same time."""
         return max(self.flops / limits.matrix_flops[self.dtype], self.bytes / limits.memory_bandwidth)
 
 
 def least_seconds(phases: Sequence[Phase], limits: Limits) -> float:
-    """Of a call: its phases one after another."""
+    """Least seconds of a call: its phases one after another."""
     return sum(phase.seconds(limits) for phase in phases)
 
 
 def arithmetic_seconds(phases: Sequence[Phase], limits: Limits) -> float:
-    """Of a call if moving data took no time."""
+    """Least seconds of a call if moving data took no time."""
     return sum(phase.flops / limits.matrix_flops[phase.dtype] for phase in phases)
 
 
 def sampling(
     transformer: TransformerConfig, tokenizer: TokenizerConfig, batch: int, guided: bool, dtype: str
 ) -> list[Phase]:
-    """A batch of pictures drawn: the class, every scale in turn, the decoder."""
+    """Phases of drawing a batch of pictures: the class, every scale in turn, the decoder."""
     c, rows, size = transformer, batch * (2 if guided else 1), jnp.dtype(dtype).itemsize
     block = 4 * c.width**2 + 2 * c.width * c.mlp_width
     weights = c.depth * block + c.width * c.codebook_size
@@ -80,14 +80,14 @@ def sampling(
 
 
 def tokenizing(tokenizer: TokenizerConfig, batch: int) -> list[Phase]:
-    """A batch of pictures encoded, in float32."""
+    """Phases of encoding a batch of pictures, in float32."""
     return [Phase("encoder", float(batch * encode_flops(tokenizer)), 4.0 * _numbers(tokenizer, "encoder"), "float32")]
 
 
 def training(
     transformer: TransformerConfig, tokenizer: TokenizerConfig, batch: int, pictures: bool, dtype: str
 ) -> list[Phase]:
-    """A step of stage 2: encoding where it begins with pictures, the inputs, forward and backward, the optimizer."""
+    """Phases of a step of stage 2: encoding (from pictures), the inputs, forward and backward, the optimizer."""
     numbers = transformer_parameters(transformer)
     moved = numbers * (2 * jnp.dtype(dtype).itemsize + 4 * _OPTIMIZER_ARRAYS)
     phases = tokenizing(tokenizer, batch) if pictures else []
@@ -97,6 +97,6 @@ def training(
 
 
 def _numbers(tokenizer: TokenizerConfig, part: str) -> int:
-    """Learned numbers of a part of a tokenizer."""
+    """Number of parameters in one part of a tokenizer."""
     params: dict[str, Any] = tokenizer_shapes(tokenizer)[part]
     return sum(leaf.size for leaf in jax.tree.leaves(params))

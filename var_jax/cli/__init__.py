@@ -1,1 +1,1 @@
-"""The `var-jax` command: one thin file a subcommand."""
+"""The `var-jax` command: one thin file per subcommand."""

@@ -12,10 +12,10 @@ TAKES_OVERRIDES = True
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("ablation", metavar="ABLATION", help="a config with rows: ablation, or a .py file")
-    parser.add_argument("--out", required=True, metavar="DIR", help="everything; the same again goes on")
-    parser.add_argument("--seeds", type=int, default=2, help="trainings of each row (default 2)")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder of all results; the same command resumes")
+    parser.add_argument("--seeds", type=int, default=2, help="trainings per row (default 2)")
     parser.add_argument("--samples", type=int, default=500, help="pictures drawn from each model (default 500)")
-    parser.epilog = "Keys of every transformer's config are changed by --config.key=value."
+    parser.epilog = "--config.key=value changes a key in every transformer's config."
 
 
 def run(args: argparse.Namespace) -> None:

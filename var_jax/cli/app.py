@@ -13,9 +13,9 @@ _LARGEST_PORT = 2**16 - 1
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_option(parser)
-    where = "what to listen on (default 127.0.0.1: this machine only); whoever reaches it may draw"
+    where = "address to listen on (default 127.0.0.1: this machine only); anyone who reaches it may draw"
     parser.add_argument("--host", default="127.0.0.1", help=where)
-    parser.add_argument("--port", type=int, default=8080, help="0 is any free one (default 8080)")
+    parser.add_argument("--port", type=int, default=8080, help="0 picks a free one (default 8080)")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -28,8 +28,8 @@ def run(args: argparse.Namespace) -> None:
             raise
         raise InputError("the page needs aiohttp; install it: pip install 'var_jax[app]'") from None
     bundle = load_to_sample(args.model)
-    ready = lambda url: print(f"open {url} in a browser; Ctrl-C ends it", flush=True)
+    ready = lambda url: print(f"open {url} in a browser; Ctrl-C stops the server", flush=True)
     try:
         asyncio.run(serve(bundle, args.host, args.port, ready))
     except KeyboardInterrupt:
-        print("ended")
+        print("stopped")

@@ -1,4 +1,4 @@
-"""`var-jax benchmark`: how fast this machine samples, trains, encodes, loads pictures and compiles."""
+"""`var-jax benchmark`: measures how fast this machine samples, trains, encodes, loads pictures and compiles."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     tokenize = verbs.add_parser("tokenize", help="pictures to tokens")
     _add_model(tokenize, "8", directory=True)
     data = verbs.add_parser("data", help="a folder of JPEG files to batches")
-    data.add_argument("--folder", metavar="DIR", help="pictures, a sub-folder a class (default: some are made)")
-    data.add_argument("--pictures", type=int, default=200, help="of 500 pixels, to be made (default 200)")
+    data.add_argument("--folder", metavar="DIR", help="pictures in one sub-folder per class (default: made)")
+    data.add_argument("--pictures", type=int, default=200, help="pictures to make, of 500 pixels (default 200)")
     data.add_argument("--size", type=int, default=256, help="side of the squares cut out, in pixels (default 256)")
-    data.add_argument("--batch", type=int, default=16, help="pictures a batch (default 16)")
-    data.add_argument("--batches", type=int, default=16, help="of a turn (default 16)")
+    data.add_argument("--batch", type=int, default=16, help="pictures per batch (default 16)")
+    data.add_argument("--batches", type=int, default=16, help="batches per turn (default 16)")
     data.add_argument("--workers", type=int, default=1, help="processes that read; 0: this one (default 1)")
     compile_ = verbs.add_parser("compile", help="seconds until a program could run, without a cache and with one")
-    compile_.add_argument("--program", choices=("sample", "train"), default="sample", help="which (default sample)")
+    compile_.add_argument("--program", choices=("sample", "train"), default="sample", help="default sample")
     _add_preset(compile_)
-    compile_.add_argument("--batch", type=int, default=1, help="pictures of a call (default 1)")
+    compile_.add_argument("--batch", type=int, default=1, help="pictures per call (default 1)")
     _add_dtype(compile_)
     _add_guidance(compile_)
     _add_training(compile_)
     for name, verb in verbs.choices.items():
         repeats = 1 if name == "compile" else 7
-        verb.add_argument("--repeats", type=int, default=repeats, help=f"that count (default {repeats})")
-        verb.add_argument("--json", metavar="FILE", help="write everything here")
+        verb.add_argument("--repeats", type=int, default=repeats, help=f"calls that count (default {repeats})")
+        verb.add_argument("--json", metavar="FILE", help="write all figures to this file")
         if name != "compile":
             verb.add_argument("--against", metavar="DIR", help=_AGAINST)
 
@@ -54,8 +54,8 @@ def _add_preset(parser: argparse.ArgumentParser) -> None:
 def _add_model(parser: argparse.ArgumentParser, batch: str, directory: bool = False) -> None:
     _add_preset(parser)
     if directory:
-        parser.add_argument("--model", metavar="DIR", help="a model directory in the preset's place")
-    parser.add_argument("--batch", default=batch, help=f"pictures of a call; several like 1,4 (default {batch})")
+        parser.add_argument("--model", metavar="DIR", help="a model directory instead of the preset")
+    parser.add_argument("--batch", default=batch, help=f"pictures per call; several like 1,4 (default {batch})")
 
 
 def _add_dtype(parser: argparse.ArgumentParser) -> None:
@@ -70,9 +70,9 @@ def _add_guidance(parser: argparse.ArgumentParser) -> None:
 def _add_training(parser: argparse.ArgumentParser) -> None:
     kinds = "xla; splash on TPUs; cudnn on NVIDIA GPUs; plain, to compare with (default xla)"
     parser.add_argument("--attention", choices=("xla", "plain", "splash", "cudnn"), default="xla", help=kinds)
-    source = "what a step begins with (default pictures)"
+    source = "input of a step (default pictures)"
     parser.add_argument("--from", dest="source", choices=("pictures", "tokens"), default="pictures", help=source)
-    parser.epilog = "Other keys of the training config are changed by --config.key=value, like remat or accumulate."
+    parser.epilog = "--config.key=value changes other keys of the training config, like remat or accumulate."
 
 
 def run(args: argparse.Namespace) -> None:
@@ -80,5 +80,5 @@ def run(args: argparse.Namespace) -> None:
     if args.overrides and args.verb not in ("train", "compile"):
         from var_jax.errors import InputError
 
-        raise InputError(f"{args.overrides[0]}: is for train and compile, which have a config")
+        raise InputError(f"{args.overrides[0]}: works with train and compile only, which have a config")
     getattr(commands, args.verb)(args)

@@ -1,4 +1,4 @@
-"""`var-jax data`: `prepare` writes a TFDS data set, `example` folders of small real pictures; `check` looks at one."""
+"""`var-jax data`: prepares a TFDS data set, writes folders of small real pictures, or checks a data set."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     _add_prepare(actions.add_parser("prepare", help="download a TFDS data set and write it for random access"))
     _add_example(actions.add_parser("example", help="write small real pictures as a folder to train on"))
-    _add_check(actions.add_parser("check", help="say what a data set holds; exit 2 if it cannot be used"))
+    _add_check(actions.add_parser("check", help="describe a data set; exit code 2 if it cannot be used"))
 
 
 def _add_prepare(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--name", required=True, help="its name in TFDS, like imagenet2012 or cifar10")
-    parser.add_argument("--data-dir", required=True, metavar="DIR", help="where to write it")
+    parser.add_argument("--name", required=True, help="name in TFDS, like imagenet2012 or cifar10")
+    parser.add_argument("--data-dir", required=True, metavar="DIR", help="folder to write it to")
     parser.add_argument("--manual-dir", metavar="DIR", help="files downloaded by hand (default: DIR/downloads/manual)")
     parser.set_defaults(act=_prepare)
 
 
 def _add_example(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kind", required=True, choices=KINDS, help="scanned digits, or windows of photographs")
-    parser.add_argument("--out", required=True, metavar="DIR", help="a new folder; it gets a sub-folder a class")
+    parser.add_argument("--out", required=True, metavar="DIR", help="a new folder, with one sub-folder per class")
     parser.set_defaults(act=_example)
 
 

@@ -1,4 +1,4 @@
-"""The options that say which data set a command reads, as in a config's `data`."""
+"""The options that choose a command's data set, as in a config's `data`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ _NAMES = ("path", "name", "data_dir", "validation_share", "seed", "size", "count
 
 
 def add_data_options(parser: argparse.ArgumentParser, kinds: str, required: bool = True) -> None:
-    """Adds --kind, which has to be given if it is `required`, and the options of every kind."""
+    """Adds --kind, mandatory if `required`, and the options of every kind."""
     parser.add_argument("--kind", required=required, help=kinds)
     options = parser.add_argument_group("options of the kind, as in a config")
-    options.add_argument("--path", metavar="DIR", help="folder: where its class folders are; tokens: the store")
-    options.add_argument("--name", help="tfds: its name")
-    options.add_argument("--data-dir", metavar="DIR", help="tfds: where it was prepared")
+    options.add_argument("--path", metavar="DIR", help="folder: the folder of class folders; tokens: the store")
+    options.add_argument("--name", help="tfds: name of the data set")
+    options.add_argument("--data-dir", metavar="DIR", help="tfds: folder it was prepared in")
     options.add_argument("--validation-share", type=float, help="folder, tfds: share of pictures to validate with")
     options.add_argument("--seed", type=int, help="shapes, folder")
     options.add_argument("--size", type=int, help="shapes: side of the pictures")
@@ -23,5 +23,5 @@ def add_data_options(parser: argparse.ArgumentParser, kinds: str, required: bool
 
 
 def data_options(args: argparse.Namespace) -> dict[str, Any]:
-    """The options that were given, for `make_source`."""
+    """The options present on the command line, for `make_source`."""
     return {name: getattr(args, name) for name in _NAMES if getattr(args, name) is not None}

@@ -14,14 +14,14 @@ from var_jax.generation.classes import class_id
 from var_jax.generation.editing import TASKS, box_mask, extended
 from var_jax.generation.pictures import check_picture_path, save_picture
 
-_WHITE = 128  # and above: marked
+_WHITE = 128  # pixels from here up are marked
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_option(parser)
     parser.add_argument("--image", required=True, metavar="FILE", help="the picture, of any size")
     tasks = (
-        "inpaint: redraw the marked region; outpaint: redraw all but it; class: redraw it as --class; "
+        "inpaint: redraw the marked region; outpaint: redraw everything else; class: redraw the region as --class; "
         "vary: redraw the finer scales; upscale: enlarge"
     )
     parser.add_argument("--task", required=True, choices=TASKS, help=tasks)
@@ -29,11 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     region.add_argument("--mask", metavar="FILE", help="a picture of the same size, white where marked")
     region.add_argument("--box", type=_numbers, metavar="X0,Y0,X1,Y1", help="mark this box, in pixels")
     region.add_argument("--extend", type=_numbers, metavar="L,T,R,B", help="outpaint: pixels to add at each side")
-    parser.add_argument("--class", dest="label", metavar="NAME", help="class name or id; without it none")
-    parser.add_argument("--keep-scales", type=int, help="scales that stay (default: as the task needs)")
-    parser.add_argument("--dilate", type=int, default=0, help="tokens around the region redrawn with it (default 0)")
-    parser.add_argument("--edge", type=int, help="pixels of the soft edge (default: a 32nd of what the model sees)")
-    parser.add_argument("--factor", type=int, default=2, help="of upscale (default 2)")
+    parser.add_argument("--class", dest="label", metavar="NAME", help="class name or id (default: no class)")
+    parser.add_argument("--keep-scales", type=int, help="number of coarse scales to keep (default: by task)")
+    parser.add_argument("--dilate", type=int, default=0, help="tokens around the region to redraw too (default 0)")
+    parser.add_argument("--edge", type=int, help="pixels of the soft edge (default: a 32nd of the model's picture)")
+    parser.add_argument("--factor", type=int, default=2, help="enlargement of upscale (default 2)")
     parser.add_argument("--out", required=True, metavar="FILE", help="the result, as .png")
     add_sampling_options(parser, guidance=3.0)
 
@@ -55,9 +55,8 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _marked(args: argparse.Namespace, image: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """The picture, with room added where asked for, and its mask."""
-    given = args.mask or args.box or args.extend
-    if args.task == "upscale" and given:
+    """The picture, extended for --extend, and its mask."""
+    if args.task == "upscale" and (args.mask or args.box or args.extend):
         raise InputError("--task upscale: enlarges the whole picture; leave out --mask, --box and --extend")
     if args.extend:
         if args.task != "outpaint":
@@ -75,4 +74,4 @@ def _numbers(text: str) -> tuple[int, ...]:
     return numbers
 
 
-_numbers.__name__ = "list of four pixels"  # what argparse calls it when it refuses one
+_numbers.__name__ = "list of four pixels"  # the name in argparse's errors

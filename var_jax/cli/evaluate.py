@@ -23,16 +23,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--samples", required=True, metavar="X", help=".npz, folder of pictures, or model to sample")
     parser.add_argument("--reference", metavar="Y", help=".npz of statistics or pictures, or folder of pictures")
     parser.add_argument("--inception", metavar="FILE", help="weights, .pth or .pb (default: in the cache folder)")
-    parser.add_argument("--json", metavar="FILE", help="write the report here")
-    parser.add_argument("--statistics", metavar="FILE", help="write the samples' statistics here, as a reference")
-    parser.add_argument("--work", metavar="DIR", help="keep features here; the same command again goes on")
-    parser.add_argument("--count", type=int, help="refuse another number of samples than this")
+    parser.add_argument("--json", metavar="FILE", help="write the report to this file")
+    parser.add_argument("--statistics", metavar="FILE", help="write the samples' statistics, as a reference")
+    parser.add_argument("--work", metavar="DIR", help="keep features in this folder; the same command resumes")
+    parser.add_argument("--count", type=int, help="refuse any other number of samples")
     parser.add_argument(
-        "--expect", metavar="NAME", help="print published figures beside: d16, d20, d24, d30, d36-s ..."
+        "--expect", metavar="NAME", help="print published figures beside ours: d16, d20, d24, d30, d36-s ..."
     )
     parser.add_argument("--half-distances", action="store_true", help="precision and recall from float16 distances")
     parser.add_argument("--batch", type=int, default=64, help="pictures judged at a time (default 64)")
-    parser.add_argument("--per-class", type=int, default=50, help="pictures of each class to draw (default 50)")
+    parser.add_argument("--per-class", type=int, default=50, help="pictures to draw per class (default 50)")
     parser.add_argument("--draw-batch", type=int, default=32, help="pictures drawn at a time (default 32)")
     add_sampling_options(parser, guidance=1.5)
     parser.set_defaults(top_p=0.96)  # as published figures have it
@@ -57,7 +57,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     say = functools.partial(print, flush=True) if leads else lambda text: None
     report, judged = evaluate(samples, reference, judge, args.half_distances, work=args.work, say=say)
     if not leads:
-        return  # all have computed the same
+        return  # all processes have computed the same
     for name, value in report.items():
         if isinstance(value, float):
             print(f"{name:30} {value:.4f}")

@@ -1,4 +1,4 @@
-"""`var-jax export`: a model -> the reference's checkpoint files, or a training directory -> a model directory."""
+"""`var-jax export`: writes a model as the reference's checkpoint files, or a training as a model directory."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ SUFFIXES = (".pth", ".pt", ".safetensors")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, metavar="DIR", help="a model directory, or a training directory")
-    parser.add_argument("--tokenizer", metavar="FILE", help="write the tokenizer here: .pth or .safetensors")
-    parser.add_argument("--transformer", metavar="FILE", help="write the transformer here: .pth or .safetensors")
-    parser.add_argument("--directory", metavar="DIR", help="write a model directory here")
-    parser.add_argument("--half", action="store_true", help="of --directory: store float16, half as large")
+    parser.add_argument("--tokenizer", metavar="FILE", help="write the tokenizer to this .pth or .safetensors")
+    parser.add_argument("--transformer", metavar="FILE", help="write the transformer to this .pth or .safetensors")
+    parser.add_argument("--directory", metavar="DIR", help="write a model directory")
+    parser.add_argument("--half", action="store_true", help="with --directory: store float16, half as large")
 
 
 def run(args: argparse.Namespace) -> None:
     if not (args.tokenizer or args.transformer or args.directory):
         raise InputError("nothing to write: give --tokenizer FILE, --transformer FILE or --directory DIR")
     if args.half and not args.directory:
-        raise InputError("--half: is about --directory DIR, which is missing; files hold what the model holds")
+        raise InputError("--half: needs --directory DIR; checkpoint files always hold the model's own precision")
     files = [path for path in (args.tokenizer, args.transformer) if path]
-    for path in files:  # all of them before the first is written
+    for path in files:  # check all of them before writing the first
         if os.path.splitext(path)[1].lower() not in SUFFIXES:
             raise InputError(f"{path}: the suffix names no format of tensors; use {', '.join(SUFFIXES)}")
     if len({os.path.realpath(path) for path in files}) < len(files):

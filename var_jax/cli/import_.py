@@ -1,4 +1,4 @@
-"""`var-jax import`: published checkpoints -> a model directory."""
+"""`var-jax import`: turns published checkpoints into a model directory."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from var_jax.pyramid import Pyramid
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--published", choices=tuple(PUBLISHED), help="fetch this pair from the hub (extra: hub)")
-    parser.add_argument("--revision", help="of the hub's repository: commit, tag or branch (default main)")
+    parser.add_argument("--revision", help="commit, tag or branch of the hub's repository (default main)")
     parser.add_argument("--tokenizer", metavar="FILE", help="vae_ch160v4096z32.pth, or .safetensors")
     parser.add_argument("--transformer", metavar="FILE", help="var_d16.pth or the like; leave out for a tokenizer only")
-    parser.add_argument("--pyramid", help="256 (default), 512, 1024, or sides like 1,2,3,4: the files do not tell")
-    parser.add_argument("--lookup", choices=("l2", "cosine"), help="how codes are found (default l2)")
-    parser.add_argument("--heads", type=int, help="attention heads, where the file has no qk norm to tell them")
+    parser.add_argument("--pyramid", help="256 (default), 512, 1024, or sides like 1,2,3,4; not in the files")
+    parser.add_argument("--lookup", choices=("l2", "cosine"), help="distance for finding codes (default l2)")
+    parser.add_argument("--heads", type=int, help="attention heads, for a file without qk norm")
     parser.add_argument("--out", required=True, metavar="DIR", help="the model directory to make")
 
 

@@ -13,8 +13,8 @@ from var_jax.cpu.large_pages import begin_again_with_large_pages
 from var_jax.errors import InputError
 
 # Subcommand -> (module under var_jax.cli, one line of help). Each module has `add_arguments(parser)`
-# and `run(args) -> int | None`, and is imported only when its command (or its --help) is asked for. One
-# with `TAKES_OVERRIDES` finds every `--config.key=value` of the command line in `args.overrides`.
+# and `run(args) -> int | None`, and is imported only for its own command (or its --help). A module with
+# `TAKES_OVERRIDES` gets every `--config.key=value` of the command line in `args.overrides`.
 COMMANDS: dict[str, tuple[str, str]] = {
     "import": ("import_", "turn published checkpoints into a model directory"),
     "export": ("export", "write a model directory back under the reference's names"),
@@ -23,14 +23,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "edit": ("edit", "in-paint, out-paint, change the class of a region, vary or enlarge a picture"),
     "app": ("app", "a page to draw and edit pictures with, in a browser on this machine"),
     "reconstruct": ("reconstruct", "draw a picture's reconstruction scale by scale"),
-    "reject": ("reject", "draw many pictures of each class and keep those that a classifier is surest of"),
+    "reject": ("reject", "draw many pictures per class and keep those that a classifier is surest of"),
     "measure": ("measure", "judge a trained model by a classifier of its own data's pictures"),
     "validate": ("validate", "a model's losses and reconstructions over a whole set of pictures, scale by scale"),
     "evaluate": ("evaluate", "FID, sFID, Inception score, precision and recall of pictures or of a model's samples"),
-    "data": ("data", "prepare a data set, or say what one holds"),
+    "data": ("data", "prepare a data set, or describe one"),
     "tokenize": ("tokenize", "encode a data set once, into a store of tokens to train from"),
-    "rehearse": ("rehearse", "compile what a TPU pod would run, without it: does it fit, how fast can it be"),
-    "scaling": ("scaling", "train models of several sizes, fit power laws, compare what orders of drawing cost"),
+    "rehearse": ("rehearse", "compile a TPU pod's program without the pod: does it fit, how fast can it be"),
+    "scaling": ("scaling", "train models of several sizes, fit power laws, compare the cost of drawing orders"),
     "ablate": ("ablate", "the paper's table of ablations: trains its rows, judges them, prints the table"),
     "benchmark": ("benchmark", "how fast this machine samples, trains, encodes, loads pictures and compiles"),
     "parity": ("parity", "run the PyTorch reference beside this package and print the differences"),
@@ -45,7 +45,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one subcommand and returns the process's exit code: 0 done, 2 bad input."""
+    """Runs one subcommand and returns the process's exit code: 0 for success, 2 for bad input."""
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = _Parser(prog="var-jax", description="Visual AutoRegressive modeling in JAX.")
     parser.add_argument("--version", action="version", version=f"var_jax {__version__}")
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def command() -> int:
-    """`main` as a process of its own."""
+    """The console script: runs `main` in a process with large pages."""
     begin_again_with_large_pages()
     return main()
 

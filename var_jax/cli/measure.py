@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--guidance", type=float, default=1.5, help="0 is none (default 1.5)")
     parser.add_argument("--top-k", type=int, default=900, help="0 is off (default 900)")
     parser.add_argument("--top-p", type=float, default=0.96, help="0 is off (default 0.96)")
-    parser.add_argument("--real", type=int, default=6000, help="real training pictures to look at (default 6000)")
+    parser.add_argument("--real", type=int, default=6000, help="real training pictures to compare with (default 6000)")
     parser.add_argument(
         "--counted", type=int, default=20_000, help="training pictures that the unigram model counts (default 20000)"
     )
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="EfficientNet-Lite0's weights, for a Frechet distance on its features too",
     )
-    parser.add_argument("--json", metavar="FILE", help="write the figures here")
+    parser.add_argument("--json", metavar="FILE", help="write the figures to this file")
 
 
 def run(args: argparse.Namespace) -> None:

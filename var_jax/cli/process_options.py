@@ -1,4 +1,4 @@
-"""The options of commands that several processes may do together, on one machine or on many."""
+"""The options of commands that several processes may run together, on one machine or on many."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def add_process_options(parser: argparse.ArgumentParser) -> None:
     waited = f"seconds to wait for the others (default {SECONDS_TO_MEET})"
     group.add_argument("--meet-within", type=float, default=SECONDS_TO_MEET, metavar="SECONDS", help=waited)
     group.add_argument("--platform", choices=PLATFORMS, help="stop unless the devices are of this kind")
-    group.add_argument("--compile-cache", metavar="DIR", help="keep compiled programs here, or in gs://BUCKET/FOLDER")
+    group.add_argument("--compile-cache", metavar="DIR", help="folder for compiled programs, or gs://BUCKET/FOLDER")
 
 
 def joined(args: argparse.Namespace, saves: bool = False) -> contextlib.AbstractContextManager[None]:
-    """The body is done together with the other processes, if there are others; `saves` as in `join`."""
+    """Runs the body together with the other processes, if there are any; `saves` as in `join`."""
     if args.meet_within <= 0:
         raise InputError(f"--meet-within {args.meet_within}: expected seconds above 0")
     if args.compile_cache:

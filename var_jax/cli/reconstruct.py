@@ -1,4 +1,4 @@
-"""`var-jax reconstruct`: pictures, and what the tokenizer makes of them scale by scale, as one strip."""
+"""`var-jax reconstruct`: draws pictures and their reconstructions scale by scale, as one strip."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from var_jax.generation.pictures import check_picture_path, grid, save_picture, 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="picture files; the middle square is used")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="picture files; the central square is used")
     parser.add_argument("--model", required=True, metavar="DIR", help="a model directory")
     parser.add_argument("--out", required=True, metavar="FILE", help="the strip, as .png")
 

@@ -1,4 +1,4 @@
-"""`var-jax rehearse`: compiles what a pod would run, without the pod: does it fit, and how fast can it be."""
+"""`var-jax rehearse`: compiles a pod's program without the pod: does it fit, and how fast can it be."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ TAKES_OVERRIDES = True
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, metavar="NAME|FILE", help="a config of the package, or a .py file")
     parser.add_argument("--topology", required=True, metavar="CHIP:SHAPE", help="like v5e:4x4, v5p:4x4x4 or v6e:1x1")
-    parser.add_argument("--what", choices=WHAT, default="train", help="the step of training (default), or ...")
-    parser.add_argument("--batch", type=int, help="pictures of tokenize or sample (default: the largest that fits)")
+    parser.add_argument("--what", choices=WHAT, default="train", help="the program (default: the training step)")
+    parser.add_argument("--batch", type=int, help="batch of tokenize or sample (default: the largest that fits)")
     parser.add_argument("--search", action="store_true", help="train: try meshes, recomputation, micro-batches ...")
-    parser.add_argument("--most", type=int, default=8, help="programs that --search compiles at most (default 8)")
+    parser.add_argument("--most", type=int, default=8, help="most programs that --search compiles (default 8)")
     parser.add_argument("--quick", action="store_true", help="same figures in a tenth of the time: no machine code")
-    parser.add_argument("--json", metavar="FILE", help="write the figures here")
+    parser.add_argument("--json", metavar="FILE", help="write the figures to this file")
     parser.epilog = "Needs the TPU compiler, pip install 'var_jax[tpu]', but no TPU; see docs/tpu.md."
 
 

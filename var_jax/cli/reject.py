@@ -1,4 +1,4 @@
-"""`var-jax reject`: rejection sampling; of many pictures of each class those that a classifier is surest of."""
+"""`var-jax reject`: rejection sampling, which keeps the pictures whose class a classifier is surest of."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--classifier",
         default=_TRAINED,
         metavar="trained|FILE",
-        help="trained: a small one, trained on the real pictures of the training directory that --model is (default); "
+        help="trained: a small one, trained on the real pictures of --model, a training directory (default); "
         "FILE: EfficientNet-Lite0's weights, for models of ImageNet's classes",
     )
     parser.add_argument(
         "--held-out", metavar="DIR", help="with FILE: ImageNet's validation pictures, to measure its accuracy on"
     )
-    parser.add_argument("--per-class", type=int, default=50, help="pictures to keep of each (default 50)")
-    parser.add_argument("--classes", help="ids or names like 207,980; without it every class")
+    parser.add_argument("--per-class", type=int, default=50, help="pictures to keep per class (default 50)")
+    parser.add_argument("--classes", help="ids or names like 207,980 (default: all classes)")
     parser.add_argument("--guidance", type=float, default=1.5, help="0 is none (default 1.5)")
     parser.add_argument("--top-k", type=int, default=900, help="0 is off (default 900)")
     parser.add_argument("--top-p", type=float, default=0.96, help="0 is off (default 0.96)")
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
     total = bundle.transformer.config.num_classes
     classes = parse_classes(args.classes, total, bundle.class_names) if args.classes else list(range(total))
     if total in classes:
-        raise InputError(f"--classes '{args.classes}': expected classes that a classifier can know, not 'none'")
+        raise InputError(f"--classes '{args.classes}': expected classes known to a classifier, not 'none'")
     with atomic_directory(Path(args.out)) as folder:
         chooser = _chooser(args, bundle)
         print(f"{chooser.name}: right about {chooser.accuracy:.1%} of {chooser.accuracy_of}", flush=True)
@@ -79,7 +79,7 @@ def _chooser(args: argparse.Namespace, bundle: Bundle) -> Chooser:
 
 
 def _write(rejection: Rejection, classes: list[int], folder: Path, each: int) -> list[dict[str, Any]]:
-    """Saves what is kept under names whose order lets classes take turns, as the Inception score needs it."""
+    """Saves the kept pictures under names that make classes take turns, as the Inception score needs it."""
     pictures = []
     for done, kept in enumerate(rejection.keep(classes), 1):
         for rank, (index, score, image) in enumerate(zip(kept.indices, kept.scores, kept.images, strict=True)):

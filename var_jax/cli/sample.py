@@ -1,4 +1,4 @@
-"""`var-jax sample`: draws pictures of given classes into one grid, a strip by scale, or a folder or file of many."""
+"""`var-jax sample`: draws pictures of chosen classes as a grid, a strip by scale, or a folder or file of many."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ _MOST_DEFAULT_CLASSES = 16
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_option(parser)
-    parser.add_argument("--classes", help="ids or names like 207,980 or 'disc, star', or none; without it every class")
-    parser.add_argument("--per-class", type=int, default=4, help="pictures of each (default 4)")
+    parser.add_argument("--classes", help="ids or names like 207,980 or 'disc, star', or none (default: all classes)")
+    parser.add_argument("--per-class", type=int, default=4, help="pictures per class (default 4)")
     parser.add_argument("--batch", type=int, default=8, help="pictures drawn at a time, over all devices (default 8)")
     parser.add_argument("--growth", action="store_true", help="show each picture after every scale")
     where = (
@@ -83,7 +83,7 @@ def _draw(args: argparse.Namespace, settings: dict, many: bool) -> None:
 
 
 def _growth(args: argparse.Namespace, bundle: Bundle, classes: list[int], settings: dict) -> Iterator[np.ndarray]:
-    """The pictures batch by batch, [S, n, H, W, 3]; S is 1 unless --growth asks for every scale."""
+    """Yields the pictures batch by batch, [S, n, H, W, 3]; S is 1 without --growth."""
     labels = np.repeat(classes, args.per_class)
     keys = class_keys(args.seed, labels, np.tile(np.arange(args.per_class), len(classes)))
     done, started = 0, time.monotonic()
@@ -100,7 +100,7 @@ def _growth(args: argparse.Namespace, bundle: Bundle, classes: list[int], settin
 
 def _draw_many(args: argparse.Namespace, bundle: Bundle, classes: list[int], settings: dict) -> None:
     mesh = make_mesh(devices=jax.local_devices())
-    batch = -(-args.batch // mesh.size) * mesh.size  # all devices draw alike many
+    batch = -(-args.batch // mesh.size) * mesh.size  # a multiple of the devices
     bundle, classes = bundle.over(mesh), list(dict.fromkeys(classes))
     labels, indices = shuffled(classes, args.per_class)
     told = {"seed": args.seed, "classes": classes, "per_class": args.per_class, **settings}

@@ -1,4 +1,4 @@
-"""`var-jax train`: either stage, from a config by name or file."""
+"""`var-jax train`: trains either stage from a config, by name or file."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ TAKES_OVERRIDES = True
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, metavar="NAME|FILE", help="a config of the package, or a .py file")
-    parser.add_argument("--workdir", required=True, metavar="DIR", help="where the run lives; the same again resumes")
-    window = "steps that the profiler looks at, such as 20:25; then: xprof WORKDIR/profile (pip install xprof)"
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="the run's folder; the same command resumes")
+    window = "steps to profile, such as 20:25; then: xprof WORKDIR/profile (pip install xprof)"
     parser.add_argument("--profile", metavar="FIRST:LAST", help=window)
     add_process_options(parser)
-    parser.epilog = "Single keys of the config are changed by --config.key=value."
+    parser.epilog = "--config.key=value changes single keys of the config."
 
 
 def run(args: argparse.Namespace) -> int:

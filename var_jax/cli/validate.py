@@ -1,4 +1,4 @@
-"""`var-jax validate`: a model's figures over a whole data set; reconstructions by number of scales, tokens by scale."""
+"""`var-jax validate`: a model's figures over a whole data set, reconstructions and tokens, scale by scale."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from var_jax.training_directory import read_run
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, metavar="DIR", help="a model directory or a training directory")
-    parser.add_argument("--split", choices=SPLITS, default="validation", help="which part (default validation)")
-    parser.add_argument("--pictures", type=int, help="at most this many, evenly spread (default all)")
+    parser.add_argument("--split", choices=SPLITS, default="validation", help="the split (default validation)")
+    parser.add_argument("--pictures", type=int, help="most pictures to use, evenly spread (default all)")
     parser.add_argument("--enlarge", type=float, help="as in a config's data (default: the run's, else 1.125)")
     parser.add_argument("--batch", type=int, default=48, help="pictures at a time (default 48)")
     parser.add_argument("--lpips", metavar="PATH", help="weights of LPIPS on VGG16, a file or a folder")
@@ -35,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--reference", metavar="FILE", help="with --inception: .npz of statistics, for rfid_reference beside rfid"
     )
     parser.add_argument("--efficientnet", metavar="FILE", help="EfficientNet-Lite0's weights, for a distance on it")
-    parser.add_argument("--expect", action="store_true", help="print the published tokenizer's figures beside")
-    parser.add_argument("--json", metavar="FILE", help="write the figures here")
+    parser.add_argument("--expect", action="store_true", help="print the published tokenizer's figures too")
+    parser.add_argument("--json", metavar="FILE", help="write the figures to this file")
     add_data_options(parser, "shapes, folder or tfds; without it the data of the training directory", required=False)
 
 
@@ -66,14 +66,14 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _source(args: argparse.Namespace) -> tuple[Source, float]:
-    """The pictures, and how they are cropped."""
+    """The pictures and their enlargement before cropping."""
     if args.kind:
         source, enlarge = make_source(args.kind, args.split, **data_options(args)), 1.125
     else:
         try:
             data = read_run(args.model)["config"]["data"]
         except InputError as error:
-            raise InputError(f"{error}; say by --kind and its options which pictures to take") from None
+            raise InputError(f"{error}; choose the pictures by --kind and its options") from None
         source, enlarge = make_source(data["kind"], args.split, **data["options"]), data["enlarge"]
     source = Spread(source, args.pictures) if args.pictures else source
     return source, enlarge if args.enlarge is None else args.enlarge

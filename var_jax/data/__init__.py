@@ -1,1 +1,1 @@
-"""From bytes to batches: reading pictures and what is done to them before a model sees them."""
+"""Data: from bytes to batches, reading pictures and preparing them for a model."""

@@ -1,4 +1,4 @@
-"""Pictures that could not be read: counted, named, and too many of them an error."""
+"""Counts and names pictures that cannot be read; too many of them are an error."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from var_jax.data.sources import Source
 from var_jax.errors import InputError
 
 BAD_PICTURES_FILE = "bad_pictures.txt"
-BAD_SHARE = 0.05  # of a split's pictures, as a rule
+BAD_SHARE = 0.05  # default share of a split's pictures that may be damaged
 
 
 class BadPictures:
-    """The damaged pictures of one split that were met so far."""
+    """The damaged pictures of one split found so far."""
 
     def __init__(self, source: Source, split: str, share: float) -> None:
-        """`share` of the source's pictures may be damaged, more is an error."""
+        """Allows `share` of the source's pictures to be damaged; more is an error."""
         self._source, self._split, self._share = source, split, share
         self._found: dict[int, str] = {}
 
     def add(self, skipped: np.ndarray) -> list[str]:
-        """Takes note of the places in `skipped` that are not -1; returns the lines of those not met before.
+        """Records the indices in `skipped` that are not -1; returns one line per index that is new.
 
         Raises:
-          InputError: if by now more are damaged than may be.
+          InputError: if more pictures are damaged than allowed.
         """
         new = sorted({int(index) for index in skipped if index >= 0} - self._found.keys())
         self._found |= {index: self._reason(index) for index in new}
@@ -36,7 +36,7 @@ class BadPictures:
         return [self._line(index) for index in new]
 
     def lines(self) -> list[str]:
-        """All that were met, in the source's order."""
+        """Lines for all damaged pictures found, in the source's order."""
         return [self._line(index) for index in sorted(self._found)]
 
     def _line(self, index: int) -> str:
@@ -47,4 +47,4 @@ class BadPictures:
             self._source[index]
         except InputError as error:
             return str(error)
-        return "could not be read at first, and could when it was looked at again"
+        return "could not be read at first, but could on a second try"

@@ -1,7 +1,7 @@
-"""Small sets of real pictures that two common libraries bring along, written as a folder of PNGs to train on.
+"""Small sets of real pictures that ship with two common libraries, written as a folder of PNGs to train on.
 
-`digits`: scikit-learn's 1797 scanned digits. `photographs`: windows of eight pictures from scikit-image, a class
-each. Both are in the installed packages (extra: examples); nothing is downloaded.
+`digits`: scikit-learn's 1797 scanned digits. `photographs`: windows of eight pictures from scikit-image, one class per
+picture. Both are in the installed packages (extra: examples); nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from PIL import Image
 from var_jax.errors import InputError
 from var_jax.formats.atomic import atomic_directory
 
-# Only pictures that lie in scikit-image's wheel; others it would download.
+# Only pictures inside scikit-image's wheel; it would download others.
 PHOTOGRAPHS = (
     "astronaut",
     "brick",
@@ -29,21 +29,21 @@ PHOTOGRAPHS = (
     "rocket",
 )
 DIGIT_SIDE, WINDOW_SIDE = 36, 72  # 32 and 64 px times the 1.125 that training crops from: nothing is scaled again
-_WINDOWS, _STEPS, _HELD_OUT_STEPS = 5, 5, 8  # windows along the shorter side; places a window's side, in both splits
+_WINDOWS, _STEPS, _HELD_OUT_STEPS = 5, 5, 8  # windows along the shorter side; positions per window side, in both splits
 _MARGIN = 1.25  # side of a held-out block, in windows
 
 Example = tuple[str, np.ndarray]
 
 
 def write_examples(kind: str, out: str | os.PathLike[str]) -> dict[str, int]:
-    """Writes the pictures of a kind under `out`, one sub-folder a class, and returns how many each folder got.
+    """Writes the pictures of a kind under `out`, one sub-folder per class; returns the number of pictures per folder.
 
     Args:
       kind: "digits" or "photographs".
       out: a folder that does not exist yet, or is empty; it appears whole or not at all.
 
     Raises:
-      InputError: for an unknown kind, a folder that holds something, and where the library is not installed.
+      InputError: for an unknown kind, a folder that is not empty, or a library that is not installed.
     """
     if kind not in KINDS:
         raise InputError(f"kind '{kind}' of example pictures is unknown: expected {' or '.join(KINDS)}")
@@ -57,10 +57,10 @@ def write_examples(kind: str, out: str | os.PathLike[str]) -> dict[str, int]:
 
 
 def digits() -> Iterator[Example]:
-    """The folder and the picture, uint8 [36, 36], of every digit: 32 px by bicubic, and half a scanned pixel around it.
+    """Yields folder and picture, uint8 [36, 36], per digit: 32 px by bicubic, and half a scanned pixel around it.
 
     Raises:
-      InputError: without scikit-learn.
+      InputError: if scikit-learn is not installed.
     """
     try:
         from sklearn.datasets import load_digits
@@ -74,10 +74,10 @@ def digits() -> Iterator[Example]:
 
 
 def photographs() -> Iterator[Example]:
-    """The folder, "train/NAME" or "validation/NAME", and the picture, uint8 [72, 72, 3], of every window.
+    """Yields folder, "train/NAME" or "validation/NAME", and picture, uint8 [72, 72, 3], per window.
 
     Raises:
-      InputError: without scikit-image.
+      InputError: if scikit-image is not installed.
     """
     try:
         from skimage import data
@@ -94,15 +94,15 @@ def photographs() -> Iterator[Example]:
 
 
 def window_side(size: tuple[int, int]) -> int:
-    """A fifth of a picture's shorter side, and not less than what is written."""
+    """Side of a window: a fifth of the picture's shorter side, but not less than the written size."""
     return max(min(size) // _WINDOWS, WINDOW_SIDE)
 
 
 def window_places(size: tuple[int, int]) -> dict[str, list[tuple[int, int]]]:
-    """Left and top of the windows of a picture (width, height), by split; no two of different splits share a pixel.
+    """Left and top of a picture's windows by split, from its (width, height); the splits share no pixel.
 
-    Held out are two blocks, in the middle of the right edge and of the lower edge. Training windows lie
-    closely all over the rest.
+    Two blocks are held out, in the middle of the right edge and of the lower edge. Training windows cover
+    the rest densely.
     """
     (width, height), side = size, window_side(size)
     block = round(_MARGIN * side)
@@ -118,7 +118,7 @@ def window_places(size: tuple[int, int]) -> dict[str, list[tuple[int, int]]]:
 
 
 def _grid(size: tuple[int, int], side: int, step: int) -> Iterator[tuple[int, int]]:
-    """(top, left) of windows that fit, row by row."""
+    """(top, left) of the windows that fit, row by row."""
     width, height = size
     return itertools.product(range(0, height - side + 1, step), range(0, width - side + 1, step))
 
@@ -128,7 +128,7 @@ def _touch(place: tuple[int, int], side: int, corner: tuple[int, int], block: in
 
 
 def _missing(kind: str, library: str) -> InputError:
-    return InputError(f"{kind}: {library}, which brings them, is not installed; pip install 'var_jax[examples]'")
+    return InputError(f"{kind}: {library}, which contains them, is not installed; pip install 'var_jax[examples]'")
 
 
 KINDS = {"digits": digits, "photographs": photographs}

@@ -1,4 +1,4 @@
-"""A data set from a folder of pictures: one sub-folder a class, class ids in alphabetical order of the names."""
+"""A data set from a folder of pictures: one sub-folder per class, class ids in alphabetical order of the names."""
 
 from __future__ import annotations
 
@@ -19,21 +19,20 @@ VALIDATION_NAMES = ("val", "validation")
 class Folder:
     """One split of the pictures under `path`/CLASS/.
 
-    Where `path` has a sub-folder `train` and one called `val` or `validation`, those are the splits. Otherwise a
+    If `path` has a sub-folder `train` and one called `val` or `validation`, those are the splits. Otherwise a
     picture belongs to the validation split if a hash of its class, its name and `seed` falls below
-    `validation_share`; so pictures that are added later move no other. A class that would end up with all its
-    pictures in one split lends the other one picture. Hidden files and other suffixes than those of pictures are
-    ignored.
+    `validation_share`, so that pictures added later move no others. A class with all its pictures in one split gives
+    one of them to the other split. Hidden files and files without a picture's suffix are ignored.
 
     Args:
       split: "train" or "validation".
       path: the folder.
-      validation_share: between 0 and 1, without effect on a folder that is split already.
+      validation_share: between 0 and 1; has no effect on a folder that is split already.
       seed: another seed splits differently.
 
     Raises:
-      InputError: on a missing folder, one without class folders, a class without pictures, a class with one picture
-        that would have to be split, and if not one of the pictures can be read.
+      InputError: for a missing folder, one without class folders, a class without pictures, a class with one picture
+        that would have to be split, or if none of the pictures can be read.
     """
 
     holds = IMAGES
@@ -42,27 +41,27 @@ class Folder:
         check_share(validation_share)
         root = Path(path)
         if not root.exists():
-            raise InputError(f"{path}: no such folder, expected one with a sub-folder of pictures for each class")
+            raise InputError(f"{path}: no such folder, expected one with a sub-folder of pictures per class")
         if not root.is_dir():
-            raise InputError(f"{path}: is a file, expected a folder with a sub-folder of pictures for each class")
+            raise InputError(f"{path}: is a file, expected a folder with a sub-folder of pictures per class")
         names = _sub_folders(root)
-        given = [name for name in VALIDATION_NAMES if name in names]
-        if "train" in names and given:
-            self._root, files = _given_split(root, split, given)
+        validation = [name for name in VALIDATION_NAMES if name in names]
+        if "train" in names and validation:
+            self._root, files = _existing_split(root, split, validation)
         else:
             self._root, files = root, _hashed_split(root, split, validation_share, seed)
         self.class_names = tuple(files)
         self._files = [os.path.join(name, file) for name, found in files.items() for file in found]
         self._labels = np.repeat(np.arange(len(files), dtype=np.int32), [len(found) for found in files.values()])
-        # Reads one picture as a rule, and all only if all are damaged.
+        # Usually reads one picture, and all only if all are damaged.
         if not any(_is_readable(self.file(i)) for i in range(len(self))):
-            raise InputError(f"{self._root}: not one of its {len(self)} pictures can be read, are they damaged?")
+            raise InputError(f"{self._root}: none of its {len(self)} pictures can be read, are they damaged?")
 
     def __len__(self) -> int:
         return len(self._files)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        """Picture `index` as uint8 [H, W, 3] in its own size, and its class id; an error names the file."""
+        """Picture `index` as uint8 [H, W, 3] at its original size, and its class id; an error names the file."""
         return np.asarray(read_image(self.file(index)), np.uint8), int(self._labels[index])
 
     def file(self, index: int) -> Path:
@@ -70,7 +69,7 @@ class Folder:
         return self._root / self._files[index]
 
     def labels(self) -> np.ndarray:
-        """[N] int32: the class id of every picture."""
+        """[N] int32 class ids of all pictures."""
         return self._labels
 
 
@@ -89,7 +88,7 @@ def _classes(root: Path) -> dict[str, list[str]]:
     """Class name -> names of its pictures, both in alphabetical order; no class is empty."""
     names = _sub_folders(root)
     if not names:
-        raise InputError(f"{root}: has no class folders, expected a sub-folder of pictures for each class")
+        raise InputError(f"{root}: has no class folders, expected a sub-folder of pictures per class")
     files = {name: _pictures(root / name) for name in names}
     for name, found in files.items():
         if not found:
@@ -101,17 +100,17 @@ def _classes(root: Path) -> dict[str, list[str]]:
     return files
 
 
-def _given_split(root: Path, split: str, given: list[str]) -> tuple[Path, dict[str, list[str]]]:
+def _existing_split(root: Path, split: str, names: list[str]) -> tuple[Path, dict[str, list[str]]]:
     """The folder and the pictures of a split that the user made; the classes are those of `train`."""
-    if len(given) > 1:
-        raise InputError(f"{root}: has both {' and '.join(given)}, keep the one to validate with")
+    if len(names) > 1:
+        raise InputError(f"{root}: has both {' and '.join(names)}, keep the one to validate with")
     training = _classes(root / "train")
     if split == "train":
         return root / "train", training
-    validation = _classes(root / given[0])
+    validation = _classes(root / names[0])
     if unknown := sorted(set(validation) - set(training)):
-        raise InputError(f"{root / given[0]}: class '{unknown[0]}' has no folder in {root / 'train'}")
-    return root / given[0], {name: validation.get(name, []) for name in training}
+        raise InputError(f"{root / names[0]}: class '{unknown[0]}' has no folder in {root / 'train'}")
+    return root / names[0], {name: validation.get(name, []) for name in training}
 
 
 def _hashed_split(root: Path, split: str, share: float, seed: int) -> dict[str, list[str]]:
@@ -131,7 +130,7 @@ def _hashed_split(root: Path, split: str, share: float, seed: int) -> dict[str, 
 
 
 def _place(name: str, file: str, seed: int) -> float:
-    """Where a hash puts a picture between 0 and 1."""
+    """A hash of a picture's class and name, as a number between 0 and 1."""
     digest = hashlib.blake2b(f"{seed}/{name}/{file}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
 

@@ -12,17 +12,17 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from var_jax.errors import InputError
 
-_COMMON = ("PNG", "JPEG", "WEBP", "GIF", "BMP")  # what Pillow decodes itself, without another program
+_COMMON = ("PNG", "JPEG", "WEBP", "GIF", "BMP")  # formats that Pillow decodes itself, without another program
 _MOST_STRETCHED = 16  # a longer strip is cut before it is scaled, or a thin one would not fit the memory
 
 
 def read_image(path: str | os.PathLike[str]) -> Image.Image:
-    """A picture file as RGB, turned upright; grey, palette, 16-bit and transparent ones included.
+    """Reads a picture file as RGB, turned upright; grey, palette, 16-bit and transparent ones included.
 
     Transparent pixels are laid over white. 16-bit greys keep their high byte.
 
     Raises:
-      InputError: if the file is missing or is not a picture that Pillow can read whole.
+      InputError: if the file is missing or Pillow cannot read it completely.
     """
     if not os.path.exists(path):
         raise InputError(f"{path}: no such picture; check the path")
@@ -35,27 +35,27 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
 
 
 def decode_image(content: bytes, name: str, most_pixels: int) -> Image.Image:
-    """As `read_image`, of bytes that somebody sent: of the common formats only, and of so many pixels at most.
+    """Reads a picture from untrusted bytes, like `read_image`: common formats only, and a limited number of pixels.
 
     Args:
       content: a PNG, JPEG, WebP, GIF or BMP file.
-      name: what an error calls it.
-      most_pixels: checked before a pixel is decoded.
+      name: the picture's name in errors.
+      most_pixels: the limit, checked before a pixel is decoded.
 
     Raises:
-      InputError: if it is none of those, or larger.
+      InputError: if the content is none of these formats, or larger than the limit.
     """
     with _named(name), Image.open(io.BytesIO(content), formats=_COMMON) as image:
         width, height = image.size
         if width * height > most_pixels:
-            raise InputError(f"{name}: has {width} x {height} pixels, at most {most_pixels} are taken; scale it down")
+            raise InputError(f"{name}: has {width} x {height} pixels, the limit is {most_pixels}; scale it down")
         image.load()
         return to_rgb(ImageOps.exif_transpose(image))
 
 
 @contextlib.contextmanager
 def _named(name: str | os.PathLike[str]) -> Iterator[None]:
-    """Turns whatever a decoder raises into an InputError that names the picture."""
+    """Turns any error of a decoder into an InputError that names the picture."""
     try:
         yield
     except InputError:
@@ -70,7 +70,7 @@ def _named(name: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any Pillow mode as RGB."""
+    """Converts a picture of any Pillow mode to RGB."""
     if image.mode.startswith("I"):
         high_bytes = np.clip(np.asarray(image, np.int64), 0, 65535) >> 8
         return Image.fromarray(high_bytes.astype(np.uint8)).convert("RGB")
@@ -95,6 +95,6 @@ def centre_crop(image: Image.Image, size: int) -> np.ndarray:
 
 
 def _middle(whole: tuple[int, int], part: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The box of a part's size in the middle: left, top, right, bottom."""
+    """The box of a part centred in the whole: left, top, right, bottom."""
     left, top = ((side - wanted) // 2 for side, wanted in zip(whole, part, strict=True))
     return left, top, left + part[0], top + part[1]

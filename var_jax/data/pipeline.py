@@ -1,15 +1,15 @@
-"""From a source to batches: what comes when is a pure function of seed and step, whoever reads it (Grain).
+"""From a source to batches (Grain): the batch of a step is a pure function of seed and step.
 
-Training sees an endless sequence of examples: the source's pictures, shuffled anew for each epoch. Step s takes
+Training sees an endless sequence of examples: the source's pictures, shuffled anew in every epoch. Step s takes
 examples s B .. (s+1) B - 1 of it, B being the batch over all processes, and process p of P takes the p-th part of
-those. What is random about an example depends on the seed, its picture and the epoch. So a run that starts at step s
-needs no state and no replay, and the number of processes, workers or threads changes nothing.
+them. The randomness of an example depends on the seed, its picture and the epoch alone. So a run that starts at step
+s needs no state and no replay, and the number of processes, workers or threads changes nothing.
 
 A store of tokens is read like a source of pictures: each epoch takes another of its crops, in turn.
 
-A picture that cannot be read is left out: training takes the next one in the source in its place, validation none.
+A picture that cannot be read is left out: training takes the next one of the source in its place, validation none.
 
-Worker processes are spawned: a script that asks for them keeps its own doings under `if __name__ == "__main__"`.
+Worker processes are spawned: a script that uses them needs its own code under `if __name__ == "__main__"`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from var_jax.data.transforms import Crop
 from var_jax.errors import InputError
 
 Batch = dict[str, np.ndarray]
-NO_LABEL = -1  # of what stands where no picture is
+NO_LABEL = -1  # label of padding
 
 
 def train_batches(
@@ -48,29 +48,29 @@ def train_batches(
     workers: int = 0,
     prefetch: int = 2,
 ) -> Iterator[Batch]:
-    """Batches for training from `start_step` on, without end; `close()` of the iterator stops its workers.
+    """Endless batches for training from `start_step` on; `close()` of the iterator stops its workers.
 
     Args:
-      source: where pictures, or stored tokens, come from.
+      source: the source of pictures, or of stored tokens.
       size: side of the pictures in a batch, in pixels.
-      batch_size: examples of a step over all processes, B.
+      batch_size: examples per step over all processes, B.
       seed: fixes order and crops, 0 or more.
-      start_step: the step whose batch comes first.
+      start_step: the step of the first batch.
       enlarge: see `Crop`.
       flip: see `Crop`.
       process_index: this process, p.
-      process_count: how many processes share a step, P; it divides B.
-      workers: processes that read pictures; with 0 threads of this process do.
+      process_count: number of processes that share a step, P; it divides B.
+      workers: processes that read pictures; with 0, threads of this process read.
       prefetch: batches kept ready, by each worker or by this process; with 0 (and no workers) none is read ahead.
 
     Returns:
       An iterator over {"images": uint8 [b, size, size, 3], "labels": int32 [b], "indices": int64 [b], "skipped":
-      int64 [b]} with b = B / P; indices are the pictures' places in `source`, `skipped` the place of a damaged
-      picture that this one stands in for, or -1. From a store "tokens", int32 [b, L], come in place of the images.
+      int64 [b]} with b = B / P; `indices` are the pictures' indices in `source`, `skipped` the index of the damaged
+      picture that this one replaces, or -1. A store yields "tokens", int32 [b, L], in place of the images.
 
     Raises:
-      InputError: if a number is out of range. The iterator raises what the source does if a hundred pictures in a
-        row are damaged, or anything is in a store.
+      InputError: if a number is out of range. The iterator raises the source's error if a hundred pictures in a
+        row are damaged, or a record of a store is.
     """
     _check(batch_size, process_index, process_count, workers, prefetch)
     if start_step < 0:
@@ -94,11 +94,11 @@ def epoch_batches(
     workers: int = 0,
     prefetch: int = 2,
 ) -> Iterator[Batch]:
-    """Batches for validation: every picture once, in the source's order, cut from the middle.
+    """Batches for validation: every picture once, in the source's order, cropped at the centre.
 
     The arguments are those of `train_batches`. A batch has the same keys and "mask", float32 [b]: 1 for a picture and
-    0 for the filling of the last batch and in the place of a damaged picture, which is black, of class 0 and has the
-    index -1. Every process gets the same number of batches.
+    0 for padding, which fills the last batch and the place of a damaged picture: black, of class 0, with index -1.
+    Every process gets the same number of batches.
     """
     _check(batch_size, process_index, process_count, workers, prefetch)
     padded = steps_per_epoch(len(source), batch_size) * batch_size
@@ -125,14 +125,14 @@ def cut_batches(
     """Pictures `start` to `stop` - 1 in the source's order, with the crops that training or validation sees of them.
 
     Args:
-      split: "train" for crops 0 .. `crops` - 1 of `train_batches`, "validation" for that of `epoch_batches`.
-      crops: crops a picture; 1 for validation.
-      batch_size: pictures of a batch.
+      split: "train" for crops 0 .. `crops` - 1 of `train_batches`, "validation" for the crop of `epoch_batches`.
+      crops: crops per picture; 1 for validation.
+      batch_size: pictures per batch.
       source, size, seed, enlarge, flip, workers, prefetch: as for `train_batches`.
 
     Returns:
-      An iterator over batches as of `train_batches` with "images" [b, crops, size, size, 3]. The filling of the last
-      batch, and of a damaged picture in validation, is black and has the label and the index -1.
+      An iterator over batches like those of `train_batches`, with "images" [b, crops, size, size, 3]. Padding, in the
+      last batch and in place of a damaged picture in validation, is black with label and index -1.
     """
     _check(batch_size, 0, 1, workers, prefetch)
     cuts = _Cuts(TrainingCrops(source, Crop(size, enlarge, flip), seeds(seed)[1]), split, crops, stop)
@@ -142,7 +142,7 @@ def cut_batches(
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:
-    """Batches that `count` pictures fill, the last one perhaps in part."""
+    """Number of batches for `count` pictures, a partial last one included."""
     return math.ceil(count / batch_size)
 
 
@@ -161,7 +161,7 @@ def _iterate(batches: grain.MapDataset, workers: int, prefetch: int) -> Iterator
     dataset = batches.to_iter_dataset(grain.ReadOptions(num_threads=ahead, prefetch_buffer_size=ahead))
     if workers:
         if not flags.FLAGS.is_parsed():
-            # Grain's workers look up absl flags, which nobody parses in a program without absl's own main.
+            # Grain's workers read absl flags, which a program without absl's own main never parses.
             flags.FLAGS.mark_as_parsed()
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=max(prefetch, 1))
         dataset = dataset.mp_prefetch(options, worker_init_fn=_outlive_sigterm)
@@ -169,16 +169,16 @@ def _iterate(batches: grain.MapDataset, workers: int, prefetch: int) -> Iterator
 
 
 def _outlive_sigterm(index: int, count: int) -> None:
-    """Leaves SIGTERM to the process that trains, which saves and ends its workers, even if the whole group got it."""
+    """Ignores SIGTERM in a worker, even if the whole group gets it: the training process saves and ends its workers."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-# What Grain calls for an example; classes and not closures, so that they can be sent to a worker.
+# Grain's transforms; classes and not closures, so that they can be sent to a worker.
 
 
 @dataclasses.dataclass(frozen=True)
 class _Training(grain.transforms.MapWithIndex):
-    """From an example's number in the endless sequence, and its picture's index, to the example."""
+    """Makes an example from its number in the endless sequence and its picture's index."""
 
     crops: TrainingCrops
 
@@ -194,7 +194,7 @@ class _Training(grain.transforms.MapWithIndex):
 
 @dataclasses.dataclass(frozen=True)
 class _Validation(grain.transforms.Map):
-    """From an example's number to the middle of a picture, or to the filling after the last one."""
+    """Makes an example from a picture's centre, or padding for a number after the last picture."""
 
     source: Source
     crop: Crop
@@ -212,9 +212,9 @@ class _Validation(grain.transforms.Map):
                 if label >= 0:
                     held = held if self.source.holds == TOKENS else self.crop.validation(held)
                     return _example(self.source.holds, held, label, index) | {"mask": np.float32(1)}
-        return _example(self.source.holds, self._filling(), 0, -1, skipped) | {"mask": np.float32(0)}
+        return _example(self.source.holds, self._padding(), 0, -1, skipped) | {"mask": np.float32(0)}
 
-    def _filling(self) -> np.ndarray:
+    def _padding(self) -> np.ndarray:
         if self.source.holds == TOKENS:
             return np.zeros_like(self.source[0][0])
         return np.zeros((self.crop.size, self.crop.size, 3), np.uint8)
@@ -222,7 +222,7 @@ class _Validation(grain.transforms.Map):
 
 @dataclasses.dataclass(frozen=True)
 class _Cuts(grain.transforms.Map):
-    """From a picture's index to `count` crops of it: training's, or the one of validation."""
+    """Makes `count` crops of a picture: training's, or the single one of validation."""
 
     crops: TrainingCrops
     split: str

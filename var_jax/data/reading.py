@@ -1,4 +1,4 @@
-"""Reading pictures some of which may be damaged, and cutting them: every crop is a pure function of its numbers."""
+"""Reads pictures, skipping damaged ones, and crops them: a crop is a pure function of seed, picture and number."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from var_jax.data.sources import Source
 from var_jax.data.transforms import Crop
 from var_jax.errors import InputError
 
-_MOST_TRIES = 100  # damaged pictures in a row; more are no accident
+_MOST_TRIES = 100  # damaged pictures in a row; more are no coincidence
 
 
 class Picture(NamedTuple):
@@ -19,9 +19,9 @@ class Picture(NamedTuple):
 
     Attributes:
       image: uint8 [H, W, 3].
-      label: its class id.
-      index: its place in the source.
-      skipped: the damaged picture that it stands in for, or -1.
+      label: the picture's class id.
+      index: the picture's index in the source.
+      skipped: index of the damaged picture that this one replaces, or -1.
     """
 
     image: np.ndarray
@@ -31,10 +31,10 @@ class Picture(NamedTuple):
 
 
 def read_or_next(source: Source, index: int) -> Picture:
-    """Picture `index`, or the first one after it that can be read (after the last comes the first).
+    """Reads picture `index`, or the next one that can be read (after the last comes the first).
 
     Raises:
-      InputError: what picture `index` suffers from, if a hundred in a row cannot be read.
+      InputError: the error of picture `index`, if a hundred in a row cannot be read.
     """
     first = None
     for used in range(index, index + min(_MOST_TRIES, len(source))):
@@ -50,10 +50,10 @@ def read_or_next(source: Source, index: int) -> Picture:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingCrops:
-    """The crops of a source's pictures: crop j of picture i follows from (seed, i, j) alone.
+    """The crops of a source's pictures: crop j of picture i depends on (seed, i, j) alone.
 
-    Training cuts crop j in its j-th epoch (from 0), so that the first epochs of a run on pictures and a store of
-    as many crops a picture, made with the run's seed, hold the same.
+    Training takes crop j in its j-th epoch (from 0), so that the first epochs of a run on pictures and a store of
+    as many crops per picture, made with the run's seed, hold the same crops.
     """
 
     source: Source
@@ -61,7 +61,7 @@ class TrainingCrops:
     seed: int
 
     def read(self, index: int) -> Picture:
-        """Picture `index` uncut, or the one that stands in for it."""
+        """Picture `index` uncropped, or the one that replaces it."""
         return read_or_next(self.source, index)
 
     def cut(self, picture: Picture, number: int) -> np.ndarray:

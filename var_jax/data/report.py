@@ -1,4 +1,4 @@
-"""What a data set holds, in lines for a person: its splits, how many pictures a class has, what cannot be read."""
+"""A report on a data set, in lines for people: its splits, pictures per class, and damaged pictures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from var_jax.data.damage import BAD_SHARE
 from var_jax.data.sources import SPLITS, TOKENS, Source, make_source
 from var_jax.errors import InputError
 
-_CLASSES_IN_FULL = 40  # a data set of more classes is summed up
+_CLASSES_IN_FULL = 40  # a data set with more classes is summarised
 
 
 def report(kind: str, read: bool, **options: Any) -> Iterator[str]:
@@ -23,7 +23,7 @@ def report(kind: str, read: bool, **options: Any) -> Iterator[str]:
       **options: see `make_source`.
 
     Raises:
-      InputError: if the data set cannot be used, or `read` found more damaged pictures than training would bear.
+      InputError: if the data set cannot be used, or `read` found more damaged pictures than training allows.
     """
     for split in SPLITS:
         source = make_source(kind, split, **options)
@@ -33,7 +33,7 @@ def report(kind: str, read: bool, **options: Any) -> Iterator[str]:
         if read:
             yield from _damage_lines(source, split)
     if kind == "tfds" and not read:
-        yield "how many pictures a class has: only by reading everything, add --read"
+        yield "pictures per class: only by reading everything, add --read"
 
 
 def _class_lines(source: Source) -> Iterator[str]:
@@ -44,11 +44,11 @@ def _class_lines(source: Source) -> Iterator[str]:
             yield f"  {name:<{width}}  {count}"
         return
     few, many = (f"{source.class_names[i]} has {counts[i]}" for i in (counts.argmin(), counts.argmax()))
-    yield f"  {np.median(counts):.0f} pictures a class in the middle; fewest: {few}, most: {many}"
+    yield f"  {np.median(counts):.0f} pictures per class in the median; fewest: {few}, most: {many}"
 
 
 def _damage_lines(source: Source, split: str) -> Iterator[str]:
-    """Every damaged picture; too many of them, or one in a store of tokens, are an error."""
+    """Lines naming every damaged picture; too many of them, or one in a store of tokens, are an error."""
     damaged = []
     for index in range(len(source)):
         try:

@@ -1,9 +1,8 @@
-"""A data set without files: ten classes of drawn pictures, told apart by form and texture alone.
+"""A data set without files: ten classes of drawn pictures, distinguished by form and texture alone.
 
-Picture i of a split is a pure function of (seed, split, i) and of the size it is drawn at; the same picture at
-another size shows the same thing. Position, size, rotation, colours and background vary within a class. A picture's
-mean colour is drawn before its class is looked at and then met exactly (up to rounding to 8 bits), so that colour
-says nothing about the class.
+Picture i of a split is a pure function of (seed, split, i) and of its size; the same picture at another size shows
+the same thing. Position, size, rotation, colours and background vary within a class. A picture's mean colour is drawn
+independently of its class and then met exactly (up to rounding to 8 bits), so that colour gives no hint of the class.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ CLASS_NAMES = (
 DEFAULT_COUNT = {"train": 50_000, "validation": 2_000}
 
 _PALETTE_TRIES = 32
-_MIN_CONTRAST = 0.5  # distance of foreground and background colour, of sqrt(3) at most
+_MIN_CONTRAST = 0.5  # distance of foreground and background colour, which is sqrt(3) at most
 _HEADROOM = 0.06  # kept free at both ends of the range for the background's shading
 
 
@@ -46,8 +45,8 @@ class Shapes:
       size: side of the pictures in pixels, 8 or more.
       count: number of pictures; by default 50000 to train on and 2000 to validate with.
       seed: another seed is another data set of the same kind.
-      variety: above 0, at most 1. How much of their ranges positions, sizes and rotations take up, about the middle;
-        less makes a set that less training can learn. Colours and backgrounds vary alike at any.
+      variety: above 0, at most 1: the share of their ranges, about the middle, that positions, sizes and rotations
+        use; a smaller variety needs less training. Colours and backgrounds do not depend on it.
     """
 
     split: str
@@ -82,12 +81,12 @@ class Shapes:
         return draw(label, self.size, rng, self.variety), label
 
     def labels(self) -> np.ndarray:
-        """[N] int32: the class id of every picture."""
+        """[N] int32 class ids of all pictures."""
         return (np.arange(self.count) % len(CLASS_NAMES)).astype(np.int32)
 
 
 def draw(label: int, size: int, rng: np.random.Generator, variety: float = 1.0) -> np.ndarray:
-    """One picture of class `label`, uint8 [size, size, 3]; takes everything that varies from `rng`."""
+    """Draws one picture of class `label`, uint8 [size, size, 3]; everything that varies comes from `rng`."""
     mean, shading = rng.uniform(0.3, 0.7, 3), _shading(size, rng)
     distance = _DISTANCES[label](size, _Narrowed(rng, variety))
     inside = np.clip(0.5 - distance * size, 0.0, 1.0)  # antialiased over one pixel
@@ -105,7 +104,7 @@ class _Narrowed:
     share: float
 
     def uniform(self, low: float, high: float, count: int | None = None) -> Any:
-        """Like the generator's own."""
+        """Like the generator's own `uniform`."""
         middle, half = (low + high) / 2, (high - low) / 2 * self.share
         return self.rng.uniform(middle - half, middle + half, count)
 
@@ -153,7 +152,7 @@ def _grid(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _turned(size: int, rng: _Narrowed, x0: float, y0: float, symmetry: int) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates [size, size] about (x0, y0), turned by any angle that shows: below one `symmetry`-th of a turn."""
+    """Coordinates [size, size] about (x0, y0), turned by a random angle below one `symmetry`-th of a turn."""
     (x, y), angle = _grid(size), rng.uniform(0, 2 * np.pi / symmetry)
     x, y, cos, sin = x - x0, y - y0, np.cos(angle), np.sin(angle)
     return cos * x + sin * y, cos * y - sin * x

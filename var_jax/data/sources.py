@@ -1,4 +1,4 @@
-"""What a data set is to the rest of the package, and how one is opened by the name of its kind."""
+"""`Source`, the interface of a data set, and `make_source`, which opens one by the name of its kind."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from var_jax.errors import InputError
 
 SPLITS = ("train", "validation")
 
-# Kind -> (module, what opens it). Imported when asked for: a worker that draws shapes needs no TFDS.
+# Kind -> (module, class). Imported on demand: a worker that draws shapes needs no TFDS.
 _KINDS = {
     "shapes": ("var_jax.data.shapes", "Shapes"),
     "folder": ("var_jax.data.folder", "Folder"),
@@ -20,7 +20,7 @@ _KINDS = {
     "tokens": ("var_jax.data.token_store", "TokenStore"),
 }
 
-# Under which name a batch carries what a source holds: pictures, or tokens made of them before.
+# A batch's key for the contents of its source: pictures, or tokens made of them before.
 IMAGES, TOKENS = "images", "tokens"
 
 
@@ -28,8 +28,8 @@ class Source(Protocol):
     """The pictures of one split, in any order and from any thread; it can be pickled for worker processes.
 
     Attributes:
-      holds: IMAGES as a rule; a source that holds TOKENS is a `TokenStore`, or a view of one.
-      class_names: by class id.
+      holds: usually IMAGES; a source that holds TOKENS is a `TokenStore`, or a view of one.
+      class_names: class names by id.
     """
 
     holds: str
@@ -42,15 +42,15 @@ class Source(Protocol):
         ...
 
     def labels(self) -> np.ndarray:
-        """[N] int32: the class id of every picture. Reads a whole `tfds` data set; the other kinds know at once."""
+        """[N] int32 class ids of all pictures. Reads a whole `tfds` data set; the other kinds know them at once."""
         ...
 
 
 class Spread:
-    """At most `count` pictures of a source, evenly spread over it, so that every class is among them."""
+    """A view of at most `count` pictures of a source, evenly spread over it, so that every class is among them."""
 
     def __init__(self, source: Source, count: int) -> None:
-        """A view of `source`."""
+        """Makes a view of `source`."""
         self._source = source
         self._places = np.linspace(0, len(source) - 1, min(count, len(source))).round().astype(int)
         self.class_names, self.holds = source.class_names, source.holds
@@ -68,7 +68,7 @@ def make_source(kind: str, split: str, **options: Any) -> Source:
     Args:
       kind: "shapes", "folder", "tfds", or "tokens" for a store that `var-jax tokenize` made.
       split: "train" or "validation".
-      **options: what `Shapes`, `Folder`, `Tfds` or `TokenStore` takes.
+      **options: arguments of `Shapes`, `Folder`, `Tfds` or `TokenStore`.
 
     Raises:
       InputError: if kind, split or an option is unknown or missing, or the data set cannot be used.
@@ -89,6 +89,6 @@ def make_source(kind: str, split: str, **options: Any) -> Source:
 
 
 def check_share(share: float) -> None:
-    """Refuses a share of validation pictures that leaves one of the two splits empty by intent."""
+    """Refuses a share of validation pictures that would leave one of the two splits empty."""
     if not 0.0 < share < 1.0:
         raise InputError(f"validation_share {share} must lie between 0 and 1, like 0.05")

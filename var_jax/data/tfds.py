@@ -1,6 +1,6 @@
 """Data sets prepared by TensorFlow Datasets in ArrayRecord files, read at random and without TensorFlow.
 
-TFDS is imported inside the functions: workers and commands that read something else need not load it.
+TFDS is imported inside the functions, so that workers and commands for other data do not load it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from var_jax.data.images import to_rgb
 from var_jax.data.sources import IMAGES, check_share
 from var_jax.errors import InputError
 
-# What a data set cannot be downloaded without: files that their owner hands out after registration.
+# Files that have to be downloaded by hand, since their owner requires a registration.
 BY_HAND = {
     "imagenet2012": (
         ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"),
@@ -29,16 +29,16 @@ BY_HAND = {
 
 
 class Tfds:
-    """One split of a prepared data set that has one picture and one class label an example.
+    """One split of a prepared data set with one picture and one class label per example.
 
-    A data set without a validation split gives the last `validation_share` of its training examples to it; a split
-    called "test" is left alone.
+    If the data set has no validation split, the last `validation_share` of its training examples are used as one; a
+    split called "test" is not touched.
 
     Args:
       split: "train" or "validation".
       name: the data set's name in TFDS, like "imagenet2012" or "cifar10"; "name/config:version" works as well.
-      data_dir: where it was prepared; by default the folder that TFDS itself would take.
-      validation_share: between 0 and 1, without effect on a data set with a validation split.
+      data_dir: the folder it was prepared in; by default TFDS's own.
+      validation_share: between 0 and 1; has no effect on a data set with a validation split.
 
     Raises:
       InputError: if the data set is unknown, not prepared, not in ArrayRecord files, or has no picture or label.
@@ -64,7 +64,7 @@ class Tfds:
         self._image_key, self._label_key = _keys(name, info)
         self.class_names = tuple(info.features[self._label_key].names)
         pictures = [key for key, feature in info.features.items() if isinstance(feature, tfds.features.Image)]
-        decoders = dict.fromkeys(pictures, tfds.decode.SkipDecoding())  # to_rgb knows more modes than TFDS
+        decoders = dict.fromkeys(pictures, tfds.decode.SkipDecoding())  # to_rgb handles more modes than TFDS
         try:
             self._records = builder.as_data_source(_instruction(name, split, info, validation_share), decoders=decoders)
         except NotImplementedError:
@@ -74,7 +74,7 @@ class Tfds:
         return len(self._records)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        """Picture `index` as uint8 [H, W, 3] in its own size, and its class id; an error names the picture."""
+        """Picture `index` as uint8 [H, W, 3] at its original size, and its class id; an error names the picture."""
         example = self._records[index]
         try:
             with Image.open(io.BytesIO(example[self._image_key])) as image:
@@ -86,24 +86,24 @@ class Tfds:
         return np.asarray(picture, np.uint8), int(example[self._label_key])
 
     def labels(self) -> np.ndarray:
-        """[N] int32: the class id of every picture; reads every record, though no picture is decoded."""
+        """[N] int32 class ids of all pictures; reads every record, but decodes no picture."""
         return np.array([self._records[i][self._label_key] for i in range(len(self))], np.int32)
 
 
 def prepare(name: str, data_dir: str | os.PathLike[str], manual_dir: str | os.PathLike[str] | None = None) -> Any:
-    """Downloads a data set and writes it as ArrayRecord files under `data_dir`; nothing to do where that was done.
+    """Downloads a data set and writes it as ArrayRecord files under `data_dir`, unless that was done before.
 
     Args:
       name: the data set's name in TFDS.
-      data_dir: where to write it.
-      manual_dir: where the files lie that have to be downloaded by hand; by default `data_dir`/downloads/manual.
+      data_dir: the folder to write it to.
+      manual_dir: the folder of files downloaded by hand; by default `data_dir`/downloads/manual.
 
     Returns:
       TFDS's description of the data set (`DatasetInfo`).
 
     Raises:
-      InputError: if the data set is unknown, files are missing that are downloaded by hand, or a package is missing
-        that TFDS needs to prepare this data set: TensorFlow for most, though not to read it afterwards.
+      InputError: if the data set is unknown, a file to be downloaded by hand is missing, or TFDS lacks a package to
+        prepare this data set: TensorFlow for most, though not to read it afterwards.
     """
     import tensorflow_datasets as tfds
 
@@ -152,7 +152,7 @@ def _missing_package(name: str) -> Iterator[None]:
 def _to_fetch_by_hand(
     name: str, data_dir: str | os.PathLike[str] | None, manual_dir: str | os.PathLike[str] | None = None
 ) -> str:
-    """What to do about files that have to be downloaded by hand and are missing; empty if none are."""
+    """Instructions for files that have to be downloaded by hand and are missing; empty if none are."""
     files, page = BY_HAND.get(name, ((), ""))
     folder = epath.Path(manual_dir or epath.Path(data_dir or "DIR") / "downloads" / "manual")
     missing = [file for file in files if not (folder / file).exists()]
@@ -171,7 +171,7 @@ def _prepare_command(name: str, data_dir: str | os.PathLike[str] | None) -> str:
 
 
 def _keys(name: str, info: Any) -> tuple[str, str]:
-    """The names under which an example keeps its picture and its class."""
+    """The keys of an example's picture and class."""
     import tensorflow_datasets as tfds
 
     keys = info.supervised_keys or ()
@@ -188,7 +188,7 @@ def _keys(name: str, info: Any) -> tuple[str, str]:
 
 
 def _instruction(name: str, split: str, info: Any, share: float) -> str:
-    """Which examples make the split, in TFDS's notation."""
+    """The examples of the split, in TFDS's notation."""
     if split in info.splits and "validation" in info.splits:
         return split
     if "train" not in info.splits:

@@ -1,8 +1,8 @@
-"""A store of tokens: what a tokenizer made of a data set's crops, in ArrayRecord files, read at random.
+"""A store of tokens: a data set's crops encoded by a tokenizer, in ArrayRecord files, read at random.
 
-`index.json` says which tokenizer made it (fingerprint, pyramid, codebook size), from which pictures and crops, and
-the size and checksum of every file; without it a store is not whole. A record is a crop: class id (int32), place of
-the picture in its data set (int64, -1 where a validation picture could not be read), tokens of the smallest unsigned
+`index.json` records the tokenizer that made it (fingerprint, pyramid, codebook size), the pictures and crops, and the
+size and checksum of every file; without it a store is incomplete. A record is a crop: class id (int32), index of the
+picture in its data set (int64, -1 for a validation picture that could not be read), tokens of the smallest unsigned
 type that holds them; all little-endian. The K crops of a picture follow each other.
 """
 
@@ -27,7 +27,7 @@ FORMAT_VERSION = 1
 WRITER_OPTIONS = "group_size:1,zstd"  # a crop is read without its neighbours
 
 _HEAD = struct.Struct("<iq")
-_REMEDY = "run the same 'var-jax tokenize' command again, it makes anew what is missing or damaged"
+_REMEDY = "run the same 'var-jax tokenize' command again, it replaces missing and damaged files"
 
 
 class TokenStore:
@@ -39,12 +39,12 @@ class TokenStore:
 
     Attributes:
       holds: TOKENS.
-      class_names: by class id.
-      crops: how many a picture; epoch e of training sees crop e modulo that.
+      class_names: class names by id.
+      crops: crops per picture; epoch e of training sees crop e modulo that number.
       about: the store's index.
 
     Raises:
-      InputError: if there is no whole store, or a file is missing or of another size than the index says.
+      InputError: if there is no complete store, or a file is missing or has another size than in the index.
     """
 
     holds = TOKENS
@@ -67,7 +67,7 @@ class TokenStore:
         return self._pictures
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        """int32 [L] tokens of the first crop of picture `index`, and its class id; -1 where it could not be read."""
+        """int32 [L] tokens of the first crop of picture `index`, and its class id; -1 if it could not be read."""
         return self.crop(index, 0)
 
     def crop(self, index: int, number: int) -> tuple[np.ndarray, int]:
@@ -86,15 +86,15 @@ class TokenStore:
         return tokens, label
 
     def labels(self) -> np.ndarray:
-        """[N] int32: the class id of every picture; reads every first crop."""
+        """[N] int32 class ids of all pictures; reads every first crop."""
         return np.array([self.crop(index, 0)[1] for index in range(len(self))], np.int32)
 
     def require(self, fingerprint: str, tokenizer: str) -> None:
-        """Refuses a model on another tokenizer than made this store.
+        """Refuses a model whose tokenizer did not make this store.
 
         Args:
-          fingerprint: of the model's tokenizer.
-          tokenizer: where it lies, for the error.
+          fingerprint: fingerprint of the model's tokenizer.
+          tokenizer: path of that tokenizer, for the error.
         """
         made_by = self.about["tokenizer"]
         if made_by["fingerprint"] != fingerprint:
@@ -106,7 +106,7 @@ class TokenStore:
 
 @dataclasses.dataclass(frozen=True)
 class _Whole:
-    """What ArrayRecord's reader asks of a file, so that it need not open all of them to count."""
+    """A file as ArrayRecord's reader takes it, with its number of records, so that it need not open all to count."""
 
     filename: str
     skip: int
@@ -115,22 +115,22 @@ class _Whole:
 
 
 def read_index(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What a store says of itself.
+    """Reads the index of a store.
 
     Raises:
-      InputError: if there is none, or tokenizing it did not come to its end.
+      InputError: if there is no store, or it was not finished.
     """
     file = Path(path) / INDEX_FILE
     if not file.exists():
         begun = (Path(path) / SETTINGS_FILE).exists()
-        state = "the store is not whole yet" if begun else "no store of tokens"
+        state = "the store is not finished" if begun else "no store of tokens"
         remedy = _REMEDY if begun else "make one with 'var-jax tokenize'"
         raise InputError(f"{path}: {state}, it has no {INDEX_FILE}; {remedy}")
     return read_description(file, "the index", FORMAT, FORMAT_VERSION, f"remove it, and {_REMEDY}")
 
 
 def encode(tokens_L: np.ndarray, label: int, index: int, dtype: str) -> bytes:
-    """A record."""
+    """The bytes of a record."""
     return _HEAD.pack(label, index) + tokens_L.astype(np.dtype(dtype).newbyteorder("<")).tobytes()
 
 
@@ -138,7 +138,7 @@ def decode(record: bytes, length: int, dtype: str) -> tuple[np.ndarray, int, int
     """int32 tokens, label and index of a record.
 
     Raises:
-      ValueError: if it does not have `length` tokens.
+      ValueError: if the record does not have `length` tokens.
     """
     tokens = np.frombuffer(record, np.dtype(dtype).newbyteorder("<"), offset=_HEAD.size)
     if len(tokens) != length:
@@ -148,7 +148,7 @@ def decode(record: bytes, length: int, dtype: str) -> tuple[np.ndarray, int, int
 
 
 def token_dtype(codebook_size: int) -> str:
-    """The smallest unsigned type of tokens 0 .. `codebook_size` - 1."""
+    """The smallest unsigned type that holds tokens 0 .. `codebook_size` - 1."""
     return str(np.min_scalar_type(codebook_size - 1))
 
 
@@ -162,6 +162,6 @@ def check_size(file: Path, expected: int) -> None:
 
 
 def damaged(file: str | os.PathLike[str], error: Exception) -> InputError:
-    """The sentence for a file whose records fail their checksums."""
+    """The error for a file whose records fail their checksums."""
     reason = " ".join(str(error).split())[:120]
     return InputError(f"{file}: a record does not match its checksum ({reason}); {_REMEDY}")

@@ -1,4 +1,4 @@
-"""From a picture of any size to the square that a model sees: scaled, cropped, perhaps mirrored."""
+"""Turns a picture of any size into the square that a model sees: scaled, cropped, optionally mirrored."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ from PIL import Image
 
 from var_jax.errors import InputError
 
-_MOST_STRETCHED = 16  # of a longer strip the middle is taken, or a thin one would not fit the memory once scaled
+_MOST_STRETCHED = 16  # a longer strip is cropped to its middle, or a thin one would not fit the memory once scaled
 
 
 @dataclasses.dataclass(frozen=True)
 class Crop:
     """The reference's transform: shorter side to round(`enlarge` x `size`) by Lanczos, then a square of `size`.
 
-    With `enlarge` 1 a picture that has the size already passes untouched, and of another one everything along the
-    shorter side is kept.
+    With `enlarge` 1, a picture that already has the size passes unchanged, and any other keeps its whole shorter side.
 
     Args:
       size: side of the square in pixels.
-      enlarge: how much larger than the square the shorter side is made, 1 or more; the reference takes 1.125.
+      enlarge: ratio of the shorter side to the square's side, 1 or more; 1.125 in the reference.
       flip: whether training mirrors every other picture, left to right; the reference does not.
     """
 
@@ -36,7 +35,7 @@ class Crop:
             raise InputError(f"enlarge {self.enlarge} must be 1 or more, a crop cannot be larger than the picture")
 
     def training(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """uint8 [H, W, 3] to uint8 [size, size, 3]: a square from anywhere, mirrored or not, as `rng` decides."""
+        """uint8 [H, W, 3] to uint8 [size, size, 3]: a random square, mirrored at random if `flip` is set."""
         image, height, width = self._scaled(image)
         top, left = (int(rng.integers(side - self.size + 1)) for side in (height, width))
         square = self._square(image, height, width, top, left)
@@ -49,7 +48,7 @@ class Crop:
         return self._square(image, height, width, top, left)
 
     def _scaled(self, image: np.ndarray) -> tuple[np.ndarray, int, int]:
-        """The picture, of a strip the middle, and the height and width that it is to be scaled to."""
+        """The picture, a strip cropped to its middle, and the height and width to scale it to."""
         image = _middle(image, _MOST_STRETCHED * min(image.shape[:2]))
         height, width = image.shape[:2]
         shorter, wanted = min(height, width), round(self.enlarge * self.size)
@@ -60,9 +59,9 @@ class Crop:
     def _square(self, image: np.ndarray, height: int, width: int, top: int, left: int) -> np.ndarray:
         """The square at (top, left) of the picture scaled to height x width.
 
-        Only that square is computed, along the rows first, as Pillow scales a whole picture. Pixels are those of the
-        whole scaled picture, but for places being rounded to single precision, which moves one in a thousand by one
-        of 256 levels.
+        Only that square is computed, along the rows first, as Pillow scales a whole picture. The pixels equal those of
+        the whole scaled picture, except that positions are rounded to single precision, which moves one pixel in a
+        thousand by one of 256 levels.
         """
         if image.shape[:2] == (height, width):
             return image[top : top + self.size, left : left + self.size]
@@ -75,11 +74,11 @@ class Crop:
 
 
 def _span(side: int, scaled: int, start: int, size: int) -> tuple[float, float]:
-    """Where `size` pixels from `start` on, of a side scaled to `scaled` pixels, come from."""
+    """The interval of a side that becomes pixels `start` to `start + size` of the side scaled to `scaled` pixels."""
     return start * side / scaled, min((start + size) * side / scaled, side)  # not beyond the end by a rounding
 
 
 def _middle(image: np.ndarray, longest: int) -> np.ndarray:
-    """At most `longest` pixels of each side."""
+    """Crops each side to at most `longest` pixels about the middle."""
     top, left = (max(side - longest, 0) // 2 for side in image.shape[:2])
     return np.ascontiguousarray(image[top : top + longest, left : left + longest])

@@ -1,1 +1,1 @@
-"""From pictures to figures."""
+"""Evaluation: from pictures to figures of quality."""

@@ -1,7 +1,7 @@
-"""A small classifier trained on a data set's real pictures, to judge samples with where FID means nothing.
+"""A small classifier, trained on a data set's real pictures, that judges samples where FID means nothing.
 
-It says whether a sample is of the class it was asked for, and its last features say how far pictures of a
-class lie apart. Its own accuracy on held-out real pictures always stands beside what it says.
+It decides whether a sample shows the class it was drawn for, and its last features measure how far the
+pictures of a class lie apart. Its accuracy on held-out real pictures is always reported beside its verdicts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from flax import linen as nn
 
 
 class SmallClassifier(nn.Module):
-    """Convolutions with group norm, each level half the side of the one before; features, then logits."""
+    """Convolutions with group norm, each level half the side of the previous one; features, then logits."""
 
     num_classes: int
     widths: tuple[int, ...]
@@ -39,7 +39,7 @@ class Classifier:
     """A trained `SmallClassifier`."""
 
     def __init__(self, module: SmallClassifier, params: Any) -> None:
-        """From module and parameters."""
+        """Wraps the module and its trained parameters."""
         self._module, self._params = module, params
 
     def __call__(self, images: np.ndarray, batch: int = 250) -> tuple[np.ndarray, np.ndarray]:
@@ -73,14 +73,16 @@ def train_classifier(
 ) -> Classifier:
     """Trains on uint8 [N, H, W, 3] with AdamW and a cosine schedule; pictures are blurred and made noisy at random.
 
-    Without that it would hang on sharp edges, and judge the softness of what a tokenizer decodes, not its form.
+    Without blur and noise the classifier would rely on sharp edges, and judge how soft a tokenizer's pictures
+    are instead of the form they show.
 
     Args:
       images, labels: the real training pictures.
-      num_classes: how many there are.
-      steps: of `batch` pictures, drawn at random.
-      seed: of initialisation and order.
-      progress: told how far it is, now and then.
+      num_classes: number of classes.
+      steps: number of steps on `batch` pictures, drawn at random.
+      batch: pictures per step.
+      seed: seed of initialisation and order.
+      progress: called with lines about progress, now and then.
     """
     widths = (24, 48, 96) if images.shape[1] <= 32 else (12, 24, 48, 96)
     module = SmallClassifier(num_classes, widths)
@@ -110,7 +112,7 @@ def train_classifier(
 
 
 def _softened(images_BxHxWx3: jax.Array, key: jax.Array) -> jax.Array:
-    """Each picture mixed with its blur and with noise, by shares of its own; [0, 255] in and out."""
+    """Mixes each picture with its blur and with noise, in shares drawn per picture; [0, 255] in and out."""
     keys, shape = jax.random.split(key, 3), (len(images_BxHxWx3), 1, 1, 1)
     blur = images_BxHxWx3
     for _ in range(2):

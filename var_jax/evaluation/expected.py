@@ -1,4 +1,4 @@
-"""What published models reach, as data, to print one's own figures beside.
+"""Published figures of models, as data, to print one's own figures beside.
 
 The names of figures are those that `var-jax evaluate` and `var-jax validate` write to their JSON files.
 """
@@ -11,20 +11,20 @@ from collections.abc import Mapping
 from var_jax.errors import InputError
 
 _VAR_SETTINGS = (
-    "50 pictures a class of ImageNet, guidance 1.5 rising linearly, top-k 900, top-p 0.96, by the protocol of OpenAI's "
-    "evaluator; the paper's text says guidance 2.0, which the authors have not resolved"
+    "50 pictures per class of ImageNet, guidance 1.5 rising linearly, top-k 900, top-p 0.96, by the protocol of "
+    "OpenAI's evaluator; the paper's text says guidance 2.0, which the authors have not resolved"
 )
-_ADM_SETTINGS = "the samples that OpenAI published, judged by its evaluator: what an evaluator is checked with"
+_ADM_SETTINGS = "the samples that OpenAI published, judged by its evaluator: they serve to check an evaluator"
 
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """Figures of one model.
+    """Published figures of one model.
 
     Attributes:
-      name: the model's.
-      settings: what the figures were measured with, one sentence without its full stop.
-      sources: where printed -> name of the figure -> its value. Sources differ where authors corrected themselves.
+      name: the model's name.
+      settings: the settings of the measurement, one sentence without its full stop.
+      sources: publication -> name of the figure -> its value. Sources differ where authors corrected themselves.
     """
 
     name: str
@@ -85,7 +85,7 @@ def published(name: str) -> Published:
     """The figures of a model in `EXPECTED`.
 
     Raises:
-      InputError: naming those that there are.
+      InputError: for an unknown name; the message lists the known ones.
     """
     if name not in EXPECTED:
         raise InputError(f"no published figures of '{name}' are known: expected one of {', '.join(EXPECTED)}")
@@ -93,11 +93,11 @@ def published(name: str) -> Published:
 
 
 def beside(name: str, figures: Mapping[str, float]) -> str:
-    """A table for people: our figures beside the published ones of `name`, and what those were measured with.
+    """A table for people: our figures beside the published ones of `name`, with the settings of the latter.
 
     Args:
-      name: see `EXPECTED`.
-      figures: by name; those that were not published are left out, those that we lack show a dash.
+      name: a name in `EXPECTED`.
+      figures: our figures by name; figures that were not published are left out, figures that we lack show a dash.
 
     Raises:
       InputError: for an unknown name.

@@ -1,4 +1,4 @@
-"""Features of many pictures: streamed, split over devices, and kept on disk so that a broken-off run goes on."""
+"""Features of many pictures: streamed, split over devices, and kept on disk so that an interrupted run resumes."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from var_jax.parallel.mesh import batch_sharding, check_batch, make_mesh
 from var_jax.parallel.processes import from_all
 from var_jax.pretrained.inception import Features, extract
 
-CHUNK = 1024  # pictures whose features are handed on, and written, together
-_DIGEST = 8  # bytes that tell one picture from another
+CHUNK = 1024  # pictures whose features are returned, and written, together
+_DIGEST = 8  # bytes of a picture's digest
 
 Apply = Callable[[Params, jax.Array], Features]
 
@@ -33,7 +33,7 @@ class Chunk(NamedTuple):
     Attributes:
       pool: [N, 2048] float32.
       spatial: [N, 2023] float32.
-      digests: [N] uint64: equal pictures have equal ones.
+      digests: [N] uint64; equal pictures have equal digests.
     """
 
     pool: np.ndarray
@@ -45,8 +45,8 @@ class Extractor:
     """A network on all devices of a mesh, each of which sees its part of a batch.
 
     Args:
-      params: the network's.
-      identity: of the weights: what features on disk are told by.
+      params: the network's parameters.
+      identity: identifies the weights, so that features on disk are only reused for the same network.
       mesh: by default all devices as one row; a batch is split over its batch axes.
       batch: pictures at a time, a multiple of the devices.
       apply: (params, uint8 [B, H, W, 3]) -> features; by default the 2015 Inception network.
@@ -72,11 +72,11 @@ class Extractor:
         self._apply = jax.jit(apply, out_shardings=everywhere)
 
     def __call__(self, images_NxHxWx3: np.ndarray) -> Features:
-        """Features of at most `batch` pictures on the device; missing ones are filled up and left out again."""
+        """Features of at most `batch` pictures on the device; a smaller batch is padded, and the padding removed."""
         count = len(images_NxHxWx3)
         filled = np.zeros((self.batch, *images_NxHxWx3.shape[1:]), np.uint8)
         filled[:count] = images_NxHxWx3
-        # Of several processes each has all pictures, and puts those on its devices that are theirs.
+        # Each of several processes has all pictures, and puts on its devices the ones that belong there.
         batch = jax.make_array_from_callback(filled.shape, self._rows, lambda rows: filled[rows])
         found = self._apply(self._params, batch)
         return Features(*(part[:count] for part in found))
@@ -91,10 +91,10 @@ class Extractor:
         """The features of all pictures in their order, `chunk` pictures at a time.
 
         Args:
-          pictures: where they come from.
-          work: a folder that keeps what has been computed; another call with the same pictures, weights and folder
-            reads that and goes on.
-          say: is told how far it is.
+          pictures: the source of pictures.
+          work: a folder that keeps computed features; another call with the same pictures, weights and folder
+            reads them and goes on from there.
+          say: called with lines about progress.
           chunk: pictures at a time, rounded up to whole batches.
 
         Raises:
@@ -105,7 +105,7 @@ class Extractor:
         fresh: Iterator[np.ndarray] | None = None
         for number, start in enumerate(range(0, pictures.count, chunk)):
             found = kept.read(number) if kept and fresh is None else None
-            if not all(from_all("kept", found is not None)):  # what one has to compute, all have to
+            if not all(from_all("kept", found is not None)):  # if one process has to compute it, all have to
                 if fresh is None:
                     fresh = pictures.batches(start, self.batch)
                 found = self._chunk(fresh, min(chunk, pictures.count - start))
@@ -115,7 +115,7 @@ class Extractor:
             yield found
 
     def _chunk(self, fresh: Iterator[np.ndarray], count: int) -> Chunk:
-        """The features of the next `count` pictures, in whole batches but for the last one."""
+        """The features of the next `count` pictures, computed in whole batches except for the last one."""
         parts, digests, seen = [], [], 0
         while seen < count:
             images = next(fresh)
@@ -130,7 +130,7 @@ class Extractor:
 
 
 class _Kept:
-    """Chunks in a folder, a file each, of one row of pictures by one network."""
+    """A folder of chunks, one file per chunk: the features of one row of pictures by one network."""
 
     def __init__(self, folder: Path, identity: str) -> None:
         self._folder, self._identity = folder, identity
@@ -146,7 +146,7 @@ class _Kept:
             temporary.write_text(identity, encoding="utf-8")
 
     def read(self, number: int) -> Chunk | None:
-        """A chunk that is there whole."""
+        """A chunk, or None if its file is missing or damaged."""
         with (
             contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile),
             np.load(self._file(number)) as file,
@@ -155,7 +155,7 @@ class _Kept:
         return None
 
     def write(self, number: int, chunk: Chunk) -> None:
-        """Keeps a chunk."""
+        """Writes a chunk."""
         with atomic_file(self._file(number)) as temporary, open(temporary, "wb") as file:
             np.savez(file, **chunk._asdict())
 

@@ -1,6 +1,6 @@
 """The Frechet distance between two normal distributions, and the mean and covariance of features, in float64.
 
-Which features it is measured on decides its name: FID is this on Inception's, and on nothing else.
+The features decide its name: FID is this distance on Inception's features and on no others.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ def frechet_distance(mean1_F: np.ndarray, cov1_FxF: np.ndarray, mean2_F: np.ndar
     """|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)) (Heusel et al., arXiv 1706.08500, equation 6).
 
     The trace of the root is that of (A S2 A)^(1/2) with A = S1^(1/2): a symmetric matrix, whose eigenvalues are real
-    and, but for rounding, not negative. So covariances of fewer pictures than features need no care.
+    and, but for rounding, not negative. So covariances of fewer pictures than features need no special treatment.
 
     Args:
       mean1_F, mean2_F: means, [F].
       cov1_FxF, cov2_FxF: covariances, [F, F], symmetric.
 
     Raises:
-      InputError: if the shapes do not belong together, or a number is not finite.
+      InputError: if the shapes do not match, or a number is not finite.
     """
     means, covs = ([np.asarray(x, np.float64) for x in pair] for pair in ((mean1_F, mean2_F), (cov1_FxF, cov2_FxF)))
     size = means[0].size
@@ -50,19 +50,19 @@ def mean_and_covariance(features_NxF: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 class Moments:
-    """Mean and covariance of features that come batch by batch: F^2 numbers are kept, and no features."""
+    """Mean and covariance of features that arrive batch by batch: F^2 numbers are kept, and no features."""
 
     def __init__(self) -> None:
-        """Of nothing yet."""
+        """Starts with no rows."""
         self.count = 0
         self._mean_F: np.ndarray | None = None
         self._scatter_FxF: np.ndarray | None = None
 
     def add(self, features_NxF: np.ndarray) -> None:
-        """Takes in the rows of a batch, which may have any length.
+        """Adds the rows of a batch, which may have any length.
 
         Raises:
-          InputError: if this is no [N, F] with the F of the batches before.
+          InputError: if the batch is not [N, F] with the F of the previous batches.
         """
         rows = np.asarray(features_NxF, np.float64)
         if rows.ndim != 2 or (self._mean_F is not None and rows.shape[1] != len(self._mean_F)):
@@ -75,7 +75,7 @@ class Moments:
         scatter, total = centred.T @ centred, self.count + len(rows)
         if self._mean_F is None:
             self._mean_F, self._scatter_FxF = mean, scatter
-        else:  # two sets' scatters about their own means, and what lies between the means (Chan et al. 1979)
+        else:  # two sets' scatters about their own means, plus that between the means (Chan et al. 1979)
             apart = mean - self._mean_F
             self._scatter_FxF += scatter + np.outer(apart, apart) * (self.count * len(rows) / total)
             self._mean_F = self._mean_F + apart * (len(rows) / total)

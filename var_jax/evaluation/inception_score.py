@@ -7,9 +7,9 @@ import dataclasses
 import numpy as np
 
 SPLIT_SIZE = 5000  # pictures of one Inception score, as in the published evaluator
-SHUFFLE_SEED = 2020  # the one that torch-fidelity shuffles by
-_SIGNIFICANT = 5.0  # standard deviations that neighbours of a shuffled file do not reach
-_ORDERED = 0.1  # correlation of neighbours from which a file counts as ordered by class
+SHUFFLE_SEED = 2020  # as in torch-fidelity
+_SIGNIFICANT = 5.0  # standard deviations; the correlation of neighbours in a shuffled file stays below
+_ORDERED = 0.1  # correlation of neighbours above which a file counts as ordered by class
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,13 +18,13 @@ class Score:
 
     Attributes:
       in_order: mean over splits of consecutive pictures, as the published evaluator computes it.
-      in_order_std: over those splits.
-      shuffled: the same after shuffling the pictures.
-      shuffled_std: over the shuffled splits.
-      splits: how many there are.
+      in_order_std: standard deviation over those splits.
+      shuffled: mean over splits after shuffling the pictures.
+      shuffled_std: standard deviation over the shuffled splits.
+      splits: number of splits.
       neighbours: correlation of consecutive pictures' probabilities: near 0 in a shuffled file, near 1 if classes
         follow one another.
-      class_ordered: whether that is more than chance.
+      class_ordered: whether that correlation is more than chance.
     """
 
     in_order: float
@@ -41,22 +41,22 @@ class InceptionScore:
 
     Args:
       count: pictures that will arrive, in the order of the file.
-      split_size: pictures a split; the last one has what is left, as in the published evaluator.
-      seed: of the shuffled order.
+      split_size: pictures per split; the last split has the remainder, as in the published evaluator.
+      seed: seed of the shuffled order.
     """
 
     def __init__(self, count: int, split_size: int = SPLIT_SIZE, seed: int = SHUFFLE_SEED) -> None:
         places = np.empty(count, np.int64)
         places[np.random.RandomState(seed).permutation(count)] = np.arange(count)
         self._splits = -(-count // split_size)
-        self._split_of = np.stack([np.arange(count), places]) // split_size  # [2, N]: as it comes, and shuffled
+        self._split_of = np.stack([np.arange(count), places]) // split_size  # [2, N]: in order, and shuffled
         self._seen = 0
         self._last: np.ndarray | None = None
         self._self_products = self._neighbour_products = 0.0
         self._sums = self._entropies = np.zeros(0)
 
     def add(self, logits_NxC: np.ndarray) -> None:
-        """Takes the logits of the next pictures."""
+        """Adds the logits of the next pictures."""
         log_p = np.asarray(logits_NxC, np.float64)
         log_p = log_p - log_p.max(axis=1, keepdims=True)
         log_p -= np.log(np.exp(log_p).sum(axis=1, keepdims=True))
@@ -75,7 +75,7 @@ class InceptionScore:
         self._seen += len(p)
 
     def score(self) -> Score:
-        """Of all pictures, when the last one has come."""
+        """The score of all pictures; call it after the last one was added."""
         counts = np.stack([np.bincount(row, minlength=self._splits) for row in self._split_of])
         mean = self._sums / counts[..., None]
         log_mean = np.log(mean, out=np.zeros_like(mean), where=mean > 0)
@@ -92,5 +92,5 @@ class InceptionScore:
             return 0.0
         alone, any_two = self._self_products / count, (total @ total - self._self_products) / (count * (count - 1))
         spread = alone - any_two
-        # All probabilities alike: there is nothing to be ordered by.
+        # If all probabilities are alike, the pictures have no order.
         return float((self._neighbour_products / (count - 1) - any_two) / spread) if spread > 1e-12 else 0.0

@@ -1,6 +1,6 @@
-"""How well a transformer expects the tokens of pictures: loss, perplexity and accuracy by scale, teacher-forced.
+"""Likelihood of pictures' tokens under a transformer: loss, perplexity and accuracy by scale, teacher-forced.
 
-A set's figures are made of sums over batches, so that a set of any size is one pass.
+Figures of a set are computed from sums over batches, so that a set of any size takes one pass.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def likelihood_sums(
     inputs_BxNxC: jax.Array,
     mask_B: jax.Array,
 ) -> dict[str, jax.Array]:
-    """Sums over a batch of what `likelihood_figures` makes figures of; to be added up over batches.
+    """Sums over one batch; added up over all batches they are the input of `likelihood_figures`.
 
     No class is dropped. (The reference drops classes in validation too, so its figures are a little higher.)
 
@@ -35,7 +35,7 @@ def likelihood_sums(
       labels_B: class ids.
       tokens_BxL: the pictures' tokens.
       inputs_BxNxC: the tokenizer's `transformer_input` of them.
-      mask_B: 1 for a picture, 0 for filling, which counts nothing.
+      mask_B: 1 for a picture, 0 for padding, which does not count.
     """
     logits = transformer.apply({"params": params}, labels_B, inputs_BxNxC)
     nll_BxL, hit_BxL, _ = token_losses(logits, tokens_BxL)
@@ -43,7 +43,7 @@ def likelihood_sums(
 
 
 def likelihood_figures(sums: dict[str, np.ndarray], pyramid: Pyramid) -> dict[str, Any]:
-    """Sums over a set -> figures: loss in nats a token, means over positions; lists are by scale."""
+    """Figures from the sums over a set: loss in nats per token, means over positions; lists are by scale."""
     loss_L, hits_L = sums["loss_L"] / sums["count"], sums["hits_L"] / sums["count"]
     parts = [pyramid.slice(k) for k in range(len(pyramid))]
     losses, hits = ([float(np.mean(values[part])) for part in parts] for values in (loss_L, hits_L))
@@ -58,7 +58,7 @@ def likelihood_figures(sums: dict[str, np.ndarray], pyramid: Pyramid) -> dict[st
 
 
 def with_perplexity(figures: dict[str, Any]) -> dict[str, Any]:
-    """The figures of `likelihood_figures` and the exponentials of their losses: among how many tokens it wavers."""
+    """Adds perplexities, the exponentials of the losses, to the figures of `likelihood_figures`."""
     return figures | {
         "perplexity": math.exp(figures["loss"]),
         "perplexity_by_scale": [math.exp(loss) for loss in figures["loss_by_scale"]],

@@ -11,7 +11,7 @@ import numpy as np
 from var_jax.parallel.mesh import batch_sharding
 
 NEIGHBOURS = 3
-BLOCK = 2048  # rows on either side of one block of distances: 16 MiB of them
+BLOCK = 2048  # rows and columns of one block of distances: 16 MiB
 
 
 def precision_recall(
@@ -22,21 +22,21 @@ def precision_recall(
     neighbours: int = NEIGHBOURS,
     block: int = BLOCK,
 ) -> tuple[float, float]:
-    """The share of samples within the reference's manifold, and of the reference within that of the samples.
+    """Precision, the share of samples in the reference's manifold, and recall, the share of the reference in theirs.
 
-    The manifold of a set is all within a ball around any of its members that just holds its third neighbour, the
-    member itself not counted.
+    The manifold of a set is the union of balls around its members, each of which just reaches the member's third
+    neighbour (the member itself not counted).
 
     Args:
-      samples_NxD, reference_MxD: float32 features, each more than `neighbours`.
+      samples_NxD, reference_MxD: float32 features, more than `neighbours` rows each.
       mesh: rows of a block are split over its batch axes.
       half: compute distances in float16 as the published evaluator does; figures move by some 0.003.
-      neighbours: which neighbour a ball reaches to.
+      neighbours: rank of the neighbour that a ball reaches.
       block: rows at a time.
     """
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
     block = -(-min(block, max(len(samples_NxD), len(reference_MxD))) // parts) * parts
-    # Distances do not change when both sets move; around the origin their squares lose fewer digits.
+    # Distances do not change when both sets move; near the origin their squares lose fewer digits.
     centre_D = np.zeros_like(reference_MxD[0]) if half else reference_MxD.mean(axis=0, dtype=np.float64)
     blocks = functools.partial(_blocks, size=block, centre_D=centre_D.astype(np.float32))
     radii = [_radii(rows, blocks, mesh, neighbours, half) for rows in (samples_NxD, reference_MxD)]
@@ -52,7 +52,7 @@ def precision_recall(
 
 
 def _blocks(rows_NxD: np.ndarray, size: int, centre_D: np.ndarray):
-    """(start, rows moved by the centre and filled up to `size`, which of them are real)."""
+    """Yields (start, rows moved by the centre and padded to `size`, mask of the real rows)."""
     for start in range(0, len(rows_NxD), size):
         part = rows_NxD[start : start + size].astype(np.float32) - centre_D
         filled = np.pad(part, ((0, size - len(part)), (0, 0)))
@@ -77,7 +77,7 @@ def _radii(rows_NxD: np.ndarray, blocks, mesh: jax.sharding.Mesh, neighbours: in
     """[N] squared distance of each row to its third neighbour."""
     radii = np.zeros(len(rows_NxD), np.float32)
     for start, rows, valid in blocks(rows_NxD):
-        # One more than asked for, since each row is found as its own neighbour.
+        # One more, since each row is found as its own neighbour.
         nearest = np.full((len(rows), neighbours + 1), np.inf, np.float32)
         rows, nearest = _split((rows, nearest), mesh)
         for _, columns, columns_valid in blocks(rows_NxD):
@@ -90,7 +90,7 @@ def _radii(rows_NxD: np.ndarray, blocks, mesh: jax.sharding.Mesh, neighbours: in
 
 @functools.partial(jax.jit, static_argnames="half")
 def _nearest(nearest_RxK: jax.Array, rows: jax.Array, columns: jax.Array, valid: jax.Array, half: bool) -> jax.Array:
-    """The smallest K of those so far and the distances to a block of columns, ascending."""
+    """The smallest K of the distances so far and those to a block of columns, ascending."""
     distances = jnp.where(valid, _distances(rows, columns, half), jnp.inf)
     return -jax.lax.top_k(-jnp.concatenate([nearest_RxK, distances], axis=1), nearest_RxK.shape[1])[0]
 
@@ -117,7 +117,7 @@ def _distances(rows: jax.Array, columns: jax.Array, half: bool) -> jax.Array:
     if not half:
         return _squared(rows, columns)
     narrow = _squared(rows.astype(jnp.float16), columns.astype(jnp.float16)).astype(jnp.float32)
-    # As the published evaluator: float32 for a block that float16 overflows in.
+    # As in the published evaluator: float32 for a block that overflows in float16.
     return jax.lax.cond(jnp.all(jnp.isfinite(narrow)), lambda: narrow, lambda: _squared(rows, columns))
 
 

@@ -1,7 +1,7 @@
-"""Where pictures to be judged come from: an `.npz` as the published evaluator reads it, a folder, or a model.
+"""Sources of pictures to judge: an `.npz` as the published evaluator reads it, a folder, or a model.
 
-Each source says how many there are, in one fixed order, and hands them out from any place on, some at a time: no
-source is ever in memory as a whole.
+Each source knows its number of pictures and their fixed order, and yields them batch by batch from any position on:
+no source is ever in memory as a whole.
 """
 
 from __future__ import annotations
@@ -42,31 +42,31 @@ _LEADING, _TRAILING = re.compile(r"\d+"), re.compile(r"(.*?)(\d+)$")
 
 
 class Pictures(Protocol):
-    """A row of pictures of one size.
+    """A sequence of pictures of one size.
 
     Attributes:
-      name: for messages.
-      count: how many there are.
+      name: the name in messages.
+      count: number of pictures.
     """
 
     name: str
     count: int
 
     def identity(self) -> str:
-        """Changes when a picture does: what features on disk are told by."""
+        """A text that changes when a picture does; features on disk are stored under it."""
 
     def batches(self, start: int, size: int) -> Iterator[np.ndarray]:
-        """The pictures from `start` on as uint8 [size, H, W, 3], the last ones perhaps fewer."""
+        """The pictures from `start` on as uint8 [size, H, W, 3]; the last batch may be smaller."""
 
     def notes(self) -> list[str]:
-        """What the reader of figures should know, a sentence each; complete when all pictures have been read."""
+        """Notes for the reader of figures, one sentence each; complete when all pictures have been read."""
 
 
 class NpzPictures:
     """The array `arr_0`, uint8 [N, H, W, 3], of an `.npz`, streamed out of the archive whether compressed or not.
 
     Raises:
-      InputError: if the file is no such archive, or the array of another type or layout.
+      InputError: if the file is no such archive, or the array has another type or layout.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -81,11 +81,11 @@ class NpzPictures:
         self.count, self._shape = shape[0], shape[1:]
 
     def identity(self) -> str:
-        """From the archive's own checksum of the array."""
+        """Made from the archive's own checksum of the array."""
         return f"npz {self.count} {self._shape} {self._checksum:08x}"
 
     def batches(self, start: int, size: int) -> Iterator[np.ndarray]:
-        """See `Pictures`; what comes before `start` is passed over."""
+        """See `Pictures`; pictures before `start` are skipped."""
         bytes_each = int(np.prod(self._shape))
         with open_npz(self.name) as archive, _damage(self.name), archive.open(f"{ARRAY}.npy") as file:
             _header(file)
@@ -95,15 +95,15 @@ class NpzPictures:
                 yield np.frombuffer(file.read(count * bytes_each), np.uint8).reshape(count, *self._shape)
 
     def notes(self) -> list[str]:
-        """None: all that can be wrong is refused."""
+        """No notes: every possible fault is refused."""
         return []
 
 
 def open_npz(path: str | os.PathLike[str]) -> zipfile.ZipFile:
-    """The archive.
+    """Opens an `.npz` archive.
 
     Raises:
-      InputError: if it is missing or none.
+      InputError: if the file is missing or no archive.
     """
     try:
         return zipfile.ZipFile(path)
@@ -129,22 +129,24 @@ def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 
 def _check_layout(path: str | os.PathLike[str], shape: tuple[int, ...], kind: np.dtype, fortran: bool) -> None:
-    said = f"{path}: {ARRAY} is {kind} {shape}, expected uint8 [N, H, W, 3]"
+    problem = f"{path}: {ARRAY} is {kind} {shape}, expected uint8 [N, H, W, 3]"
     if kind != np.uint8:
-        raise InputError(f"{said}; make bytes of it as published figures do, (255 * x).astype(np.uint8) for x in 0..1")
+        raise InputError(
+            f"{problem}; make bytes of it as published figures do, (255 * x).astype(np.uint8) for x in 0..1"
+        )
     if len(shape) == 4 and shape[1] == 3 != shape[3]:
-        raise InputError(f"{said}; the channels are in front, give arr_0.transpose(0, 2, 3, 1)")
+        raise InputError(f"{problem}; the channels are in front, give arr_0.transpose(0, 2, 3, 1)")
     if len(shape) != 4 or shape[3] != 3 or 0 in shape:
-        raise InputError(f"{said}; give colour pictures of one size")
+        raise InputError(f"{problem}; give colour pictures of one size")
     if fortran:
-        raise InputError(f"{said} in C order; save np.ascontiguousarray(arr_0)")
+        raise InputError(f"{problem} in C order; save np.ascontiguousarray(arr_0)")
 
 
 class FolderPictures:
     """All pictures in a folder and its sub-folders, in the order of their paths.
 
     Raises:
-      InputError: if there is none, one differs in size from the first, or one cannot be read.
+      InputError: if the folder has no pictures, one differs in size from the first, or one cannot be read.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -160,7 +162,7 @@ class FolderPictures:
         self._modes = _survey([self._root / file for file in self._files])
 
     def identity(self) -> str:
-        """From names, sizes and times of the files."""
+        """Made from names, sizes and times of the files."""
         stats = ((str(file), (self._root / file).stat()) for file in self._files)
         lines = "\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats)
         return f"folder {self.count} {hashlib.sha256(lines.encode('utf-8', 'surrogateescape')).hexdigest()}"
@@ -172,10 +174,10 @@ class FolderPictures:
             yield np.stack([np.asarray(read_image(file), np.uint8) for file in files])
 
     def notes(self) -> list[str]:
-        """Of missing numbers, lossy files, and pictures that were not RGB."""
+        """Notes on missing numbers, lossy files, and pictures that were not RGB."""
         notes = _gaps(self._root, self._files)
         if lossy := sum(file.suffix.lower() in _LOSSY for file in self._files):
-            notes.append(f"{lossy} of {self.count} pictures are in a lossy format, published figures are of PNG files")
+            notes.append(f"{lossy} of {self.count} pictures are in a lossy format, published figures use PNG files")
         if self._modes:
             modes = ", ".join(f"{count} {mode}" for mode, count in sorted(self._modes.items()))
             notes.append(
@@ -186,16 +188,16 @@ class FolderPictures:
 
 
 def _survey(files: list[Path]) -> Counter[str]:
-    """How many pictures are of which mode other than RGB, from the files' heads; raises if sizes differ."""
+    """Counts pictures by mode, RGB left out, from the files' headers; raises if sizes differ."""
     modes, first = Counter(), None
     for file in files:
         try:
             with Image.open(file) as image:
-                lying = image.getexif().get(_ORIENTATION, 1) >= 5  # on its side: read_image turns it
+                lying = image.getexif().get(_ORIENTATION, 1) >= 5  # lies on its side, and read_image turns it
                 size = image.size[::-1] if lying else image.size
                 modes[image.mode] += 1
         except Exception:
-            read_image(file)  # says in one sentence what is wrong
+            read_image(file)  # raises an error that names the fault
             raise
         first = first or size
         if size != first:
@@ -206,7 +208,7 @@ def _survey(files: list[Path]) -> Counter[str]:
 
 
 def _gaps(root: Path, files: list[Path]) -> list[str]:
-    """Numbers that a numbered row of files lacks: a lost picture, or samples of a process that died."""
+    """Notes on numbers missing in numbered files: a lost picture, or samples of a process that died."""
     stems: dict[Path, list[str]] = {}
     for file in files:
         stems.setdefault(file.parent, []).append(file.stem)
@@ -214,7 +216,7 @@ def _gaps(root: Path, files: list[Path]) -> list[str]:
     for folder, names in stems.items():
         for prefix, found in _rows(names).items():
             missing = max(found) - min(found) + 1 - len(found)
-            # Few among many: names that merely contain numbers are no row.
+            # Only if fewer are missing than present: names that merely contain numbers are not numbered.
             if 0 < missing <= len(found):
                 first = next(n for n in range(min(found), max(found)) if n not in found)
                 notes.append(
@@ -224,7 +226,7 @@ def _gaps(root: Path, files: list[Path]) -> list[str]:
 
 
 def _rows(names: list[str]) -> dict[str, set[int]]:
-    """Numbers that names start with, if each has one of its own; else those at their ends, by what is before."""
+    """The numbers that names start with, if all differ; else the numbers at their ends, by the prefix before."""
     leading = [match for name in names if (match := _LEADING.match(name))]
     if len({int(match[0]) for match in leading}) == len(names):
         return {"": {int(match[0]) for match in leading}}
@@ -235,13 +237,13 @@ def _rows(names: list[str]) -> dict[str, set[int]]:
 
 
 class Drawing(NamedTuple):
-    """What a model's samples are drawn with; the defaults are those of the published figures.
+    """Settings for drawing a model's samples; the defaults are those of the published figures.
 
     Attributes:
-      per_class: pictures of each class.
-      seed: a picture follows from seed, class and index alone.
+      per_class: pictures per class.
+      seed: a picture depends on seed, class and index alone.
       batch: pictures at a time, rounded up to a multiple of the devices.
-      settings: as `Bundle.generate` takes them.
+      settings: sampling settings, as `Bundle.generate` takes them.
     """
 
     per_class: int = 50
@@ -251,18 +253,18 @@ class Drawing(NamedTuple):
 
 
 class ModelPictures:
-    """Samples of a model, drawn on all devices when they are asked for.
+    """Samples of a model, drawn on all devices when they are needed.
 
-    They are those that `var-jax sample` writes to an .npz, in the same shuffled order; each has a key of its own,
-    whatever is drawn beside it. Bytes are made by truncation, as published figures have them.
+    They equal the pictures that `var-jax sample` writes to an .npz, in the same shuffled order; each has a key of its
+    own and does not depend on its batch. Floats become bytes by truncation, as in published figures.
 
     Raises:
-      InputError: if the directory is no model's that can be sampled.
+      InputError: if the directory holds no model that can be sampled.
     """
 
     def __init__(self, path: str | os.PathLike[str], drawing: Drawing) -> None:
         if drawing.per_class < 1 or drawing.batch < 1:
-            raise InputError(f"{drawing.per_class} pictures a class, {drawing.batch} at a time: expected 1 or more")
+            raise InputError(f"{drawing.per_class} pictures per class, {drawing.batch} at a time: expected 1 or more")
         bundle = load(path)
         if bundle.transformer is None:
             raise InputError(f"{path}: has a tokenizer only, import a transformer with it to sample")
@@ -274,10 +276,10 @@ class ModelPictures:
         self.count = len(self._labels_N)
 
     def identity(self) -> str:
-        """From weights and settings."""
-        told = {"per_class": self._drawing.per_class, "seed": self._drawing.seed, **self._drawing.settings}
-        told |= {"model": self._bundle.fingerprints, "type": np.dtype(self._bundle.transformer.dtype).name}
-        return f"model {json.dumps(told, sort_keys=True)}"
+        """Made from weights and settings."""
+        values = {"per_class": self._drawing.per_class, "seed": self._drawing.seed, **self._drawing.settings}
+        values |= {"model": self._bundle.fingerprints, "type": np.dtype(self._bundle.transformer.dtype).name}
+        return f"model {json.dumps(values, sort_keys=True)}"
 
     def batches(self, start: int, size: int) -> Iterator[np.ndarray]:
         """See `Pictures`."""
@@ -293,7 +295,7 @@ class ModelPictures:
             yield np.stack(held)
 
     def notes(self) -> list[str]:
-        """How they were drawn."""
+        """A note on the settings of drawing."""
         settings = ", ".join(f"{name} {value}" for name, value in self._drawing.settings.items())
         return [
             f"drawn here: {self._drawing.per_class} pictures of each of {self._classes} classes, {settings}, seed "
@@ -302,10 +304,10 @@ class ModelPictures:
 
 
 def open_pictures(path: str | os.PathLike[str], drawing: Drawing | None = None) -> Pictures:
-    """The source that a path stands for: an `.npz`, a folder of pictures, or (given `drawing`) a model to sample.
+    """Opens the source at a path: an `.npz`, a folder of pictures, or (given `drawing`) a model to sample.
 
     Raises:
-      InputError: if it is none of them.
+      InputError: if the path is none of these.
     """
     if in_bucket(path) or any((Path(path) / name).exists() for name in (CONFIG_FILE, RUN_FILE)):
         if drawing is None:

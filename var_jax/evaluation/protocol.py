@@ -1,7 +1,7 @@
 """All five figures of the published protocol (OpenAI's evaluator of guided diffusion, which VAR's paper uses).
 
-FID, sFID, Inception score, precision and recall of a row of pictures against a reference, in one pass over each. Of
-the pictures nothing is kept but 2048 numbers each; what that costs is stated in docs/evaluation.md.
+Computes FID, sFID, Inception score, precision and recall of pictures against a reference, in one pass over each. Only
+2048 numbers per picture are kept in memory; docs/evaluation.md states the cost.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from var_jax.evaluation.statistics import Statistics, read_statistics
 from var_jax.pretrained.inception import SPATIAL
 from var_jax.pretrained.inception_file import read_inception
 
-PUBLISHED_COUNT = 50_000  # pictures that published figures are of
+PUBLISHED_COUNT = 50_000  # pictures behind a published figure
 Say = Callable[[str], None]
 
 
@@ -31,10 +31,10 @@ class Judge(NamedTuple):
     """A network that judges pictures.
 
     Attributes:
-      extractor: gives their features.
+      extractor: computes their features.
       head: [F, C], which turns pooled features into logits; no bias, as in the published evaluator.
-      spatial: how many spatial features a picture has.
-      weights: what is known of the weights, for the report.
+      spatial: number of spatial features per picture.
+      weights: description of the weights, for the report.
     """
 
     extractor: Extractor
@@ -44,12 +44,12 @@ class Judge(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """What samples are compared with.
+    """The reference that samples are compared with.
 
     Attributes:
-      name: for messages.
-      pool, spatial: stored statistics; those of `pictures` are computed where `pool` is None.
-      pictures: for precision and recall, or None.
+      name: the name in messages.
+      pool, spatial: stored statistics; if `pool` is None, they are computed from `pictures`.
+      pictures: pictures for precision and recall, or None.
     """
 
     name: str
@@ -59,13 +59,13 @@ class Reference(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """What is left of a row of pictures.
+    """The results of one pass over pictures.
 
     Attributes:
       pool_NxF: pooled features, float32.
       pool, spatial: statistics of both kinds of features.
-      score: the Inception score, if it was asked for.
-      copies: pictures that equal an earlier one.
+      score: the Inception score, if it was computed.
+      copies: number of pictures that equal an earlier one.
     """
 
     pool_NxF: np.ndarray
@@ -79,19 +79,19 @@ def inception_judge(path: str | os.PathLike[str] | None = None, batch: int = 64)
     """The 2015 Inception network on all devices, from a file or the cache folder.
 
     Raises:
-      InputError: if there are no weights, or the batch does not divide over the devices.
+      InputError: if the weights are missing, or the batch does not divide over the devices.
     """
     weights = read_inception(path)
     extractor = Extractor(weights.params, weights.sha256, batch=batch)
-    said = {"file": Path(weights.file).name, "sha256": weights.sha256, "published": weights.published}
-    return Judge(extractor, weights.params["fc"]["kernel"], SPATIAL, said)
+    described = {"file": Path(weights.file).name, "sha256": weights.sha256, "published": weights.published}
+    return Judge(extractor, weights.params["fc"]["kernel"], SPATIAL, described)
 
 
 def open_reference(path: str | os.PathLike[str], judge: Judge) -> Reference:
-    """An `.npz` of statistics, pictures or both, or a folder of pictures.
+    """Opens a reference: an `.npz` of statistics, pictures or both, or a folder of pictures.
 
     Raises:
-      InputError: if it is none of them.
+      InputError: if the path is none of these.
     """
     if not os.path.isfile(path):
         return Reference(os.fspath(path), None, None, open_pictures(path))
@@ -112,10 +112,10 @@ def judge_pictures(
     work: Path | None = None,
     say: Say = lambda text: None,
 ) -> Judged:
-    """One pass over all pictures; the Inception score is computed if `split_size` is given.
+    """Judges all pictures in one pass; computes the Inception score if `split_size` is given.
 
     Raises:
-      InputError: if they cannot be read, or are fewer than two.
+      InputError: if the pictures cannot be read, or are fewer than two.
     """
     if pictures.count < 2:
         raise InputError(f"{pictures.name}: holds one picture, which has no statistics; give two or more")
@@ -139,7 +139,7 @@ def judge_pictures(
 def figures(
     samples: Judged, reference: Reference | None, judge: Judge, half: bool, work: Path | None, say: Say
 ) -> dict[str, float | None]:
-    """fid, sfid, precision and recall of samples; None where the reference lacks what it takes."""
+    """fid, sfid, precision and recall of samples; None for a figure that the reference does not allow."""
     found: dict[str, float | None] = dict.fromkeys(("fid", "sfid", "precision", "recall"))
     if reference is None:
         return found
@@ -168,20 +168,20 @@ def evaluate(
     work: str | os.PathLike[str] | None = None,
     say: Say = lambda text: None,
 ) -> tuple[dict[str, Any], Judged]:
-    """The report on samples, and what is left of them.
+    """Judges samples; returns the report and the results of the pass over them.
 
     Args:
       samples: pictures to judge.
-      reference: what to compare with; without one there is the Inception score alone.
+      reference: the reference to compare with; without one, only the Inception score is computed.
       judge: see `inception_judge`.
-      half: distances of precision and recall in float16, as the published evaluator has them.
+      half: compute distances of precision and recall in float16, as the published evaluator does.
       split_size: pictures of one Inception score.
-      work: a folder that keeps features, so that the same call goes on after a break.
-      say: is told of progress.
+      work: a folder that keeps features, so that the same call resumes after an interruption.
+      say: called with lines about progress.
 
     Returns:
       fid, sfid, inception_score (in file order), inception_score_shuffled, their _std over splits, precision, recall
-      (None where the reference has nothing to compute one from), counts, settings, weights, and `notes`: sentences on
+      (None for a figure that the reference does not allow), counts, settings, weights, and `notes`: sentences on
       everything that makes these figures differ from published ones.
     """
     folder = Path(work) if work else None
@@ -209,7 +209,7 @@ def evaluate(
 
 
 def _distance(a: Statistics, b: Statistics) -> float:
-    return max(frechet_distance(*a, *b), 0.0)  # rounding may leave equal ones a little below
+    return max(frechet_distance(*a, *b), 0.0)  # rounding may leave equal ones a little below 0
 
 
 def _notes(samples: Pictures, reference: Reference | None, judged: Judged, weights: dict[str, Any]) -> list[str]:
@@ -220,9 +220,9 @@ def _notes(samples: Pictures, reference: Reference | None, judged: Judged, weigh
             f"{score.shuffled:.2f}; where they differ, the second is what papers print"
         )
     if samples.count != PUBLISHED_COUNT:
-        notes.append(f"{samples.count} samples, published figures are of {PUBLISHED_COUNT}; FID falls with the number")
+        notes.append(f"{samples.count} samples, published figures use {PUBLISHED_COUNT}; FID falls with the number")
     if samples.count <= len(judged.pool.mean):
-        notes.append(f"fewer samples than the {len(judged.pool.mean)} features: FID says next to nothing")
+        notes.append(f"fewer samples than the {len(judged.pool.mean)} features: FID means next to nothing")
     if judged.copies:
         notes.append(f"{judged.copies} samples are exact copies of others")
     if weights.get("published") is False:

@@ -1,6 +1,6 @@
-"""How close a reconstruction is: PSNR and SSIM, a number a picture; and a tokenizer's figures by number of scales.
+"""Quality of reconstructions: PSNR and SSIM per picture, and a tokenizer's figures by number of scales.
 
-A set's figures are made of sums over batches, so that a set of any size is one pass.
+Figures of a set are computed from sums over batches, so that a set of any size takes one pass.
 """
 
 from __future__ import annotations
@@ -62,14 +62,14 @@ def reconstruction_sums(
     lpips_params: Params | None = None,
     pictures: bool = False,
 ) -> dict[str, jax.Array]:
-    """Sums over a batch of what `reconstruction_figures` makes figures of; to be added up over batches.
+    """Sums over one batch; added up over all batches they are the input of `reconstruction_figures`.
 
     Args:
       tokenizer, params: the model.
       images_BxHxWx3: uint8.
-      mask_B: 1 for a picture, 0 for filling, which counts nothing.
-      lpips_params: weights of LPIPS, if it is to be measured; see `features.lpips_file`.
-      pictures: whether to return the reconstructions too, which is no sum: "pictures", uint8 [S, B, H, W, 3], from
+      mask_B: 1 for a picture, 0 for padding, which does not count.
+      lpips_params: weights of LPIPS, if it is to be measured; see `pretrained.lpips_file`.
+      pictures: return the reconstructions too, which are no sum: "pictures", uint8 [S, B, H, W, 3], from
         1 .. S scales, by truncation.
 
     Returns:
@@ -102,7 +102,7 @@ def reconstruction_sums(
 
 
 def reconstruction_figures(sums: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Sums over a set -> figures; lists are by number of scales, those of codes by scale.
+    """Figures from the sums over a set; lists are by number of scales, those of codes by scale.
 
     Returns:
       psnr, ssim, l1 and perhaps lpips from all scales; quantizer, the quantizer's loss; psnr_by_scales and perhaps

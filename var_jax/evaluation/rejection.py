@@ -1,8 +1,8 @@
-"""Rejection sampling: of more pictures than asked for, those that a classifier is surest to be of their class.
+"""Rejection sampling: draws more pictures than wanted and keeps those whose class a classifier is surest of.
 
-For n pictures of a class ceil(n / a) are drawn, a being the acceptance rate, and the n of the highest probability of
-that class are kept. Figures of pictures chosen like this say little without the rate and the classifier, so every
-report names both, and how often the classifier is right about real pictures.
+For n pictures of a class, ceil(n / a) are drawn, a being the acceptance rate, and the n with the highest probability
+of that class are kept. Figures of pictures chosen like this mean little without the rate and the classifier, so every
+report names both, and the classifier's accuracy on real pictures.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from var_jax.pretrained import efficientnet
 
 # uint8 pictures [N, H, W, 3] -> probabilities [N, classes].
 Probabilities = Callable[[np.ndarray], np.ndarray]
-# (labels [N], which picture of its class each one is [N]) -> uint8 pictures [N, H, W, 3].
+# (labels [N], index of each picture within its class [N]) -> uint8 pictures [N, H, W, 3].
 Draw = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 _HELD_OUT = 2000  # pictures that a classifier's accuracy is measured on, at most
 
 
 class Chooser(NamedTuple):
-    """A classifier, and how far to trust it.
+    """A classifier that chooses pictures, and its accuracy.
 
     Attributes:
-      name: of the classifier.
-      probabilities: what it says.
-      accuracy: share of real pictures whose likeliest class is theirs.
-      accuracy_of: what that was measured on.
+      name: the classifier's name.
+      probabilities: the classifier.
+      accuracy: share of real pictures whose likeliest class is the true one.
+      accuracy_of: the pictures on which the accuracy was measured.
     """
 
     name: str
@@ -53,9 +53,9 @@ class Kept(NamedTuple):
 
     Attributes:
       label: the class.
-      indices: [n] which of the drawn pictures they are; they can be drawn again by these.
+      indices: [n] indices among the drawn pictures, by which they can be drawn again.
       scores: [n] the classifier's probability of the class.
-      right: [n] whether no other class is likelier.
+      right: [n] whether the class is the likeliest one.
       images: [n, H, W, 3] uint8.
     """
 
@@ -67,30 +67,30 @@ class Kept(NamedTuple):
 
 
 def drawn_for(kept: int, acceptance: float) -> int:
-    """ceil(kept / acceptance): how many pictures to draw.
+    """Number of pictures to draw: ceil(kept / acceptance).
 
     Raises:
-      InputError: for a rate that is not above 0 and at most 1, or no pictures to keep.
+      InputError: for a rate that is not above 0 and at most 1, or if `kept` is below 1.
     """
     if not 0.0 < acceptance <= 1.0:
         raise InputError(f"acceptance rate {acceptance}: expected above 0 and at most 1, like 0.25")
     if kept < 1:
-        raise InputError(f"{kept} pictures a class: expected 1 or more")
-    return max(kept, math.ceil(round(kept / acceptance, 6)))  # 3 / 0.3 is 10, whatever its last bit says
+        raise InputError(f"{kept} pictures per class: expected 1 or more")
+    return max(kept, math.ceil(round(kept / acceptance, 6)))  # 3 / 0.3 is 10, whatever its last bit
 
 
 class Rejection:
-    """Draws and chooses, class by class, and counts on the way.
+    """Draws and chooses pictures class by class, and counts them for the report.
 
     Args:
-      draw: makes pictures; a picture is to depend on its class and index alone.
+      draw: makes pictures; a picture must depend on its class and index alone.
       probabilities: any classifier.
-      per_class: pictures to keep, n.
-      acceptance: share of the drawn ones that this is, a.
+      per_class: pictures to keep per class, n.
+      acceptance: share of the drawn pictures that are kept, a.
       batch: pictures at a time.
 
     Raises:
-      InputError: for numbers that cannot be.
+      InputError: for invalid numbers.
     """
 
     def __init__(
@@ -98,15 +98,15 @@ class Rejection:
     ) -> None:
         self._draw, self._probabilities, self._batch = draw, probabilities, batch
         self._kept, self._each = per_class, drawn_for(per_class, acceptance)
-        self._seen, self._right = np.zeros(2, int), np.zeros(2, int)  # of all drawn ones, of the kept ones
+        self._seen, self._right = np.zeros(2, int), np.zeros(2, int)  # of all drawn pictures, of the kept ones
 
     def keep(self, labels: Sequence[int]) -> Iterator[Kept]:
-        """The best pictures of each class, which is handed on as soon as it is drawn.
+        """Yields the best pictures of each class as soon as the class is drawn.
 
-        Held are `per_class` pictures and one batch.
+        At any time `per_class` pictures and one batch are in memory.
 
         Raises:
-          InputError: if a class comes twice, or the classifier does not know one or gives no probabilities.
+          InputError: if a class comes twice, or the classifier does not know one or returns no probabilities.
         """
         if len(set(labels)) != len(labels):
             raise InputError("classes to draw: expected each one once")
@@ -129,10 +129,10 @@ class Rejection:
             yield self._finished(best)
 
     def report(self, chooser: Chooser) -> dict[str, Any]:
-        """What was done so far; `chooser` is the classifier's name and accuracy.
+        """The report on all pictures so far; `chooser` holds the classifier's name and accuracy.
 
-        The two class accuracies are by the classifier that chose, so the second one says more of how the choice
-        went than of the pictures.
+        The two class accuracies are by the classifier that chose, so the second one measures the choice more than
+        the pictures.
         """
         shares = [float(right / seen) if seen else None for right, seen in zip(self._right, self._seen, strict=True)]
         return {
@@ -147,7 +147,7 @@ class Rejection:
         }
 
     def _judged(self, images: np.ndarray, labels_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Each picture's probability of its class, and whether that is its likeliest one."""
+        """Each picture's probability of its class, and whether that class is the likeliest one."""
         p_NxC = np.asarray(self._probabilities(images))
         if p_NxC.ndim != 2 or len(p_NxC) != len(images) or p_NxC.shape[1] <= labels_N.max():
             raise InputError(
@@ -169,12 +169,12 @@ def _both(a: Kept, b: Kept) -> Kept:
 
 
 def _best(candidates: Kept, count: int) -> Kept:
-    order = np.argsort(-candidates.scores, kind="stable")[:count]  # of equals the first drawn
+    order = np.argsort(-candidates.scores, kind="stable")[:count]  # among equals, the first drawn
     return Kept(candidates.label, *(part[order] for part in candidates[1:]))
 
 
 def model_draws(bundle: Bundle, seed: int, **settings: Any) -> Draw:
-    """A model's pictures by class and index; `settings` are those of `Bundle.generate`."""
+    """A function that draws a model's pictures by class and index; `settings` are those of `Bundle.generate`."""
     return lambda labels, indices: to_uint8(bundle.generate(labels, class_keys(seed, labels, indices), **settings))
 
 
@@ -185,14 +185,14 @@ def trained_chooser(
     seed: int = 0,
     say: Callable[[str], None] = print,
 ) -> Chooser:
-    """A small classifier trained on the real pictures of a transformer's training directory.
+    """Trains a small classifier on the real pictures of a transformer's training directory.
 
     Args:
-      directory: of the run.
+      directory: the training directory.
       bundle: its model.
-      real: training pictures to learn from, at most.
-      seed: of the classifier.
-      say: told how far it is.
+      real: maximal number of training pictures.
+      seed: seed of the classifier.
+      say: called with lines about progress.
 
     Raises:
       InputError: if the directory is no transformer's run, or its data is gone.
@@ -213,10 +213,10 @@ def imagenet_chooser(
     """EfficientNet-Lite0, for models of ImageNet's 1000 classes in their usual order.
 
     Args:
-      file: of its weights.
-      num_classes: of the model.
-      held_out: a folder of ImageNet's validation pictures, a sub-folder a class, to measure its accuracy on;
-        without it the published figure is named as such.
+      file: the file of its weights.
+      num_classes: the model's number of classes.
+      held_out: a folder of ImageNet's validation pictures with one sub-folder per class, to measure its accuracy on;
+        without it the published figure is reported, and named as such.
 
     Raises:
       InputError: for a model of other classes, or a missing or wrong file or folder.

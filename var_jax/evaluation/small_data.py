@@ -1,6 +1,6 @@
-"""Figures for small data, where FID means nothing.
+"""Figures for small data sets, where FID means nothing.
 
-Class accuracy, spread, nearest training picture, Frechet distances under their own names, PSNR, losses.
+Class accuracy, spread, nearest training picture, Frechet distances under names of their own, PSNR, losses.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from var_jax.pretrained.efficientnet import ImageNetClassifier
 from var_jax.training_directory import read_run
 
 _BATCH = 50
-_HELD_OUT = 1000  # real pictures that samples are held beside, at most
+_HELD_OUT = 1000  # held-out real pictures that samples are compared with, at most
 
-_REFERENCE = 2000  # real training pictures that a Frechet distance is taken to, at most
+_REFERENCE = 2000  # real training pictures behind a Frechet distance, at most
 
 Labelled = tuple[np.ndarray, np.ndarray]
 # uint8 [N, H, W, 3] -> (probabilities [N, classes], features [N, F]).
@@ -48,28 +48,28 @@ def measure(
     """Judges a transformer's training directory beside the pictures it was trained on.
 
     Args:
-      directory: of the run; its data is read again from what the run's config says.
-      samples: drawn evenly over the classes.
-      guidance, top_k, top_p: of the samples.
+      directory: the training directory; the run's config says where its data is.
+      samples: number of samples, drawn evenly over the classes.
+      guidance, top_k, top_p: sampling settings.
       real: real training pictures for the classifier and for distances, at most.
-      seed: of samples, classifier and shuffling.
+      seed: seed of samples, classifier and shuffling.
       counted: real training pictures whose tokens the unigram model counts, at most.
       efficientnet: the file of EfficientNet-Lite0's weights, for a Frechet distance on its features too.
 
     Returns:
-      classifier_accuracy: on held-out real pictures;
-      class_accuracy: samples that the classifier takes for the class asked for;
-      spread: of samples within a class, over that of held-out real pictures, in the classifier's features;
+      classifier_accuracy: accuracy on held-out real pictures;
+      class_accuracy: share of samples that the classifier assigns to the class they were drawn for;
+      spread: spread of samples within a class, over that of held-out real pictures, in the classifier's features;
       nearest: median distance of a sample to its nearest training picture, over that of held-out real ones;
       frechet_small_classifier: Frechet distance of samples to real training pictures on that classifier's features,
-        and frechet_small_classifier_held_out that of as many held-out real pictures, which is what a perfect model
-        would reach; frechet_efficientnet_lite0 and frechet_efficientnet_lite0_held_out, if its file is given. These
-        are no FID, and comparable between runs on the same data and number of samples only;
-      psnr: of reconstructions of held-out real pictures, dB; psnr_of_mean_fill: of their mean colours;
+        and frechet_small_classifier_held_out that of as many held-out real pictures, which a perfect model would
+        reach; frechet_efficientnet_lite0 and frechet_efficientnet_lite0_held_out, if its file is given. These
+        are no FID, and comparable only between runs on the same data with the same number of samples;
+      psnr: PSNR of reconstructions of held-out real pictures, dB; psnr_of_mean_fill: that of their mean colours;
       held_out_loss, unigram_loss, shuffled_input_loss: see `structure`.
 
     Raises:
-      InputError: if the directory is no transformer's run, its data is gone, or a file is not what it should be.
+      InputError: if the directory is no transformer's run, its data is gone, or a file is not the expected one.
     """
     check_settings(guidance, top_k, top_p, 1.0)
     judges: dict[str, Features] = {}
@@ -108,10 +108,10 @@ def frechet_figures(
 ) -> dict[str, float]:
     """Frechet distances to real training pictures on a classifier's features: of samples, and of held-out pictures.
 
-    Both are of equally many pictures, since the distance falls with their number; more of either are left out evenly.
+    Both use equally many pictures, since the distance falls with their number; the larger set is thinned out evenly.
 
     Args:
-      name: of the classifier: part of the figures' names.
+      name: the classifier's name, part of the figures' names.
       features_of: the classifier.
       drawn, training, held_out: uint8 [N, H, W, 3] each.
 
@@ -128,12 +128,12 @@ def frechet_figures(
 
 
 def _evenly(images: np.ndarray, count: int) -> np.ndarray:
-    """At most `count` of them, evenly spread: in sets that are ordered by class every class is among them."""
+    """At most `count` pictures, evenly spread, so that a set ordered by class keeps every class."""
     return images[np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(int)]
 
 
 def _samples(bundle: Bundle, labels: np.ndarray, seed: int, **settings: Any) -> np.ndarray:
-    """uint8 pictures of the labels, which take turns by class."""
+    """Draws uint8 pictures of the labels, which take turns by class."""
     keys = class_keys(seed, labels, np.arange(len(labels)) // bundle.transformer.config.num_classes)
     drawn = []
     for rows, new in batches(len(labels), _BATCH):
@@ -157,15 +157,15 @@ def _data_of(directory: str | os.PathLike[str]) -> dict[str, Any]:
 def real_pictures(
     directory: str | os.PathLike[str], bundle: Bundle, training: int, held_out: int
 ) -> tuple[Labelled, Labelled]:
-    """Real pictures of a transformer's run, to train a classifier with and to judge it by.
+    """Reads real pictures of a transformer's run, to train a classifier and to test it.
 
     Args:
-      directory: of the run; its data is read again from what the run's config says.
-      bundle: its model, whose size the pictures get.
-      training, held_out: how many of each split, at most, evenly spread.
+      directory: the training directory; the run's config says where its data is.
+      bundle: its model; the pictures are scaled to its size.
+      training, held_out: pictures from each split, at most, evenly spread.
 
     Returns:
-      Twice (uint8 [N, H, W, 3], int32 [N]): of the training split, and of the validation split.
+      Twice (uint8 [N, H, W, 3], int32 [N]): from the training split, and from the validation split.
 
     Raises:
       InputError: if the directory is no transformer's run, or its data is gone.
@@ -181,14 +181,14 @@ def pictures_of(source: Source, size: int, enlarge: float) -> Labelled:
     """All pictures of a source at one size, uint8 [N, size, size, 3], and their labels; damaged ones are left out."""
     images, labels = [], []
     for batch in epoch_batches(source, size, _BATCH, enlarge=enlarge):
-        kept = batch["mask"] > 0
-        images.append(batch["images"][kept])
-        labels.append(batch["labels"][kept])
+        real = batch["mask"] > 0
+        images.append(batch["images"][real])
+        labels.append(batch["labels"][real])
     return np.concatenate(images), np.concatenate(labels)
 
 
 def _psnr(bundle: Bundle, images: np.ndarray) -> tuple[float, float]:
-    """Mean PSNR of reconstructions, and of each picture's mean colour in its place."""
+    """Mean PSNR of reconstructions, and of pictures filled with their mean colour."""
     values = []
     for rows, new in batches(len(images), _BATCH):
         original = images[rows].astype(np.float32) / 255.0

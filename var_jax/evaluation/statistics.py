@@ -1,7 +1,7 @@
 """Statistics of features in `.npz` files, under the names of the published evaluator's reference files.
 
-`mu` [2048] and `sigma` [2048, 2048] are of the pooled features, `mu_s` [2023] and `sigma_s` of the spatial ones; the
-published files hold pictures in `arr_0` besides, for precision and recall.
+`mu` [2048] and `sigma` [2048, 2048] describe the pooled features, `mu_s` [2023] and `sigma_s` the spatial ones; the
+published files also hold pictures in `arr_0`, for precision and recall.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class Statistics(NamedTuple):
 def read_statistics(
     path: str | os.PathLike[str], pool: int, spatial: int
 ) -> tuple[Statistics | None, Statistics | None]:
-    """Those of the pooled and of the spatial features, where the file has them.
+    """Reads the statistics of the pooled and of the spatial features; None for those that the file lacks.
 
     Args:
       path: an `.npz`.
-      pool, spatial: how many numbers a picture's features have.
+      pool, spatial: number of features per picture.
 
     Raises:
       InputError: if the file is damaged, or holds statistics of other features.
@@ -51,18 +51,18 @@ def read_statistics(
             raise InputError(f"{path}: {names[0]} or {names[1]} cannot be read ({error}); copy it again") from None
         if mean.shape != (size,) or covariance.shape != (size, size):
             raise InputError(
-                f"{path}: {names[0]} {mean.shape} and {names[1]} {covariance.shape}: expected {size} numbers a "
-                "picture; these are statistics of another network's features"
+                f"{path}: {names[0]} {mean.shape} and {names[1]} {covariance.shape}: expected {size} numbers "
+                "per picture; these are statistics of another network's features"
             )
         found.append(Statistics(mean, covariance))
     return found[0], found[1]
 
 
 def write_statistics(path: str | os.PathLike[str], pool: Statistics, spatial: Statistics, count: int) -> None:
-    """Writes a file that serves as a reference, whole or not at all; `count` says how many pictures it stands for.
+    """Writes a file that serves as a reference, whole or not at all; `count` is the number of pictures behind it.
 
     Raises:
-      InputError: if it cannot be written, or does not end in .npz.
+      InputError: if the file cannot be written, or its name does not end in .npz.
     """
     if not os.fspath(path).endswith(".npz"):
         raise InputError(f"{path}: statistics are written as .npz; give a name that ends so")

@@ -1,9 +1,9 @@
-"""What a transformer has learned of pictures beyond the commonest tokens: held-out losses beside two that ignore some.
+"""Measures how much of a picture's structure a transformer has learned: its held-out loss beside two baselines.
 
-All are mean cross-entropies of held-out tokens, in nats a token. The unigram model knows which tokens a
-class has at a position and nothing of the picture; a transformer below it uses the coarser scales. The
-transformer with shuffled inputs is told the coarser scales of other pictures: how much worse it gets is
-how much it listens to them.
+All losses are mean cross-entropies of held-out tokens, in nats per token. The unigram model knows how often a
+class has a token at a position and nothing of the picture; a transformer with a lower loss uses the coarser
+scales. The transformer with shuffled inputs sees the coarser scales of other pictures: the more its loss rises,
+the more it relies on them.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from var_jax.pyramid import Pyramid
 
 _BATCH = 50
 
-# What the baseline may choose from: how many made-up pictures of the back-off are added to a class's counts, and
-# which share of the back-off is the position's tokens of all classes, the rest being all tokens alike. The share 0
-# is plain additive smoothing, by STRENGTH / V a token.
+# The baseline chooses a strength, the number of pictures of the back-off added to a class's counts, and a share, the
+# part of the back-off that follows the position's tokens in all classes, the rest being uniform. The share 0 is plain
+# additive smoothing, by STRENGTH / V per token.
 STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 10_000.0)
 SHARES = (0.0, 0.5, 0.9, 0.99, 0.999)
 
@@ -52,12 +52,12 @@ def structure(
       source: its training pictures.
       images, labels: held-out pictures, uint8 [N, H, W, 3], and their classes.
       counted: training pictures whose tokens the unigram model counts, at most, evenly spread.
-      enlarge: of the training pictures, see `Crop`.
-      seed: of the shuffling.
-      say: told how far it is.
+      enlarge: enlargement of the training pictures, see `Crop`.
+      seed: seed of the shuffling.
+      say: called with lines about progress.
 
     Returns:
-      held_out_loss, unigram_loss, shuffled_input_loss: nats a token, means over pictures and positions.
+      held_out_loss, unigram_loss, shuffled_input_loss: nats per token, means over pictures and positions.
 
     Raises:
       InputError: if `counted` is not positive.
@@ -81,13 +81,13 @@ def structure(
 def _training_tokens(
     bundle: Bundle, source: Source, counted: int, enlarge: float, say: Callable[[str], None]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens [N, L] and classes [N] of at most `counted` training pictures, cut from the middle."""
+    """Tokens [N, L] and classes [N] of at most `counted` training pictures, cropped at the centre."""
     chosen, tokens, labels, done = Spread(source, counted), [], [], 0
     for batch in epoch_batches(chosen, bundle.tokenizer.config.image_size, _BATCH, enlarge=enlarge):
-        kept = batch["mask"] > 0
-        tokens.append(np.asarray(bundle.encode(batch["images"]))[kept])
-        labels.append(batch["labels"][kept])
-        done += int(kept.sum())
+        real = batch["mask"] > 0
+        tokens.append(np.asarray(bundle.encode(batch["images"]))[real])
+        labels.append(batch["labels"][real])
+        done += int(real.sum())
         if done % 1000 == 0 or done == len(chosen):
             say(f"unigram model: tokens of {done}/{len(chosen)} training pictures")
     return np.concatenate(tokens), np.concatenate(labels)
@@ -106,9 +106,9 @@ def unigram_loss(
     """Mean -log p of held-out tokens under counts of training tokens by class and position, in nats.
 
     p = (n + strength q) / (pictures of the class + strength) with the count n of the token at that
-    position in that class, and the back-off q = share x (its part of the position's tokens in all
-    classes) + (1 - share) / V. Strength and share are the best ones of those given **on the held-out
-    tokens themselves**, chosen for each scale: the baseline is flattered, never the model.
+    position in that class, and the back-off q = share x (the token's frequency at that position in all
+    classes) + (1 - share) / V. Strength and share are chosen per scale as the best **on the held-out
+    tokens themselves**: that favours the baseline, never the model.
     """
     everywhere_MxL = _counts_of(held_out_MxL, seen_NxL, codebook_size) / len(seen_NxL)
     in_class_MxL, pictures_Mx1 = np.zeros(held_out_MxL.shape), np.zeros((len(labels_M), 1))
@@ -125,7 +125,7 @@ def unigram_loss(
 
 
 def _counts_of(tokens_MxL: np.ndarray, seen_NxL: np.ndarray, codebook_size: int) -> np.ndarray:
-    """[M, L]: how many rows of `seen` have the same token at the same position."""
+    """[M, L] number of rows of `seen` with the same token at the same position."""
     length = tokens_MxL.shape[1]
     first = np.arange(length) * codebook_size
     counts = np.bincount((seen_NxL + first).ravel(), minlength=length * codebook_size)
@@ -137,8 +137,8 @@ def transformer_losses(
 ) -> np.ndarray:
     """[N, L] teacher-forced -log p of the tokens, in nats.
 
-    With `shuffle` the inputs of each scale come from another picture of the batch, drawn for each scale
-    anew; classes and tokens to be guessed stay, and the first scale, which has no inputs, with them.
+    With `shuffle` the inputs of each scale come from another picture of the batch, drawn anew per scale;
+    the classes and the tokens to predict stay, and so does the first scale, which has no inputs.
     """
     parts, pyramid = [], bundle.transformer.config.pyramid
     for rows, new in batches(len(tokens_NxL), _BATCH):
@@ -151,7 +151,7 @@ def transformer_losses(
 
 
 def other_rows(count: int, rng: np.random.Generator) -> np.ndarray:
-    """[count] a random permutation of the rows in one cycle: none of two or more stays where it is."""
+    """[count] a random permutation of the rows in one cycle, so that no row of two or more stays in place."""
     order = rng.permutation(count)
     result = np.empty(count, order.dtype)
     result[order] = np.roll(order, 1)
@@ -159,7 +159,7 @@ def other_rows(count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def permuted_inputs(inputs_BxNxC: jax.Array, orders_SxB: jax.Array, levels_N: np.ndarray) -> jax.Array:
-    """Teacher-forced inputs, whose scales are `levels_N`, with the rows of each scale in an order of its own."""
+    """Reorders the rows of teacher-forced inputs, scale by scale; `levels_N` is each position's scale."""
     return inputs_BxNxC[orders_SxB[levels_N].T, np.arange(len(levels_N))]
 
 

@@ -1,6 +1,6 @@
 """A model's figures over a whole set of pictures, in one pass: reconstructions by number of scales, tokens by scale.
 
-Peak memory is one batch with its reconstructions, and for each kind of features S + 1 times F^2 numbers.
+Peak memory is one batch with its reconstructions, and (S + 1) F^2 numbers per kind of features.
 """
 
 from __future__ import annotations
@@ -52,16 +52,16 @@ def whole_set(
       lpips_params: weights of LPIPS, if it is to be measured.
       features: by the name of the Frechet distance on them: "rfid" for Inception's.
       references: by the same names, mean and covariance of features of other pictures, like the published reference:
-        gives NAME_reference, a figure of its own (rFID is against the same crops of the same pictures).
-      mesh: whose devices share each batch; all of them unless given.
-      say: told how far it is.
+        adds NAME_reference, a figure of its own (rFID is against the same crops of the same pictures).
+      mesh: its devices share each batch; by default all devices.
+      say: called with lines about progress.
 
     Returns:
-      "pictures", how many there were; "tokenizer", see `reconstruction_figures`, with NAME and NAME_by_scales for
-      each kind of features; "transformer", if there is one: see `likelihood_figures`.
+      "pictures", their number; "tokenizer", see `reconstruction_figures`, with NAME and NAME_by_scales for each kind
+      of features; "transformer", if the model has one: see `likelihood_figures`.
 
     Raises:
-      InputError: if the source holds no pictures, classes that the model does not have, or damaged pictures alone.
+      InputError: if the source holds no pictures, classes that the model does not have, or only damaged pictures.
     """
     _check(bundle, source)
     mesh = mesh or make_mesh()
@@ -75,13 +75,13 @@ def whole_set(
     for examples in epoch_batches(source, bundle.tokenizer.config.image_size, batch, enlarge=enlarge):
         rows = {name: jax.device_put(examples[name], batch_sharding(mesh)) for name in (IMAGES, "labels", "mask")}
         sums = jax.device_get(_sums(modules, bool(judges), params, rows))
-        kept = examples["mask"] > 0
+        real = examples["mask"] > 0
         shown = sums["tokenizer"].pop("pictures", None)
         for judge in judges.values():
-            judge.add(examples[IMAGES][kept], shown[:, kept])
+            judge.add(examples[IMAGES][real], shown[:, real])
         sums = jax.tree.map(lambda x: np.asarray(x, np.float64), sums)
         totals = sums if totals is None else jax.tree.map(np.add, totals, sums)
-        done += int(kept.sum())
+        done += int(real.sum())
         say(f"{done}/{len(source)} pictures")
     if not done:
         raise InputError(f"not one of the {len(source)} pictures can be read: expected a set with pictures in it")
@@ -113,7 +113,7 @@ class _Judge:
             moments.add(self._features(images))
 
     def distances(self, reference: Statistics) -> list[float]:
-        """By number of scales."""
+        """Frechet distances to the reference by number of scales."""
         return [max(frechet_distance(*moments.mean_and_covariance(), *reference), 0.0) for moments in self.shown]
 
 
@@ -136,7 +136,7 @@ def _figures(
 
 
 def table(figures: dict[str, Any], sides: tuple[int, ...]) -> list[str]:
-    """Lines for people: the figures of the whole, then a row for each number of scales and each scale."""
+    """Lines for people: figures of the whole set, then one row per scale."""
     lines = [f"{figures['pictures']} pictures"]
     for part in ("tokenizer", "transformer"):
         if part not in figures:

@@ -1,1 +1,1 @@
-"""The reference implementation's checkpoints: its names and layouts, both ways."""
+"""The reference implementation's checkpoints: import and export of its names and layouts."""

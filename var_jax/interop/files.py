@@ -1,4 +1,4 @@
-"""Reading a checkpoint file, in whichever format, as tensors by their dotted names."""
+"""Reads a checkpoint file of any supported format as tensors by their dotted names."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from var_jax.formats.tensors import flatten_state_dict, read_tensors
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """The file's tensors; what a training checkpoint nests is named by its path ("trainer.vae_local...").
+    """Reads the file's tensors; nested tensors are named by their path ("trainer.vae_local...").
 
     Raises:
-      InputError: naming the file, if it is missing, damaged, refused or names two tensors alike.
+      InputError: naming the file, if it is missing, damaged or refused, or two tensors have one name.
     """
     tree = read_tensors(path)
     try:

@@ -1,8 +1,8 @@
-"""Fetches published checkpoints from the Hugging Face hub (extra `hub`) and checks what arrived.
+"""Fetches published checkpoints from the Hugging Face hub (extra `hub`) and verifies the files.
 
 A branch name is resolved to a commit once, both files of a pair are taken at that commit, and each
-file's size and sha256 must be what the hub states for it. The commit is recorded in the model
-directory, so that the same pair can be asked for again by `--revision`.
+file's size and sha256 must match the hub's statement. The commit is recorded in the model directory,
+so that `--revision` can fetch the same pair again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from var_jax.pyramid import PUBLISHED_SIDES, Pyramid
 
 REPOSITORY = "FoundationVision/var"
 TOKENIZER_FILE = "vae_ch160v4096z32.pth"
-# Published name -> (file of the transformer, side of its pictures).
+# Published name -> (the transformer's file, side of its pictures).
 PUBLISHED: dict[str, tuple[str, int]] = {
     "d16": ("var_d16.pth", 256),
     "d20": ("var_d20.pth", 256),
@@ -34,7 +34,7 @@ class Fetched(NamedTuple):
       tokenizer: path of the tokenizer's file.
       transformer: path of the transformer's file.
       pyramid: the pyramid both were trained for.
-      revision: the hub's commit they were taken at.
+      revision: the hub's commit of the files.
     """
 
     tokenizer: Path
@@ -51,8 +51,8 @@ def fetch_published(name: str, revision: str = "main") -> Fetched:
       revision: a commit, tag or branch of the hub's repository.
 
     Raises:
-      InputError: for an unknown name, without the extra, when the hub cannot be reached, or when a
-        file is not what the hub states.
+      InputError: for an unknown name, if the extra is missing, the hub cannot be reached, or a file
+        does not match the hub's statement.
     """
     if name not in PUBLISHED:
         raise InputError(f"published model '{name}': known are {', '.join(PUBLISHED)}")
@@ -61,7 +61,7 @@ def fetch_published(name: str, revision: str = "main") -> Fetched:
     try:
         info = hub.HfApi().model_info(REPOSITORY, revision=revision, files_metadata=True)
         paths = [Path(hub.hf_hub_download(REPOSITORY, part, revision=info.sha)) for part in (TOKENIZER_FILE, file)]
-    except Exception as error:  # what the hub's transport raises without a network has no base of its own
+    except Exception as error:  # the hub's errors without a network have no common base
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(f"{REPOSITORY} at '{revision}' cannot be fetched from the hub ({reason})") from None
     stated = {sibling.rfilename: sibling for sibling in info.siblings or ()}
@@ -81,9 +81,9 @@ def _hub() -> Any:
 
 
 def _verify(path: Path, stated: Any, name: str) -> None:
-    path = path.resolve()  # in the hub's cache a link: deleting that alone would bring the same bytes back
+    path = path.resolve()  # a link in the hub's cache: deleting the link alone would bring the same bytes back
     if stated is None or stated.lfs is None:
-        raise InputError(f"{name}: the hub states no checksum for it at this revision, so it is not taken")
+        raise InputError(f"{name}: the hub states no checksum for it at this revision, so it is refused")
     if path.stat().st_size != stated.lfs.size:
         raise InputError(
             f"{path}: has {path.stat().st_size} bytes, the hub states {stated.lfs.size}; delete it and retry"

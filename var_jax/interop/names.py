@@ -1,4 +1,4 @@
-"""Name tables: which tensor of a reference checkpoint is which parameter of ours, both ways.
+"""Name tables: pair the tensors of a reference checkpoint with our parameters, both ways.
 
 A table is a list of `Entry`s made from a config. Reading and writing go through the same table, so
 they cannot disagree: every tensor of the file must be named by exactly one entry, every parameter
@@ -24,7 +24,7 @@ Shape = tuple[int, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How one tensor's axes differ between the reference (PyTorch) and here.
+    """The difference between a tensor's axes in the reference (PyTorch) and here.
 
     Attributes:
       reference_shape: our shape -> the shape in the reference's file.
@@ -38,7 +38,7 @@ class Layout:
 
 
 def reshaped(*ones: int) -> Layout:
-    """Same order of numbers; the reference has size-1 axes at the positions `ones` of its shape."""
+    """A layout with the same order of numbers; the reference has size-1 axes at the positions `ones`."""
 
     def reference_shape(shape: Shape) -> Shape:
         shape = list(shape)
@@ -54,7 +54,7 @@ def reshaped(*ones: int) -> Layout:
 
 
 SAME = reshaped()
-# Ours has the axes that one flat axis of the reference packs: [3, C], [H, K].
+# Ours has several axes, [3, C] or [H, K], where the reference has a single flat one.
 FLAT = Layout(
     lambda shape: (math.prod(shape),),
     lambda array, shape: array.reshape(shape),
@@ -72,7 +72,7 @@ LINEAR = Layout(
     lambda array, shape: array.T.reshape(shape),
     lambda array: array.reshape(array.shape[0], -1).T,
 )
-# As LINEAR, kept by the reference as a 1x1 convolution.
+# As LINEAR, but a 1x1 convolution in the reference.
 POINTWISE = Layout(
     lambda s: (math.prod(s[1:]), s[0], 1, 1),
     lambda array, shape: array[:, :, 0, 0].T.reshape(shape),
@@ -88,7 +88,7 @@ LINEAR_FROM_HEADS = Layout(
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One tensor of the reference and the parameter (or the layer `index` of a stacked one) it is."""
+    """One tensor of the reference and its parameter here (or its layer `index` of a stacked parameter)."""
 
     reference: str
     path: tuple[str, ...]
@@ -97,7 +97,7 @@ class Entry:
 
 
 def select(tensors: Mapping[str, np.ndarray], landmark: str, what: str, file: str) -> dict[str, np.ndarray]:
-    """The tensors of one network in a file that may hold several under prefixes, prefix taken off.
+    """Selects the tensors of one network in a file that may hold several under prefixes, and removes the prefix.
 
     `landmark` is a name that every checkpoint of this network has. Training checkpoints nest networks
     ("trainer.vae_local.encoder..."); a plain state dict is returned as it is.
@@ -116,7 +116,7 @@ def shape_of(tensors: Mapping[str, np.ndarray], name: str, rank: int, file: str)
     """The shape of a tensor that a config is inferred from.
 
     Raises:
-      InputError: if it is missing or has another number of axes.
+      InputError: if the tensor is missing or has another number of axes.
     """
     if name not in tensors:
         raise InputError(f"{file}: tensor '{name}' is missing (is the file complete, and of this kind of model?)")
@@ -128,17 +128,17 @@ def shape_of(tensors: Mapping[str, np.ndarray], name: str, rank: int, file: str)
 def to_params(
     table: Iterable[Entry], tensors: Mapping[str, np.ndarray], abstract: Params, skipped: Iterable[str], file: str
 ) -> Params:
-    """Reference tensors -> our parameters, float32.
+    """Turns reference tensors into our parameters, float32.
 
     Args:
       table: the entries.
       tensors: the file's tensors under the reference's names.
       abstract: our parameter tree, leaves with `.shape`.
-      skipped: names of tensors that carry nothing learned and may or may not be there.
-      file: named in errors.
+      skipped: names of tensors that hold nothing learned and may be absent.
+      file: the file's name in errors.
 
     Raises:
-      InputError: for the first missing, unknown or mis-shaped tensor, or one of integers, by name.
+      InputError: naming the first tensor that is missing, unknown, mis-shaped or not of floating-point numbers.
     """
     table = list(table)
     _check_coverage(table, abstract)
@@ -154,7 +154,7 @@ def to_params(
         array, expected = tensors[entry.reference], entry.layout.reference_shape(part)
         if array.shape != expected:
             raise InputError(f"{file}: tensor '{entry.reference}' has shape {array.shape}, expected {expected}")
-        if not jnp.issubdtype(array.dtype, jnp.floating):  # bfloat16 is none to numpy
+        if not jnp.issubdtype(array.dtype, jnp.floating):  # numpy does not count bfloat16 as one
             raise InputError(f"{file}: tensor '{entry.reference}' holds {array.dtype}, expected floating-point numbers")
         ours = np.asarray(entry.layout.to_ours(array, part), np.float32)
         if entry.index is None:
@@ -165,7 +165,7 @@ def to_params(
 
 
 def to_reference(table: Iterable[Entry], params: Params) -> dict[str, np.ndarray]:
-    """Our parameters -> tensors under the reference's names, in the table's order."""
+    """Turns our parameters into tensors under the reference's names, in the table's order."""
     table = list(table)
     _check_coverage(table, params)
     tensors = {}
@@ -183,7 +183,7 @@ def _leaf(tree: Params, path: tuple[str, ...]) -> Any:
 
 
 def _check_coverage(table: list[Entry], abstract: Params) -> None:
-    """A table that does not fill every parameter exactly once is a bug of ours, not bad input."""
+    """Checks that the table fills every parameter exactly once; anything else is a bug here, not bad input."""
     slots = [(entry.path, entry.index) for entry in table]
     wanted = []
     for path, leaf in flatten(abstract).items():

@@ -1,4 +1,4 @@
-"""The reference's tokenizer checkpoint (`vae_ch160v4096z32.pth`): what it says of the model, and its names."""
+"""The reference's tokenizer checkpoint (`vae_ch160v4096z32.pth`): the model's config from it, and its names."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from var_jax.models.tokenizer import TokenizerConfig
 from var_jax.pyramid import Pyramid
 
 LANDMARK = "quantize.embedding.weight"
-CODE_COUNTS = "quantize.ema_vocab_hit_SV"  # moving counts of code use: kept beside the parameters
-_NORM_GROUPS = 32  # of the reference's every group norm
-_PHI_RATIO = 0.5  # of every published model; the files do not tell it
+CODE_COUNTS = "quantize.ema_vocab_hit_SV"  # moving counts of code use, stored beside the parameters
+_NORM_GROUPS = 32  # in all of the reference's group norms
+_PHI_RATIO = 0.5  # in all published models; not in the files
 
 
 class ImportedTokenizer(NamedTuple):
     """A tokenizer read from a reference checkpoint.
 
     Attributes:
-      config: inferred from names and shapes.
+      config: the config, inferred from names and shapes.
       params: our parameters, float32 numpy arrays.
-      code_counts_SxV: moving counts of code use per scale, zeros where the file has none.
+      code_counts_SxV: moving counts of code use per scale, zeros if the file has none.
     """
 
     config: TokenizerConfig
@@ -38,7 +38,7 @@ class ImportedTokenizer(NamedTuple):
 
 
 def tokenizer_table(config: TokenizerConfig) -> list[Entry]:
-    """Every tensor of the reference's tokenizer that is learned."""
+    """Entries for all learned tensors of the reference's tokenizer."""
     last = len(config.channel_multipliers) - 1
     table = _conv("encoder.conv_in", ("encoder", "conv_in"))
     for level in range(last + 1):
@@ -57,7 +57,7 @@ def tokenizer_table(config: TokenizerConfig) -> list[Entry]:
 
 
 def quantizer_table(config: TokenizerConfig, prefix: str, path: tuple[str, ...]) -> list[Entry]:
-    """The quantizer's part: codebook and phi, whose names depend on how phi is shared."""
+    """Entries for codebook and phi; phi's names depend on how it is shared."""
     table = [Entry(prefix + "embedding.weight", (*path, "codebook"))]
     if not config.phi_ratio:
         return table
@@ -76,7 +76,7 @@ def quantizer_table(config: TokenizerConfig, prefix: str, path: tuple[str, ...])
 
 
 def _blocks(net: str, reference: str, level: int, last: int, blocks: int, config: TokenizerConfig) -> list[Entry]:
-    """The residual blocks of one level, and the attention of the coarsest."""
+    """Entries for the residual blocks of one level, and for the attention of the coarsest level."""
     multipliers = config.channel_multipliers
     incoming = (1, *multipliers)[level] if net == "encoder" else (*multipliers, multipliers[-1])[level + 1]
     table = []
@@ -125,7 +125,7 @@ def _conv(reference: str, path: tuple[str, ...]) -> list[Entry]:
 
 
 def infer_config(tensors: Mapping[str, np.ndarray], pyramid: Pyramid, lookup: str, file: str) -> TokenizerConfig:
-    """Width, depth, codes and kind of phi from names and shapes; pyramid and lookup are not in the file."""
+    """Infers width, depth, codes and kind of phi from names and shapes; pyramid and lookup are not in the file."""
     base = shape_of(tensors, "encoder.conv_in.weight", 4, file)[0]
     levels = _count(tensors, r"encoder\.down\.(\d+)\.block\.")
     widths = [shape_of(tensors, f"encoder.down.{level}.block.0.conv1.weight", 4, file)[0] for level in range(levels)]
@@ -150,7 +150,7 @@ def infer_config(tensors: Mapping[str, np.ndarray], pyramid: Pyramid, lookup: st
 
 
 def _infer_phi(tensors: Mapping[str, np.ndarray], pyramid: Pyramid, file: str) -> tuple[int | None, float]:
-    """Number of phis (None: one a scale) and their ratio, which is 0 where there are none."""
+    """Number of phis (None: one per scale) and their ratio, which is 0 if there are none."""
     if own := _count(tensors, r"quantize\.quant_resi\.(\d+)\.weight"):
         if own != len(pyramid):
             raise InputError(f"{file}: has a phi for each of {own} scales, but pyramid {pyramid} has {len(pyramid)}")
@@ -162,14 +162,14 @@ def _infer_phi(tensors: Mapping[str, np.ndarray], pyramid: Pyramid, file: str) -
 
 
 def _count(tensors: Mapping[str, np.ndarray], pattern: str) -> int:
-    """How many different numbers stand at the pattern's group."""
+    """Counts the different numbers matched by the pattern's group."""
     return len({match[1] for name in tensors if (match := re.match(pattern, name))})
 
 
 def import_tokenizer(
     tensors: Mapping[str, np.ndarray], pyramid: Pyramid, lookup: str = "l2", file: str = "checkpoint"
 ) -> ImportedTokenizer:
-    """Reference tensors (a plain state dict or a training checkpoint's, flattened) -> our tokenizer.
+    """Turns reference tensors (a plain state dict or a training checkpoint's, flattened) into our tokenizer.
 
     Raises:
       InputError: naming the file and the first tensor that is missing, unknown or mis-shaped.
@@ -179,7 +179,7 @@ def import_tokenizer(
     params = to_params(tokenizer_table(config), tensors, tokenizer_shapes(config), [CODE_COUNTS], file)
     expected = (len(pyramid), config.codebook_size)
     counts = tensors.get(CODE_COUNTS)
-    if counts is None or counts.shape != expected:  # the reference, too, ignores counts of another pyramid
+    if counts is None or counts.shape != expected:  # the reference also ignores counts of another pyramid
         counts = np.zeros(expected, np.float32)
     return ImportedTokenizer(config, params, np.asarray(counts, np.float32))
 
@@ -187,10 +187,10 @@ def import_tokenizer(
 def export_tokenizer(
     config: TokenizerConfig, params: Params, code_counts_SxV: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
-    """Our tokenizer under the reference's names and layouts, complete for its strict loading.
+    """Turns our tokenizer into tensors under the reference's names and layouts, complete for its strict loading.
 
     Raises:
-      InputError: for a number of norm groups that the reference's network cannot have.
+      InputError: for another number of norm groups than the reference's.
     """
     if config.norm_groups != _NORM_GROUPS:
         raise InputError(

@@ -1,4 +1,4 @@
-"""The reference's transformer checkpoints (`var_d16.pth` ...): what they say of the model, and their names."""
+"""The reference's transformer checkpoints (`var_d16.pth` ...): the model's config from them, and their names."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from var_jax.pyramid import PUBLISHED_SIDES, Pyramid
 LANDMARK = "word_embed.weight"
 LEVEL_IDS = "lvl_1L"
 _QK_SCALE = "blocks.0.attn.scale_mul_1H11"
-_HEAD_WIDTH = 64  # of every published model; files without qk norm do not tell it
+_HEAD_WIDTH = 64  # in all published models; not in files without qk norm
 
 
 class ImportedTransformer(NamedTuple):
@@ -44,7 +44,7 @@ class ImportedTransformer(NamedTuple):
 
 
 def transformer_table(config: TransformerConfig) -> list[Entry]:
-    """Every tensor of the reference's transformer that is learned.
+    """Entries for all learned tensors of the reference's transformer.
 
     Raises:
       InputError: for a transformer that the reference does not have.
@@ -102,7 +102,7 @@ def _linear(reference: str, path: tuple[str, ...]) -> list[Entry]:
 
 
 def computed_tensors(config: TransformerConfig) -> dict[str, np.ndarray]:
-    """The tensors of a reference checkpoint that follow from its config: nothing learned, all required there."""
+    """The tensors of a reference checkpoint that follow from its config: not learned, but required by the reference."""
     level_ids, mask, *zero_biases = _computed_names(config.depth)
     bias = np.where(config.pyramid.block_causal_mask, np.float32(0.0), np.float32(-np.inf))
     return {
@@ -119,7 +119,7 @@ def _computed_names(depth: int) -> list[str]:
 def infer_config(
     tensors: Mapping[str, np.ndarray], tokenizer: TokenizerConfig, num_heads: int | None, file: str
 ) -> TransformerConfig:
-    """Everything the names and shapes tell, checked against the tokenizer it is to work with."""
+    """Infers the config from names and shapes, and checks it against the tokenizer that the model belongs to."""
     depth = len({match[1] for name in tensors if (match := re.match(r"blocks\.(\d+)\.", name))})
     if not depth:
         raise InputError(f"{file}: has no tensors 'blocks.0...': not a transformer's file, or not complete")
@@ -137,7 +137,7 @@ def infer_config(
     qk_norm = _QK_SCALE in tensors
     heads = tensors[_QK_SCALE].size if qk_norm else num_heads or max(1, width // _HEAD_WIDTH)
     if num_heads not in (None, heads):
-        raise InputError(f"{file}: has {heads} heads, not the {num_heads} asked for")
+        raise InputError(f"{file}: has {heads} heads, expected {num_heads}")
     try:
         return TransformerConfig(
             pyramid=tokenizer.pyramid,
@@ -158,19 +158,19 @@ def infer_config(
 
 
 def _check_pyramid(length: int, levels: np.ndarray | None, pyramid: Pyramid, file: str) -> None:
-    """Files tell the length of their pyramid, and most of them the level of every position."""
+    """Refuses a file made for another pyramid, by its length and, in most files, the level of every position."""
     if length == pyramid.length and (levels is None or np.array_equal(np.ravel(levels), pyramid.level_ids)):
         return
     published = {Pyramid(sides): str(size) for size, sides in PUBLISHED_SIDES.items()}
-    told = _told_pyramid(levels) or next((known for known in published if known.length == length), None)
-    hint = f"import both with --pyramid {published.get(told, told)}" if told else "give its sides by --pyramid"
+    own = _pyramid_of(levels) or next((known for known in published if known.length == length), None)
+    hint = f"import both with --pyramid {published.get(own, own)}" if own else "give its sides by --pyramid"
     if length != pyramid.length:
         raise InputError(f"{file}: made for {length} positions, pyramid {pyramid} has {pyramid.length}: {hint}")
     raise InputError(f"{file}: made for another pyramid than {pyramid} by its tensor '{LEVEL_IDS}': {hint}")
 
 
-def _told_pyramid(levels: np.ndarray | None) -> Pyramid | None:
-    """The pyramid that a file's level ids belong to, if they belong to one."""
+def _pyramid_of(levels: np.ndarray | None) -> Pyramid | None:
+    """The pyramid with these level ids, or None if there is none."""
     if levels is None:
         return None
     _, lengths = np.unique(levels, return_counts=True)
@@ -187,16 +187,16 @@ def import_transformer(
     num_heads: int | None = None,
     file: str = "checkpoint",
 ) -> ImportedTransformer:
-    """Reference tensors (a plain state dict or a training checkpoint's, flattened) -> our transformer.
+    """Turns reference tensors (a plain state dict or a training checkpoint's, flattened) into our transformer.
 
     Args:
-      tensors: by name.
-      tokenizer: the one it was trained on; pyramid and codebook are checked.
+      tensors: the file's tensors by name.
+      tokenizer: the tokenizer that the model was trained on; pyramid and codebook are checked.
       num_heads: needed only for files without qk norm whose head width is not 64.
-      file: named in errors.
+      file: the file's name in errors.
 
     Raises:
-      InputError: naming the file and what does not fit.
+      InputError: naming the file and the mismatch.
     """
     tensors = select(tensors, LANDMARK, "transformer", file)
     config = infer_config(tensors, tokenizer, num_heads, file)
@@ -207,5 +207,5 @@ def import_transformer(
 
 
 def export_transformer(config: TransformerConfig, params: Params) -> dict[str, np.ndarray]:
-    """Our transformer under the reference's names and layouts, complete for its strict loading."""
+    """Turns our transformer into tensors under the reference's names and layouts, complete for its strict loading."""
     return to_reference(transformer_table(config), params) | computed_tensors(config)

@@ -1,1 +1,1 @@
-"""What pictures are judged by while a tokenizer learns: perceptual and adversarial losses, and discriminators."""
+"""Losses of training: cross entropy of tokens, perceptual and adversarial losses, and discriminators."""

@@ -1,4 +1,4 @@
-"""What generator and discriminator learn from the discriminator's logits, and what keeps the two in balance.
+"""Adversarial losses of generator and discriminator, and the means that keep the two in balance.
 
 Logits may have any shape with the batch first; every loss is a scalar, float32.
 """
@@ -14,11 +14,11 @@ import jax.numpy as jnp
 from var_jax.errors import InputError
 
 LOSSES = ("hinge", "non_saturating")
-_SMALLEST = 1e-6  # added to the norm that is divided by
+_SMALLEST = 1e-6  # added to the norm in the denominator
 
 
 def discriminator_loss(kind: str, real: jax.Array, fake: jax.Array) -> jax.Array:
-    """What the discriminator lowers.
+    """The discriminator's loss.
 
     Args:
       kind: "hinge": half of mean relu(1 - real) + mean relu(1 + fake); "non_saturating": mean
@@ -37,7 +37,7 @@ def discriminator_loss(kind: str, real: jax.Array, fake: jax.Array) -> jax.Array
 
 
 def generator_loss(kind: str, fake: jax.Array) -> jax.Array:
-    """What the generator lowers: -mean(fake) under "hinge", mean softplus(-fake) under "non_saturating".
+    """The generator's loss: -mean(fake) under "hinge", mean softplus(-fake) under "non_saturating".
 
     Raises:
       InputError: for another kind.
@@ -56,12 +56,12 @@ def _unknown(kind: str) -> InputError:
 def adaptive_weight(
     reconstruction_grad: jax.Array, adversarial_grad: jax.Array, low: float = 0.0, high: float = 1e4
 ) -> jax.Array:
-    """Weight under which the adversarial loss pulls as hard as the others (VQGAN, arXiv 2012.09841, equation 7).
+    """Weight that makes the adversarial gradient as large as the others' (VQGAN, arXiv 2012.09841, equation 7).
 
     Args:
-      reconstruction_grad: of all other losses at the decoder's last kernel.
-      adversarial_grad: of the generator's loss at the same.
-      low, high: what the ratio of their norms is clipped to.
+      reconstruction_grad: gradient of all other losses at the decoder's last kernel.
+      adversarial_grad: gradient of the generator's loss at the same kernel.
+      low, high: bounds of the ratio of their norms.
 
     Returns:
       A constant as far as gradients are concerned.
@@ -71,7 +71,7 @@ def adaptive_weight(
 
 
 def ramp(step: jax.Array | int, start: int, length: int) -> jax.Array:
-    """0 before the step `start` (counted from 0), then rising in a line to 1 at the last of `length` steps."""
+    """A linear ramp: 0 before step `start` (counted from 0), then rising to 1 at the last of `length` steps."""
     risen = (jnp.asarray(step, jnp.float32) - start + 1.0) / max(length, 1)
     return jnp.clip(risen, 0.0, 1.0)
 
@@ -80,9 +80,9 @@ def gradient_penalty(discriminate: Callable[[jax.Array], jax.Array], images: jax
     """R1 (Mescheder et al., arXiv 1801.04406): mean over pictures of |gradient of its logit|^2, without the half.
 
     Args:
-      discriminate: images [B, ...] -> logits [B, ...], each picture's its own; several of one picture
-        count by their mean.
-      images: real ones.
+      discriminate: images [B, ...] -> logits [B, ...], independent per picture; several logits of one
+        picture count by their mean.
+      images: real pictures.
     """
 
     def judged(images: jax.Array) -> jax.Array:
@@ -97,9 +97,9 @@ class Anchors(NamedTuple):
     """Moving averages of the discriminator's mean logits, for `lecam_penalty`.
 
     Attributes:
-      real: of pictures.
-      fake: of reconstructions.
-      updates: how many there were, int32.
+      real: average for pictures.
+      fake: average for reconstructions.
+      updates: number of updates, int32.
     """
 
     real: jax.Array
@@ -108,12 +108,12 @@ class Anchors(NamedTuple):
 
 
 def new_anchors() -> Anchors:
-    """Before the first update."""
+    """Anchors before the first update."""
     return Anchors(jnp.float32(0.0), jnp.float32(0.0), jnp.int32(0))
 
 
 def moved_anchors(anchors: Anchors, real: jax.Array, fake: jax.Array, decay: float = 0.999) -> Anchors:
-    """The averages after a step with the mean logits `real` and `fake`; the first step's are taken as they are."""
+    """Updates the averages with the mean logits `real` and `fake` of a step; the first step sets them."""
     weight = jnp.minimum(decay, anchors.updates / (anchors.updates + 1.0))
     real, fake = (weight * old + (1.0 - weight) * new for old, new in ((anchors.real, real), (anchors.fake, fake)))
     return Anchors(real, fake, anchors.updates + 1)
@@ -122,8 +122,8 @@ def moved_anchors(anchors: Anchors, real: jax.Array, fake: jax.Array, decay: flo
 def lecam_penalty(anchors: Anchors, real: jax.Array, fake: jax.Array) -> jax.Array:
     """LeCam regularisation (Tseng et al., arXiv 2104.03310) of the discriminator: 0 until there are anchors.
 
-    relu(mean(real) - anchor of fake)^2 + relu(anchor of real - mean(fake))^2: it holds the two averages
-    together, which matters most where pictures are few.
+    relu(mean(real) - anchor of fake)^2 + relu(anchor of real - mean(fake))^2: it keeps the two averages
+    close together, which matters most with few pictures.
     """
     apart = jnp.square(jax.nn.relu(jnp.mean(real) - anchors.fake))
     apart = apart + jnp.square(jax.nn.relu(anchors.real - jnp.mean(fake)))

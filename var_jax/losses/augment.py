@@ -1,7 +1,7 @@
-"""Differentiable augmentation of what a discriminator sees (DiffAugment, Zhao et al., arXiv 2006.10738).
+"""Differentiable augmentation of a discriminator's input (DiffAugment, Zhao et al., arXiv 2006.10738).
 
-Pictures and reconstructions are changed alike before they are judged, so the discriminator cannot learn
-few pictures by heart, and gradients pass through to the generator. Pictures are [B, H, W, 3] in [-1, 1].
+Pictures and reconstructions are changed alike before they are judged, so that the discriminator cannot
+memorise a few pictures, and gradients pass through to the generator. Pictures are [B, H, W, 3] in [-1, 1].
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ _HIGHEST = jax.lax.Precision.HIGHEST
 
 
 def augmented(key: jax.Array, images_BxHxWx3: jax.Array, translation: float = 0.125, cutout: float = 0.2) -> jax.Array:
-    """Colours, place and a missing square, drawn for each picture by itself.
+    """Changes colours, shifts and cuts out a square, drawn per picture.
 
     Args:
-      key: of the draws.
-      images_BxHxWx3: in [-1, 1]; the result may leave that range.
-      translation: largest shift, over the side; what comes in is 0. 0 is off.
-      cutout: side of the square set to 0, over the picture's. 0 is off.
+      key: random key.
+      images_BxHxWx3: pictures in [-1, 1]; the result may leave that range.
+      translation: largest shift, relative to the side; pixels from outside are 0. 0 is off.
+      cutout: side of the square set to 0, relative to the picture's side. 0 is off.
     """
     batch, height, width, _ = images_BxHxWx3.shape
     keys = jax.random.split(key, 7)
@@ -41,7 +41,7 @@ def augmented(key: jax.Array, images_BxHxWx3: jax.Array, translation: float = 0.
 def recoloured(
     images_BxHxWx3: jax.Array, brightness_B: jax.Array, saturation_B: jax.Array, contrast_B: jax.Array
 ) -> jax.Array:
-    """Adds brightness, then scales distances from a pixel's mean of channels, then from the picture's mean."""
+    """Adds brightness, then scales the distance from each pixel's mean of channels, then from the picture's mean."""
     brightness, saturation, contrast = (x[:, None, None, None] for x in (brightness_B, saturation_B, contrast_B))
     images = images_BxHxWx3 + brightness
     grey = jnp.mean(images, axis=3, keepdims=True)
@@ -51,9 +51,9 @@ def recoloured(
 
 
 def shifted(images_BxHxWxC: jax.Array, down_B: jax.Array, right_B: jax.Array) -> jax.Array:
-    """Each picture moved by whole pixels, zeros where nothing was.
+    """Moves each picture by whole pixels; pixels from outside are 0.
 
-    By products with 0-1 matrices: their transposes are as quick as they are, which a scatter would not be.
+    Uses products with 0-1 matrices, whose transposes are as fast as the products; a scatter's would not be.
     """
     down_BxHxH = _shift_matrix(down_B, images_BxHxWxC.shape[1], images_BxHxWxC.dtype)
     right_BxWxW = _shift_matrix(right_B, images_BxHxWxC.shape[2], images_BxHxWxC.dtype)
@@ -67,7 +67,7 @@ def _shift_matrix(shift_B: jax.Array, side: int, dtype: jnp.dtype) -> jax.Array:
 
 
 def with_hole(images_BxHxWxC: jax.Array, top_B: jax.Array, left_B: jax.Array, height: int, width: int) -> jax.Array:
-    """Each picture with a rectangle of zeros, of which any part may lie outside."""
+    """Sets a rectangle of each picture to 0; any part of it may lie outside."""
     rows, columns = (jnp.arange(side)[None] for side in images_BxHxWxC.shape[1:3])
     inside_BxH = (rows >= top_B[:, None]) & (rows < top_B[:, None] + height)
     inside_BxW = (columns >= left_B[:, None]) & (columns < left_B[:, None] + width)

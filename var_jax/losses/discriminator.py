@@ -1,6 +1,6 @@
-"""Networks that tell pictures from reconstructions. NHWC in [-1, 1] in, float32 logits out: high means real.
+"""Discriminators between pictures and reconstructions: NHWC in [-1, 1] in, float32 logits out, high for real.
 
-None takes statistics over the batch, so a picture's logits do not depend on its neighbours or on how a
+None uses statistics over the batch, so a picture's logits do not depend on its neighbours or on how a
 batch is split over devices.
 """
 
@@ -22,13 +22,13 @@ class PatchDiscriminator(nn.Module):
     """Judges overlapping patches: [B, H, W, 3] -> logits [B, H / 2^levels, W / 2^levels].
 
     A 5x5 convolution, then per level a 3x3 convolution, a blurred halving, group norm and leaky ReLU
-    (0.1), the width doubling up to eight times `channels`; at last a 1x1 and a 5x5 convolution. This is
-    the build of 1d-tokenizer's discriminator; a patch sees 5 + 4 (2^levels - 1) pixels more or less.
+    (0.1), the width doubling up to eight times `channels`; finally a 1x1 and a 5x5 convolution. This is
+    the structure of 1d-tokenizer's discriminator; a patch covers about 5 + 4 (2^levels - 1) pixels.
 
     Attributes:
       channels: width of the first convolution; a multiple of `norm_groups`.
-      levels: halvings.
-      norm_groups: of the group norms.
+      levels: number of halvings.
+      norm_groups: groups of the group norms.
       dtype: compute type.
     """
 
@@ -59,7 +59,7 @@ class ResidualDiscriminator(nn.Module):
 
     Residual blocks halve the picture until a side is 4 (two 3x3 convolutions with leaky ReLU 0.2 and a
     blur in between; the shortcut blurs and convolves 1x1; the sum is divided by the root of 2), then a
-    3x3 convolution and two dense layers. No norm of any kind, so a gradient penalty means what it says.
+    3x3 convolution and two dense layers. It has no norms, which would distort a gradient penalty.
 
     Attributes:
       channels: width at full size; doubles with every halving up to `most_channels`.
@@ -90,15 +90,15 @@ class ResidualDiscriminator(nn.Module):
 
 
 class FeatureDiscriminator(nn.Module):
-    """Judges features of a fixed network, a head each: list of [B, N, C] -> logits [B, sum of N].
+    """Judges features of a fixed network, one head per depth: list of [B, N, C] -> logits [B, sum of N].
 
     A head is a pointwise layer, a residual block with a circular convolution of 9 along N, and a pointwise
     layer to the logit; group norm and leaky ReLU (0.2) in between. On DINO's features this is the
-    discriminator of the VAR authors' tokenizer trainer after StyleGAN-T, with group norm in the place of
-    spectral and synchronised batch norm, as UniTok has it.
+    discriminator of the VAR authors' tokenizer trainer after StyleGAN-T, with group norm in place of
+    spectral and synchronised batch norm, as in UniTok.
 
     Attributes:
-      norm_groups: of the group norms; divides every C.
+      norm_groups: groups of the group norms; divides every C.
       dtype: compute type.
     """
 
@@ -126,14 +126,14 @@ class FeatureDiscriminator(nn.Module):
 
 
 def _along(features: int, kernel: int, dtype: Dtype, name: str) -> nn.Conv:
-    """A convolution along N whose ends meet."""
+    """A circular convolution along N."""
     return nn.Conv(features, (kernel,), padding="CIRCULAR", dtype=dtype, precision=precision_for(dtype), name=name)
 
 
 def blur_halved(x_BxHxWxC: jax.Array, taps: tuple[float, ...]) -> jax.Array:
-    """Every second position of x after a blur by `taps` along both sides, borders repeated: [B, H/2, W/2, C].
+    """Blurs x by `taps` along both sides, borders repeated, and keeps every second position: [B, H/2, W/2, C].
 
-    Halving without a blur would let single pixels flicker in and out of sight as a picture moves.
+    Halving without a blur would let single pixels appear and vanish as a picture moves.
     """
     for axis in (1, 2):
         half = x_BxHxWxC.shape[axis] // 2

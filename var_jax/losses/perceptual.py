@@ -1,6 +1,6 @@
-"""How different two pictures look: LPIPS on VGG16, and a loss on structure for where its weights are not at hand.
+"""Perceptual losses between two pictures: LPIPS on VGG16, and a loss on structure that needs no weights.
 
-Pictures are NHWC, RGB, in [-1, 1]; what is returned is float32 [B], 0 for identical pictures.
+Pictures are NHWC, RGB, in [-1, 1]; the result is float32 [B], 0 for identical pictures.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from var_jax.models.parameters import Params
 from var_jax.models.precision import widened
 from var_jax.pretrained.vgg import SMALLEST_SIDE, VGG16, normalised
 
-_EPSILON = 1e-10  # added to a feature vector's length before dividing by it
+_EPSILON = 1e-10  # added to a feature vector's length before the division
 
 
 def lpips(params: Params, x_BxHxWx3: jax.Array, y_BxHxWx3: jax.Array) -> jax.Array:
     """LPIPS (Zhang et al., arXiv 1801.03924), version 0.1 on VGG16.
 
-    At each of five depths feature vectors are brought to length 1, squared differences weighted by channel
-    and averaged over positions; the five are added.
+    At each of five depths feature vectors are scaled to length 1, squared differences weighted by channel
+    and averaged over positions; the five results are added.
 
     Args:
-      params: {"trunk": of `VGG16`, "heads": [five arrays [C]]}, see `features.lpips_file`.
+      params: {"trunk": parameters of `VGG16`, "heads": [five arrays [C]]}, see `pretrained.lpips_file`.
       x_BxHxWx3, y_BxHxWx3: pictures in [-1, 1].
 
     Returns:
@@ -43,7 +43,7 @@ def lpips(params: Params, x_BxHxWx3: jax.Array, y_BxHxWx3: jax.Array) -> jax.Arr
 
 
 def _unit_length(x_BxHxWxC: jax.Array) -> jax.Array:
-    """x / (|x| + epsilon); where a vector is all zero its length passes no gradient on, instead of NaN."""
+    """x / (|x| + epsilon); the length of an all-zero vector passes on no gradient, instead of NaN."""
     square = jnp.sum(jnp.square(x_BxHxWxC), axis=-1, keepdims=True)
     empty = square == 0.0
     length = jnp.where(empty, 0.0, jnp.sqrt(jnp.where(empty, 1.0, square)))
@@ -51,21 +51,21 @@ def _unit_length(x_BxHxWxC: jax.Array) -> jax.Array:
 
 
 def structure_loss(x_BxHxWx3: jax.Array, y_BxHxWx3: jax.Array, levels: int = 4) -> jax.Array:
-    """Differences of edges at several sizes: a loss that needs no weights, and is not LPIPS.
+    """Difference of edges at several sizes: a loss that needs no weights, and is not LPIPS.
 
     At each level of a pyramid (each halved by averaging 2x2 pixels) the horizontal, vertical and both
-    diagonal differences of neighbouring pixels are taken; their mean absolute error is added up over
-    directions and divided by the number of levels. It punishes blurred and displaced edges, which a
-    pixel loss hardly sees; it does not know what belongs to which thing.
+    diagonal differences of neighbouring pixels are taken; their mean absolute error is summed over
+    directions and divided by the number of levels. It penalises blurred and displaced edges, which a
+    pixel loss hardly notices; it knows nothing of objects.
 
     Args:
       x_BxHxWx3, y_BxHxWx3: pictures in [-1, 1].
-      levels: at most this many; a level with a side below 2 ends it.
+      levels: maximal number of levels; the pyramid ends before a side below 2.
 
     Returns:
       [B].
     """
-    difference = widened(x_BxHxWx3) - widened(y_BxHxWx3)  # all that follows is linear up to the absolute value
+    difference = widened(x_BxHxWx3) - widened(y_BxHxWx3)  # everything up to the absolute value is linear
     total, used = jnp.zeros(difference.shape[0], difference.dtype), 0
     while used < levels and min(difference.shape[1:3]) >= 2:
         corner = difference[:, :-1, :-1]

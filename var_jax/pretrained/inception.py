@@ -1,4 +1,4 @@
-"""The Inception network of 2015-12-05 that FID, sFID, Inception score, precision and recall are defined by.
+"""The Inception network of 2015-12-05, which defines FID, sFID, Inception score, precision and recall.
 
 It is not the Inception-v3 of today's libraries. The published graph resizes without half-pixel centres and without
 antialiasing, its average pools do not count padding, its last block pools by the maximum, and it has 1008 outputs
@@ -17,11 +17,11 @@ from flax import linen as nn
 
 from var_jax.models.parameters import Params
 
-SIDE = 299  # pixels, what the graph resizes to
+SIDE = 299  # pixels; the graph resizes pictures to it
 POOL, OUTPUTS = 2048, 1008
-SPATIAL_CHANNELS = 7  # of the 17 x 17 map that sFID looks at
+SPATIAL_CHANNELS = 7  # channels of the 17 x 17 map that sFID uses
 SPATIAL = 17 * 17 * SPATIAL_CHANNELS
-EPSILON = 1e-3  # of the batch norms
+EPSILON = 1e-3  # in the batch norms
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
@@ -29,11 +29,11 @@ class Conv(NamedTuple):
     """A convolution, its batch norm and ReLU.
 
     Attributes:
-      name: within its block.
+      name: name within its block.
       width: output channels.
       kernel: height and width.
-      stride: of both axes; with 2 nothing is padded.
-      padded: whether the size is kept; without effect on stride 2.
+      stride: stride of both axes; with 2 nothing is padded.
+      padded: whether padding keeps the size; no effect with stride 2.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Pool(NamedTuple):
     stride: int = 1
 
 
-# Convolutions that see the same input and whose outputs are joined.
+# Convolutions of the same input whose outputs are joined.
 Fork = tuple[Conv, ...]
 Branch = tuple[Conv | Pool | Fork, ...]
 
@@ -126,11 +126,11 @@ _SPATIAL_LAYER = "Mixed_6d.branch1x1"  # the tensor mixed_6/conv of the graph
 
 
 class Features(NamedTuple):
-    """What the figures are computed from, float32.
+    """Features behind the figures, float32.
 
     Attributes:
-      pool: [B, 2048], the tensor pool_3; the head times it gives the logits.
-      spatial: [B, 2023], seven channels of mixed_6/conv, flattened as the graph does: rows, columns, channels.
+      pool: [B, 2048], the tensor pool_3; its product with the head gives the logits.
+      spatial: [B, 2023], seven channels of mixed_6/conv, flattened as in the graph: rows, columns, channels.
     """
 
     pool: jax.Array
@@ -163,12 +163,12 @@ class Inception(nn.Module):
     """Pictures [B, 299, 299, 3] as `prepare` makes them -> `Features`.
 
     Parameters: a layer ("Mixed_5b.branch1x1") has kernel [h, w, in, out], scale, bias, mean and variance [out];
-    "fc" has kernel [2048, 1008] and bias [1008], which `logits` uses and the features do not.
+    "fc" has kernel [2048, 1008] and bias [1008]; the features do not use it.
     """
 
     @nn.compact
     def __call__(self, x_Bx299x299x3: jax.Array) -> Features:
-        self.param("fc", _head)  # a part of the file and of the tree, though no feature passes it
+        self.param("fc", _head)  # a part of the file and of the tree, though the features do not use it
         h, _ = self._run(STEM, x_Bx299x299x3, "")
         spatial = h
         for name, branches in BLOCKS.items():
@@ -208,7 +208,7 @@ def _pool(pool: Pool, x: jax.Array) -> jax.Array:
 
 
 def layers() -> dict[str, tuple[int, int, int, int]]:
-    """Every convolution's name and the shape of its kernel (height, width, in, out), in the order of the network."""
+    """Names of all convolutions and shapes of their kernels (height, width, in, out), in the network's order."""
     shapes: dict[str, tuple[int, int, int, int]] = {}
 
     def add(branch: Branch, inputs: int, prefix: str) -> int:
@@ -226,15 +226,15 @@ def layers() -> dict[str, tuple[int, int, int, int]]:
 
 
 def prepare(images_BxHxWx3: jax.Array) -> jax.Array:
-    """Pictures uint8 [B, H, W, 3] -> [B, 299, 299, 3] as the graph does: resized, then (x - 128) / 128.
+    """Turns uint8 pictures [B, H, W, 3] into [B, 299, 299, 3] as the graph does: resized, then (x - 128) / 128.
 
-    The resize is TensorFlow 1's bilinear one: output pixel i looks at input i * H / 299, so neither half-pixel
-    centres nor antialiasing; a large picture is sampled, not averaged.
+    The resize is TensorFlow 1's bilinear one: output pixel i samples input i * H / 299, without half-pixel
+    centres and without antialiasing; a large picture is sampled, not averaged.
     """
     x = images_BxHxWx3.astype(jnp.float32)
     for axis in (1, 2):
         size = x.shape[axis]
-        # In float32 as TensorFlow's kernel, which decides between neighbours where the product is nearly whole.
+        # In float32 like TensorFlow's kernel, since rounding picks the neighbour where the product is nearly whole.
         at = np.arange(SIDE, dtype=np.float32) * np.float32(size / SIDE)
         low = np.minimum(at.astype(np.int32), size - 1)
         share = (at - low).reshape((-1, 1, 1) if axis == 1 else (-1, 1))
@@ -244,5 +244,5 @@ def prepare(images_BxHxWx3: jax.Array) -> jax.Array:
 
 
 def extract(params: Params, images_BxHxWx3: jax.Array) -> Features:
-    """`Features` of pictures uint8 [B, H, W, 3] of any one size."""
+    """Computes `Features` of uint8 pictures [B, H, W, 3] of any one size."""
     return Inception().apply({"params": params}, prepare(images_BxHxWx3))

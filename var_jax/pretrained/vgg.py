@@ -1,4 +1,4 @@
-"""VGG16's convolutions (Simonyan and Zisserman, arXiv 1409.1556, configuration D) and where LPIPS looks into them."""
+"""VGG16's convolutions (Simonyan and Zisserman, arXiv 1409.1556, configuration D), with the maps that LPIPS uses."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from flax import linen as nn
 from var_jax.models.autoencoder import conv
 from var_jax.models.precision import Dtype
 
-# Width of the convolutions between one pooling and the next; the last of each stretch is looked at.
+# Widths of the convolutions between one pooling and the next; LPIPS uses the last of each stage.
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
-# From [-1, 1] to the normalisation that VGG16 was trained with.
+# From [-1, 1] to VGG16's own normalisation.
 _SHIFT = np.float32((-0.030, -0.088, -0.188))
 _SCALE = np.float32((0.458, 0.448, 0.450))
 SMALLEST_SIDE = 2 ** (len(STAGES) - 1)  # in pixels: four halvings leave at least one position
@@ -42,17 +42,17 @@ class VGG16(nn.Module):
 
 
 def normalised(image_BxHxWx3: jax.Array) -> jax.Array:
-    """Pictures in [-1, 1] as VGG16 takes them, float32."""
+    """Turns pictures in [-1, 1] into VGG16's input, float32."""
     return (image_BxHxWx3.astype(jnp.float32) - _SHIFT) / _SCALE
 
 
 class VGGPatches(nn.Module):
-    """Picture [B, H, W, 3] in [-1, 1] -> features of the same H W / 4^levels patches at `levels` + 1 depths, [B, N, C].
+    """Picture [B, H, W, 3] in [-1, 1] -> features of H W / 4^levels patches at `levels` + 1 depths, [B, N, C] each.
 
-    A map finer than the last is averaged over each patch, so every depth judges a patch with one vector.
+    A map finer than the last is averaged over each patch, so that every depth has one vector per patch.
 
     Attributes:
-      levels: halvings of the last map, 0 to 4.
+      levels: number of halvings before the last map, 0 to 4.
       dtype: compute type.
     """
 

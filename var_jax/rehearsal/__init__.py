@@ -1,1 +1,1 @@
-"""Programs as a pod would run them, compiled where there is none."""
+"""Rehearsals: a pod's programs, compiled and judged without the pod."""

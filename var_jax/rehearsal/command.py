@@ -1,4 +1,4 @@
-"""What `var-jax rehearse` is asked for, turned into rehearsals."""
+"""The `var-jax rehearse` command: from parsed arguments to a rehearsal."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ def rehearse(
     quick: bool = False,
     say: Callable[[str], None] = print,
 ) -> Rehearsal:
-    """One answer; inside `topologies.compiler`.
+    """Rehearses one program; call it inside `topologies.compiler`.
 
     Args:
       config_name, overrides: see `load_config`.
       topology: the slice.
-      what: one of `WHAT`; "train" is of whatever the config is, "tokenizer" of a tokenizer's alone.
-      batch: of tokenizing and sampling; None looks for the largest that fits.
-      most: of training, how many programs a search compiles; 0 takes the config as it is.
+      what: one of `WHAT`; "train" works for any config, "tokenizer" for a tokenizer's only.
+      batch: batch of tokenizing and sampling; None searches for the largest that fits.
+      most: maximal number of programs that a search for training compiles; 0 takes the config as it is.
       quick: no machine code is generated, see `rehearsal.quick`.
-      say: told what a search or the look for a batch finds on the way.
+      say: called with the interim results of a search.
 
     Raises:
-      InputError: for what does not go together.
+      InputError: for arguments that do not fit together.
     """
     config = load_config(config_name, overrides)
     if what in ("tokenize", "sample"):

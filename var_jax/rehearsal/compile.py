@@ -1,4 +1,4 @@
-"""Compiles a lowered program for a slice and says what it takes of a chip's memory; too much is an answer, no error."""
+"""Compiles a lowered program for a slice and finds its memory per chip; one too large is a result, not an error."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Bytes of a chip's HBM while a program runs; what is not known of one that did not compile is None.
+    """Bytes of a chip's HBM while a program runs; values unknown for a program that did not compile are None.
 
     Attributes:
-      peak: all at once.
-      capacity: what a program may take.
+      peak: total at the peak.
+      capacity: the most that a program may use.
       arguments: state, batch and weights.
-      outputs: results that do not lie where an argument was.
+      outputs: results that are not stored in place of an argument.
       temporaries: everything in between.
-      largest: of a program that does not fit, what takes most, as the compiler tells it.
+      largest: the largest buffers of a program that does not fit, as the compiler reports them.
     """
 
     peak: int
@@ -41,15 +41,15 @@ class Memory:
 
 
 def compiled(program: Callable[[], jax.stages.Lowered], chip: Chip, quick: bool) -> tuple[Memory, str | None]:
-    """Memory a chip, and the text of the program, or None for one that the compiler could not make fit.
+    """Memory per chip, and the text of the program; the text is None if the compiler could not make it fit.
 
     Args:
-      program: what lowers it; with `quick` it is to be pickled.
-      chip: what it is for.
+      program: lowers the program; with `quick` it must be picklable.
+      chip: the chip to compile for.
       quick: no machine code is generated, see `rehearsal.quick`.
 
     Raises:
-      JaxRuntimeError, RuntimeError: where the compiler fails for another reason than memory.
+      JaxRuntimeError, RuntimeError: if the compiler fails for a reason other than memory.
     """
     try:
         if quick:
@@ -70,8 +70,8 @@ def compiled(program: Callable[[], jax.stages.Lowered], chip: Chip, quick: bool)
 
 
 def too_large(message: str) -> Memory | None:
-    """What the compiler's complaint about memory says; None if it complains about something else."""
-    # The second way of saying it comes before the list of buffers is made, and is about temporaries alone.
+    """Parses the compiler's error about memory; None for any other error."""
+    # The second form is raised before the list of buffers exists, and covers temporaries alone.
     used = re.search(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm", message) or re.search(
         r"temporaries \(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)", message
     )

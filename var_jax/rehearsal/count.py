@@ -1,10 +1,10 @@
-"""What a compiled program does on one device: operations, bytes moved through HBM, and collectives, counted.
+"""Counts a compiled program's work on one device: operations, bytes moved through HBM, and collectives.
 
-A loop's body counts as often as it runs. Operations are those of matrix products and convolutions (border positions
-as they are, not as if whole); a float32 product at full precision counts for the six bfloat16 passes it takes in
-`passes`. Bytes are what every instruction outside fusions reads and writes in HBM: a slice of a large array counts as
-the slice, an update in place as the update, and what lies in a core's own memory as nothing. The compiler cannot
-tell what a custom kernel does: its operations come from a function of the caller.
+A loop's body counts as often as it runs. Operations are those of matrix products and convolutions (at borders, only
+positions inside the picture); in `passes`, a float32 product at full precision counts for the six bfloat16 passes it
+takes. Bytes are those that every instruction outside fusions reads and writes in HBM: a slice of a large array counts
+as the slice, an update in place as the update, and data in a core's own memory as nothing. The compiler does not know
+the work of a custom kernel: its operations come from a function of the caller.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from collections.abc import Callable, Iterator
 
 from var_jax.rehearsal.hlo import Array, Computation, Instruction, Module
 
-# (custom call, arrays of its operands) -> operations, or None for one that is not known.
+# (custom call, arrays of its operands) -> operations, or None for an unknown call.
 KernelFlops = Callable[[Instruction, list[Array]], float | None]
 
 _FREE = {
     *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id"),
     *("opt-barrier", "domain", "async-update", "add-dependency", "get-dimension-size"),
 }
-_FREE_CALLS = {"AllocateBuffer", "ConcatBitcast", "AssumeGatherIndicesInBound"}  # names of places, no work
+_FREE_CALLS = {"AllocateBuffer", "ConcatBitcast", "AssumeGatherIndicesInBound"}  # these name buffers and do no work
 _COLLECTIVES = {
     "all-gather": lambda parts: (parts - 1) / parts,
     "all-reduce": lambda parts: 2 * (parts - 1) / parts,
@@ -34,12 +34,12 @@ _COLLECTIVES = {
     "collective-permute": lambda parts: 1.0,
     "collective-broadcast": lambda parts: 1.0,
 }
-_PASSES = {"highest": 6, "high": 3}  # of bfloat16 products for one of float32
+_PASSES = {"highest": 6, "high": 3}  # bfloat16 products per float32 product
 
 
 @dataclasses.dataclass
 class Collective:
-    """All collectives of a kind: how many run, and bytes that leave each device for them."""
+    """All collectives of a kind: their number, and the bytes that leave each device for them."""
 
     count: int = 0
     bytes: float = 0.0
@@ -47,16 +47,16 @@ class Collective:
 
 @dataclasses.dataclass
 class Counts:
-    """What one device does in one run of a program.
+    """The work of one device in one run of a program.
 
     Attributes:
-      flops: of products and convolutions, and of the kernels that are known.
-      passes: the same with a float32 product counted for the bfloat16 passes that it takes.
-      bytes: read from and written to HBM.
-      collectives: by kind.
-      bytes_by_source: `bytes` by where in the program they come from.
+      flops: operations of products, convolutions and known kernels.
+      passes: like `flops`, with a float32 product counted for the bfloat16 passes that it takes.
+      bytes: bytes read from and written to HBM.
+      collectives: collectives by kind.
+      bytes_by_source: `bytes` by their place in the Python program.
       unknown_kernels: names of custom calls whose operations are not in `flops`.
-      unknown_loops: loops whose number of runs the compiler does not tell; their body counts once.
+      unknown_loops: loops whose number of runs the compiler does not report; their body counts once.
     """
 
     flops: float = 0.0
@@ -73,7 +73,7 @@ class Counts:
         return sum(kind.bytes for kind in self.collectives.values())
 
     def largest(self, number: int = 8) -> list[tuple[str, float]]:
-        """The sources that move most, with their bytes."""
+        """The sources that move the most bytes, with their bytes."""
         return sorted(self.bytes_by_source.items(), key=lambda item: -item[1])[:number]
 
 
@@ -89,7 +89,7 @@ class _Counter:
         self.module, self.kernel_flops, self.total = module, kernel_flops, Counts()
 
     def computation(self, name: str, times: float) -> None:
-        """Everything that a computation outside fusions does, `times` over."""
+        """Adds the work of a computation outside fusions, `times` over."""
         computation = self.module.computations[name]
         for instruction in computation.instructions.values():
             self._instruction(computation, instruction, times)
@@ -110,7 +110,7 @@ class _Counter:
             self._work(where, it, times)
 
     def _dearest(self, branches: list[str], times: float) -> None:
-        """Of a conditional's branches the one that moves most."""
+        """Adds the work of the conditional's branch that moves the most bytes."""
         costs = []
         for branch in branches:
             trial = _Counter(self.module, self.kernel_flops)
@@ -123,7 +123,7 @@ class _Counter:
         self.total.bytes_by_source[_place(it.source)] += size
 
     def _work(self, where: Computation, it: Instruction, times: float) -> None:
-        """Operations and collectives of an instruction, and of what is fused into it."""
+        """Adds operations and collectives of an instruction and of the instructions fused into it."""
         kind = it.opcode.removesuffix("-start")
         if it.opcode in ("dot", "convolution"):
             operands = [where.instructions[name].out for name in it.operands]
@@ -168,7 +168,7 @@ def _target(call: Instruction) -> str:
 
 
 def _runs(module: Module, loop: Instruction) -> int | None:
-    """How often a loop's body runs: what the compiler says, or what its condition's limit and its step from 0 tell."""
+    """Number of runs of a loop's body: from the compiler, or from its condition's limit and its step from 0."""
     if known := re.search(r'known_trip_count"?:\{"?n"?:"?(\d+)', loop.attributes):
         return int(known[1])
     condition = module.computations[loop.called("condition")[0]]
@@ -187,7 +187,7 @@ def _tuple_index(it: Instruction) -> int:
 
 
 def _growth(body: Computation, name: str, place: int) -> int | None:
-    """By how much a value of a loop's body exceeds the element `place` that it came in as; None if that is not seen."""
+    """The amount by which a value in a loop's body exceeds the incoming element `place`; None if not recognised."""
     it = body.instructions[name]
     if it.opcode == "get-tuple-element":
         return 0 if _tuple_index(it) == place else None
@@ -208,7 +208,7 @@ def _dot(it: Instruction, operands: list[Array]) -> float:
 
 
 def _convolution(it: Instruction, operands: list[Array]) -> float:
-    """Two operations for every pair of an input that exists and a weight: padding and dilation are no work."""
+    """Two operations per pair of a real input and a weight: padding and dilation are no work."""
     labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", it.attributes)
     image, kernel, out = labels[1], labels[2], labels[3]
     spatial = sorted(letter for letter in image if letter.isdigit())  # as `window` lists them
@@ -232,7 +232,7 @@ def _convolution(it: Instruction, operands: list[Array]) -> float:
 
 
 def _valid_pairs(size: int, kernel: int, out: int, stride: int, pad: int, dilate: int, kernel_dilate: int) -> int:
-    """Pairs (output position, kernel position) along one axis that meet an input, not padding nor a dilation's gap."""
+    """Pairs (output position, kernel position) along one axis that meet an input, not padding or a dilation's gap."""
     reach, found = (size - 1) * dilate, 0
     for position in range(kernel):
         at = position * kernel_dilate - pad
@@ -264,13 +264,13 @@ def _group_size(it: Instruction, partitions: int) -> int:
 
 
 def _is_reduce_scatter(computation: Computation) -> bool:
-    """Whether this is how a TPU writes a reduce-scatter: an all-reduce of which a slice is kept."""
+    """Whether this is a TPU's form of a reduce-scatter: an all-reduce of which a slice is kept."""
     opcodes = {i.opcode for i in computation.instructions.values()}
     return "all-reduce" in opcodes and computation.root.opcode == "dynamic-slice"
 
 
 def _place(source: str) -> str:
-    """A source shortened to what a reader can tell apart."""
+    """A source, shortened but still distinguishable."""
     names = [re.sub(r"^\w+\((.*)\)$", r"\1", name) for name in source.split("/")]
     return "/".join([("backward/" if "transpose(" in source else "") + names[0], *names[-2:]])
 
@@ -290,14 +290,14 @@ def _moved(module: Module, where: Computation, it: Instruction) -> float:
         update = operands[1 if it.opcode == "dynamic-update-slice" else -1]
         return update.traffic + _through(operands[0], update) / 2
     read = sum(array.traffic for array in operands)
-    if it.opcode.endswith("-start"):  # its result holds its operands, and what will be there
+    if it.opcode.endswith("-start"):  # its result holds its operands and the future output
         written = sum(array.traffic for array in it.arrays) - read
         return read + max(written, 0)
     return read + sum(array.traffic for array in it.arrays)
 
 
 def _through(large: Array, part: Array) -> float:
-    """Reading a part of `large` and writing it."""
+    """Bytes of reading a part of `large` and writing it."""
     return (0 if large.space else part.bytes) + part.traffic
 
 
@@ -327,7 +327,7 @@ def _written(inside: Computation, root: Instruction, array: Array) -> int:
 
 
 def _read(module: Module, inside: Computation, value: Instruction) -> float:
-    """Bytes read of a value within a fusion: only slices of it, if slices are all that is used."""
+    """Bytes read of a value within a fusion: only its slices, if nothing but slices is used."""
     total = 0.0
     for user in inside.users[value.name]:
         if user.opcode == "bitcast":

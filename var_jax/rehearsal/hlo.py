@@ -18,8 +18,8 @@ class Array:
     """A shape as it lies in memory.
 
     Attributes:
-      dtype: XLA's name, "bf16".
-      shape: its sides.
+      dtype: XLA's name, like "bf16".
+      shape: the array's shape.
       space: memory space; 0 is HBM, 1 a TPU core's own memory.
     """
 
@@ -29,7 +29,7 @@ class Array:
 
     @property
     def size(self) -> int:
-        """Elements."""
+        """Number of elements."""
         return math.prod(self.shape)
 
     @property
@@ -40,7 +40,7 @@ class Array:
 
     @property
     def traffic(self) -> int:
-        """Bytes, if it lies in HBM."""
+        """Bytes in HBM; 0 for an array elsewhere."""
         return 0 if self.space else self.bytes
 
 
@@ -62,7 +62,7 @@ class Instruction:
         return self.arrays[0]
 
     def called(self, *kinds: str) -> list[str]:
-        """Computations it names under one of these attributes."""
+        """Names of the computations under these attributes."""
         found = []
         for kind in kinds:
             if match := re.search(rf"\b{kind}=(\{{[^}}]*\}}|%?[\w.\-]+)", self.attributes):
@@ -71,7 +71,7 @@ class Instruction:
 
     @functools.cached_property
     def source(self) -> str:
-        """Where in the Python program it comes from, as JAX names it."""
+        """The instruction's place in the Python program, as JAX names it."""
         match = re.search(r'op_name="([^"]*)"', self.attributes)
         return match[1] if match else self.opcode
 
@@ -85,17 +85,17 @@ class Computation:
 
     @functools.cached_property
     def root(self) -> Instruction:
-        """What it returns."""
+        """The instruction whose result the computation returns."""
         return next(i for i in self.instructions.values() if i.is_root)
 
     @functools.cached_property
     def parameters(self) -> dict[int, Instruction]:
-        """By number."""
+        """The parameters by number."""
         return {int(i.literal): i for i in self.instructions.values() if i.opcode == "parameter"}
 
     @functools.cached_property
     def users(self) -> dict[str, list[Instruction]]:
-        """Who reads an instruction's result."""
+        """The instructions that read each instruction's result."""
         users: dict[str, list[Instruction]] = {name: [] for name in self.instructions}
         for instruction in self.instructions.values():
             for operand in set(instruction.operands):
@@ -105,7 +105,7 @@ class Computation:
 
 @dataclasses.dataclass(frozen=True)
 class Module:
-    """A program: its computations, the name of the one that runs, and over how many devices it is split."""
+    """A program: its computations, the name of the entry computation, and the number of devices it is split over."""
 
     computations: dict[str, Computation]
     entry: str
@@ -113,7 +113,7 @@ class Module:
 
 
 def parse(text: str) -> Module:
-    """The text of `compiled.as_text()`, as one program a device runs.
+    """Parses the text of `compiled.as_text()`, the program that each device runs.
 
     Raises:
       ValueError: if the text is no HLO.
@@ -149,7 +149,7 @@ def _instruction(name: str, text: str, is_root: bool) -> Instruction:
 
 
 def _closing(text: str, start: int) -> int:
-    """Where the bracket opened at `start` closes."""
+    """Position at which the bracket opened at `start` closes."""
     depth = 0
     for index in range(start, len(text)):
         depth += {"(": 1, ")": -1}.get(text[index], 0)

@@ -1,7 +1,7 @@
-"""A config's training step, and what tokenizes and samples, as a mesh would run them: without data, weights or devices.
+"""Lowers training, tokenizing and sampling as a mesh would run them, without data, weights or devices.
 
-Everything is shapes: the state by `jax.eval_shape`, the batch by the config, weights from files (LPIPS') by their
-network. What is lowered is the function that the training loop jits, with the same shardings and donation.
+Only shapes are used: the state's from `jax.eval_shape`, the batch's from the config, weights from files (LPIPS) from
+their network. The lowered function is the one that the training loop jits, with the same shardings and donation.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from var_jax.training import build
 from var_jax.training.task import Task
 from var_jax.training_directory import read_any_model
 
-# For a config that trains by epochs; a program does not depend on it but through constants of schedules.
+# For a config that counts in epochs; the program depends on it only through constants of schedules.
 _STEPS = 100_000
 
 
 def training_step(
     config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh, num_classes: int = IMAGENET_CLASSES
 ) -> jax.stages.Lowered:
-    """The whole step of `config` on `mesh`, lowered; a discriminator takes part where the config has one.
+    """Lowers the whole training step of `config` on `mesh`, with the discriminator if the config has one.
 
-    Stage 2 encodes pictures with the config's tokenizer (none: the published one's shape), or takes stored tokens where
+    Stage 2 encodes pictures with the config's tokenizer (none: the published one's shape), or takes stored tokens if
     `data.store` is set.
 
     Raises:
-      InputError: for a batch or an array that does not divide over the mesh, or a network that only a file can give.
+      InputError: for a batch or an array that does not divide over the mesh, or a network that has to come from a file.
     """
     total = config.steps or _STEPS
     if config.stage == "tokenizer":
@@ -59,14 +59,14 @@ def training_step(
 
 
 def model_config(config: ml_collections.ConfigDict) -> TransformerConfig | TokenizerConfig:
-    """What a config trains, on ImageNet's classes."""
+    """The config of the model that a training config trains, for ImageNet's classes."""
     if config.stage == "tokenizer":
         return tokenizer_config(config)
     return build.transformer_config(config, tokenizer_config(config), IMAGENET_CLASSES)
 
 
 def tokenizer_config(config: ml_collections.ConfigDict) -> TokenizerConfig:
-    """The tokenizer that a config trains, or, of stage 2, that it names; where it names none, the published one."""
+    """The tokenizer that a config trains, or in stage 2 the one that it names; by default the published one."""
     if config.stage == "tokenizer":
         return TokenizerConfig(**config.model)
     if config.tokenizer:
@@ -75,7 +75,7 @@ def tokenizer_config(config: ml_collections.ConfigDict) -> TokenizerConfig:
 
 
 def _lpips_shapes() -> dict[str, Any]:
-    """LPIPS' weights by shape, as `read_lpips` gives them."""
+    """Shapes of LPIPS' weights, as `read_lpips` returns them."""
     picture = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
     trunk = jax.eval_shape(VGG16().init, jax.random.key(0), picture)["params"]
     return {"trunk": trunk, "heads": [jax.ShapeDtypeStruct((stage[-1],), jnp.float32) for stage in STAGES]}
@@ -90,7 +90,7 @@ def _batch(config: ml_collections.ConfigDict, task: Task) -> dict[str, Any]:
 
 
 def tokenizing(config: TokenizerConfig, mesh: jax.sharding.Mesh, batch: int) -> jax.stages.Lowered:
-    """What `var-jax tokenize` runs on a batch of pictures, split over `mesh`.
+    """Lowers the program of `var-jax tokenize` for a batch of pictures, split over `mesh`.
 
     Raises:
       InputError: for a batch that does not divide over the mesh.
@@ -106,7 +106,7 @@ def tokenizing(config: TokenizerConfig, mesh: jax.sharding.Mesh, batch: int) -> 
 def sampling(
     transformer: TransformerConfig, tokenizer: TokenizerConfig, mesh: jax.sharding.Mesh, batch: int
 ) -> jax.stages.Lowered:
-    """`generate`, one program from labels to pictures, in bfloat16 with guidance; `batch` pictures over `mesh`.
+    """Lowers `generate`, one program from labels to pictures, in bfloat16 with guidance; `batch` pictures over `mesh`.
 
     Raises:
       InputError: for a batch that does not divide over the mesh.

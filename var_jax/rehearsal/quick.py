@@ -1,7 +1,7 @@
-"""Stops the TPU compiler once it knows the program and its memory: machine code takes ten times as long as all before.
+"""Stops the TPU compiler once it knows the program and its memory, since machine code takes ten times as long.
 
-The compiler writes down what it has decided (XLA's dump) before it generates code, and there is no telling it to end
-there. So it works in a process of its own, which is ended when that has been read.
+The compiler writes its decisions to a file (XLA's dump) before it generates code, and has no option to end there. So
+it runs in a process of its own, which is killed when the file has been read.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _BUFFERS = "after_optimizations-buffer-assignment.txt"
 
 
 def planned(program: Callable[[], jax.stages.Lowered]) -> tuple[str, str]:
-    """The text of a program as the TPU compiler would generate code for, and its list of buffers.
+    """The text of a program for which the TPU compiler would generate code, and its list of buffers.
 
     Args:
-      program: what lowers it; to be pickled.
+      program: lowers the program; must be picklable.
 
     Raises:
-      InputError: what `program` raises.
-      RuntimeError: what the compiler says where it fails.
+      InputError: if `program` raises it.
+      RuntimeError: if the compiler fails, with its message.
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
@@ -49,10 +49,10 @@ def planned(program: Callable[[], jax.stages.Lowered]) -> tuple[str, str]:
 
 
 def _wait(folder: Path, child: multiprocessing.connection.Connection) -> tuple[str, str]:
-    """What the compiler has written down, as soon as it is whole; or what has gone wrong."""
+    """Waits for the compiler's dump and returns it once complete; raises the child's error if it fails."""
     while True:
         done = child.poll(0.3)
-        for last in folder.glob(f"*.{_LAST}"):  # the CPU's, if any, are called "cpu_after_..."
+        for last in folder.glob(f"*.{_LAST}"):  # a CPU program's dump, if any, is called "cpu_after_..."
             text = last.read_text()
             if text.rstrip().endswith("}"):
                 return text, last.with_name(last.name.replace(_LAST, _BUFFERS)).read_text()
@@ -62,19 +62,19 @@ def _wait(folder: Path, child: multiprocessing.connection.Connection) -> tuple[s
 
 
 def _compile(program: Callable[[], jax.stages.Lowered], out: multiprocessing.connection.Connection) -> None:
-    jax.config.update("jax_enable_compilation_cache", False)  # what is found there is not written down
+    jax.config.update("jax_enable_compilation_cache", False)  # a program found there is not dumped
     try:
         program().compile()
-        out.send(("bug", "the compiler has finished and written nothing down"))
+        out.send(("bug", "the compiler has finished without a dump"))
     except InputError as error:
         out.send(("input", str(error)))
-    except Exception:  # whatever it is, the other process raises it
+    except Exception:  # any other error is raised in the parent process
         out.send(("compiler", traceback.format_exc()))
 
 
 @contextlib.contextmanager
 def _flags(more: str) -> Iterator[None]:
-    """XLA's flags for processes that are started meanwhile."""
+    """Adds XLA flags for processes started inside the block."""
     before = os.environ.get("XLA_FLAGS")
     os.environ["XLA_FLAGS"] = f"{before or ''} {more}"
     try:
@@ -87,7 +87,7 @@ def _flags(more: str) -> Iterator[None]:
 
 
 def buffer_sizes(buffers: str) -> dict[str, int]:
-    """Bytes of HBM by kind from a list of buffers: "arguments", "outputs" that lie in no argument, "temporaries"."""
+    """Bytes of HBM by kind from a list of buffers: "arguments", "outputs" not in an argument's place, "temporaries"."""
     sizes = {"arguments": 0, "outputs": 0, "temporaries": 0}
     for size, rest in re.findall(r"^allocation \d+: size (\d+)(.*):$", buffers, re.MULTILINE):
         if "color" in rest or "thread-local" in rest:

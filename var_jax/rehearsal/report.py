@@ -1,4 +1,4 @@
-"""One rehearsal: a program lowered, compiled for a slice, counted and held against its chips, and told to people."""
+"""One rehearsal: a program is lowered, compiled for a slice, counted, compared with its chips' limits and reported."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ from var_jax.rehearsal.topologies import Topology, devices
 
 @dataclasses.dataclass(frozen=True)
 class Rehearsal:
-    """What a rehearsal has found.
+    """The result of a rehearsal.
 
     Attributes:
       what: "train", "tokenize" or "sample".
-      name: of the config or preset.
+      name: name of the config or preset.
       topology: the slice.
       mesh: parts along each axis.
-      settings: what a search may change beside the mesh.
-      batch: pictures a run of the program, over all chips.
-      memory: of a chip.
-      counts, roofline: of a program that fits; else None.
-      useful_flops: of a run, over all chips, without recomputation.
-      advice: overrides that would make a program smaller, if it does not fit.
-      steps: of the config's whole training, or None.
+      settings: values that a search may change beside the mesh.
+      batch: pictures per run of the program, over all chips.
+      memory: memory per chip.
+      counts, roofline: counts and bounds of a program that fits; else None.
+      useful_flops: operations per run, over all chips, without recomputation.
+      advice: overrides that would make the program smaller, if it does not fit.
+      steps: steps of the config's whole training, or None.
     """
 
     what: str
@@ -63,11 +63,11 @@ class Rehearsal:
 
     @property
     def fits(self) -> bool:
-        """Whether it can run on these chips."""
+        """Whether the program can run on these chips."""
         return self.memory.fits and self.roofline is not None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON; what a program that does not fit has no answer to is None."""
+        """Plain values, for JSON; values unknown for a program that does not fit are None."""
         memory, line, counts = dataclasses.asdict(self.memory), self.roofline, self.counts
         return {
             **{name: getattr(self, name) for name in ("what", "name", "fits", "mesh", "settings", "batch")},
@@ -95,7 +95,7 @@ class Rehearsal:
         }
 
     def text(self) -> str:
-        """For people."""
+        """The report for people."""
         memory, gib = self.memory, 2**30
         lines = [
             f"{self.what} {self.name} on {self.topology.name}, batch {self.batch}: {overrides(self) or 'as it is'}"
@@ -105,7 +105,7 @@ class Rehearsal:
             sizes = ("arguments", "temporaries", "outputs")
             parts = " (" + ", ".join(f"{name} {getattr(memory, name) / gib:.2f}" for name in sizes) + ")"
         verdict = "fits" if self.fits else "DOES NOT FIT"
-        lines.append(f"  memory a chip  {memory.peak / gib:.2f} of {memory.capacity / gib:.2f} GiB{parts}: {verdict}")
+        lines.append(f"  HBM per chip   {memory.peak / gib:.2f} of {memory.capacity / gib:.2f} GiB{parts}: {verdict}")
         lines += [f"    {line}" for line in memory.largest]
         if self.advice:
             lines.append(f"  try            {'  or  '.join(self.advice)}")
@@ -117,9 +117,9 @@ class Rehearsal:
         counts, line, chips = self.counts, self.roofline, self.topology.chips
         kinds = [f"{kind} {one.count} x, {one.bytes / 1e9:.2f} GB" for kind, one in sorted(counts.collectives.items())]
         lines = [
-            f"  products       {counts.flops / 1e12:.2f} TFLOP a chip, {counts.passes / 1e12:.2f} as bfloat16 passes; "
-            f"useful {self.useful_flops / chips / 1e12:.2f}",
-            f"  moved          {counts.bytes / 1e9:.1f} GB a chip through HBM",
+            f"  products       {counts.flops / 1e12:.2f} TFLOP per chip, {counts.passes / 1e12:.2f} as bfloat16 "
+            f"passes; useful {self.useful_flops / chips / 1e12:.2f}",
+            f"  moved          {counts.bytes / 1e9:.1f} GB per chip through HBM",
             *(f"    {size / 1e9:8.2f} GB {place}" for place, size in counts.largest(6)),
             f"  collectives    {'; '.join(kinds) or 'none'}",
             f"  at best        compute {line.compute_seconds:.4f} s, memory {line.memory_seconds:.4f} s, "
@@ -135,7 +135,7 @@ class Rehearsal:
 
 
 def overrides(rehearsal: Rehearsal) -> str:
-    """The mesh and settings as the command line takes them."""
+    """The mesh and settings as arguments of the command line."""
     if rehearsal.what != "train":
         return ""
     values = {f"mesh.{axis}": size for axis, size in rehearsal.mesh.items()} | rehearsal.settings
@@ -145,10 +145,10 @@ def overrides(rehearsal: Rehearsal) -> str:
 def rehearse_training(
     config: ml_collections.ConfigDict, name: str, topology: Topology, quick: bool = False
 ) -> Rehearsal:
-    """The training step of a config; inside `topologies.compiler`. `quick`: see `rehearsal.quick`.
+    """Rehearses a config's training step; call it inside `topologies.compiler`. `quick`: see `rehearsal.quick`.
 
     Raises:
-      InputError: for a config or mesh that cannot be.
+      InputError: for an invalid config or mesh.
     """
     mesh, model = dict(_config_mesh(config, topology).shape), model_config(config)
     useful = config.batch_size * useful_training_flops(model)
@@ -168,8 +168,10 @@ def rehearse_training(
 def rehearse_rows(
     what: str, config: ml_collections.ConfigDict, name: str, topology: Topology, quick: bool, batch: int
 ) -> Rehearsal:
-    """What runs without learning, rows of `batch` over all chips and weights on every one: "sample" is the sampler of a
-    stage-2 config, "tokenize" the encoder of a config's tokenizer; of stage 2 that is the published one.
+    """Rehearses sampling or tokenizing, with `batch` rows over all chips and weights on every one.
+
+    "sample" is the sampler of a stage-2 config, "tokenize" the encoder of a config's tokenizer; in stage 2 that is the
+    published one.
     """
     tokenizer = tokenizer_config(config)
     if what == "sample":
@@ -183,7 +185,7 @@ def rehearse_rows(
 
 
 def _lower_training(config: dict[str, Any], topology: Topology) -> jax.stages.Lowered:
-    """Takes plain values, so that another process can be told to do it."""
+    """Lowers a training step from plain values, so that another process can do it."""
     config = ml_collections.ConfigDict(config)
     return training_step(config, _config_mesh(config, topology))
 
@@ -200,17 +202,18 @@ def _config_mesh(config: ml_collections.ConfigDict, topology: Topology) -> jax.s
 
 
 def largest_batch(rehearse: Callable[[int], Rehearsal], chips: int, say: Callable[[str], None]) -> Rehearsal:
-    """The rehearsal of the largest batch that fits, to within a twentieth; of one picture a chip if none does.
+    """The rehearsal of the largest batch that fits, to within a twentieth; of one picture per chip if none fits.
 
-    Up to the first that does not fit, memory is taken for a line in the batch. From there on the gap is halved, or cut
-    where the line through both its ends says: the compiler changes its mind about layouts, and memory leaps.
+    Up to the first batch that does not fit, memory is assumed to be linear in the batch. From then on the gap is cut
+    where the line through both its ends predicts the limit, but not too near an end: memory leaps where the compiler
+    changes layouts.
     """
     tried: dict[int, Rehearsal] = {}
 
     def attempt(rows: int) -> Rehearsal:
         found = tried[rows] = rehearse(rows * chips)
         verdict = "fits" if found.fits else "does not fit"
-        say(f"batch {rows * chips}: {found.memory.peak / 2**30:.2f} GiB a chip, {verdict}")
+        say(f"batch {rows * chips}: {found.memory.peak / 2**30:.2f} GiB per chip, {verdict}")
         return found
 
     if not attempt(1).fits:
@@ -248,7 +251,7 @@ def _judged(
 
 
 def _kernels(config: ml_collections.ConfigDict, model: TransformerConfig | TokenizerConfig) -> KernelFlops | None:
-    """Operations of the attention kernel, of which the compiler knows nothing: those of the blocks it visits."""
+    """Operations of the attention kernel, unknown to the compiler: those of the blocks that it visits."""
     if isinstance(model, TokenizerConfig) or config.attention != "splash":
         return None
     mask = model.pyramid.block_causal_mask
@@ -259,14 +262,14 @@ def _kernels(config: ml_collections.ConfigDict, model: TransformerConfig | Token
         if "splash" not in call.source:
             return None
         pictures_and_heads = max(array.shape[0] for array in operands if len(array.shape) == 3)
-        products = 5 if "dkv" in call.source else 2  # backward the scores are computed once more
+        products = 5 if "dkv" in call.source else 2  # the backward pass computes the scores once more
         return products * 2.0 * pictures_and_heads * length**2 * model.head_width * visited / blocks
 
     return flops
 
 
 def _advice(config: ml_collections.ConfigDict, mesh: dict[str, int], topology: Topology) -> tuple[str, ...]:
-    """What makes a training step smaller, and is not done yet; the cheapest first."""
+    """Overrides that would make a training step smaller, the cheapest first."""
     found = []
     if mesh["fsdp"] * mesh["tensor"] < topology.chips:
         found.append(f"--config.mesh.data=1 --config.mesh.fsdp={topology.chips // mesh['tensor']}")
@@ -280,7 +283,7 @@ def _advice(config: ml_collections.ConfigDict, mesh: dict[str, int], topology: T
 
 
 def _steps(config: ml_collections.ConfigDict) -> int | None:
-    """Steps of the config's whole training, where its data are ImageNet's or it counts in steps."""
+    """Steps of the config's whole training, if it counts in steps or its data are ImageNet's; else None."""
     if config.steps:
         return config.steps
     if config.epochs and config.data.options.get("name") == "imagenet2012":

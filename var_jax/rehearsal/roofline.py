@@ -1,7 +1,7 @@
-"""From what a program does to how fast it can be: the largest of the times for products, for memory, for the network.
+"""Bounds a program's speed from its counts: the largest of the times for products, for memory and for the network.
 
-It is a bound: all three are taken to overlap perfectly, each at the vendor's figure, and vector arithmetic, latency
-and the input pipeline to cost nothing. What a program needs beyond it is measured, not rehearsed.
+It is a bound: all three are assumed to overlap perfectly, each at the vendor's figure, and vector arithmetic, latency
+and the input pipeline to cost nothing. The time beyond the bound has to be measured.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class Roofline:
     """Bounds of one run of a program on a slice.
 
     Attributes:
-      compute_seconds, memory_seconds, interconnect_seconds: what each alone would take.
-      mfu: useful operations over what the matrix units could do in the largest of the three.
+      compute_seconds, memory_seconds, interconnect_seconds: seconds that each would take alone.
+      mfu: useful operations over those that the matrix units could do in the longest of the three.
     """
 
     compute_seconds: float
@@ -33,32 +33,32 @@ class Roofline:
 
     @property
     def seconds(self) -> float:
-        """No run is shorter."""
+        """The least seconds of a run."""
         return max(self.compute_seconds, self.memory_seconds, self.interconnect_seconds)
 
     @property
     def limit(self) -> str:
-        """The term that stands in the way."""
+        """The largest term: "compute", "memory" or "interconnect"."""
         times = {"compute": self.compute_seconds, "memory": self.memory_seconds}
         times["interconnect"] = self.interconnect_seconds
         return max(times, key=times.get)
 
 
-def roofline(counts: Counts, chip: Chip, useful_flops_a_chip: float) -> Roofline:
-    """The bounds of a program that does `counts` on each chip."""
+def roofline(counts: Counts, chip: Chip, useful_flops_per_chip: float) -> Roofline:
+    """The bounds of a program with these counts per chip."""
     times = (
         counts.passes / chip.peak_flops,
         counts.bytes / chip.memory_bandwidth,
         counts.wire_bytes / chip.interconnect,
     )
-    return Roofline(*times, useful_flops_a_chip / chip.peak_flops / max(*times, 1e-12))
+    return Roofline(*times, useful_flops_per_chip / chip.peak_flops / max(*times, 1e-12))
 
 
 def useful_training_flops(model: TransformerConfig | TokenizerConfig) -> float:
-    """A picture's share of a training step without recomputation: forward, and twice that backward.
+    """Operations per picture in a training step without recomputation: forward, and twice that backward.
 
-    Of a tokenizer it is encoder, quantizer and decoder; what judges the pictures (LPIPS, a discriminator) and of a
-    transformer the tokenizer that makes its tokens are not counted as useful.
+    For a tokenizer: encoder, quantizer and decoder, without LPIPS and the discriminator. For a transformer: without
+    the tokenizer that makes its tokens.
     """
     if isinstance(model, TokenizerConfig):
         return 3.0 * (encode_flops(model) + decode_flops(model))
@@ -66,5 +66,5 @@ def useful_training_flops(model: TransformerConfig | TokenizerConfig) -> float:
 
 
 def useful_sampling_flops(transformer: TransformerConfig, tokenizer: TokenizerConfig) -> float:
-    """A picture drawn with guidance."""
+    """Operations of drawing one picture with guidance."""
     return float(sample_flops(transformer, tokenizer, guided=True))

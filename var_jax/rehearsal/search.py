@@ -1,7 +1,7 @@
-"""`--search`: tries meshes, recomputation, micro-batches and attention kinds on the compiler, the likeliest first.
+"""`--search`: compiles meshes, recomputation, micro-batches and attention kinds in turn, the most promising first.
 
-Compiling is dear, so candidates are put in order by an estimate on paper, and those whose estimate is far above the
-chip's memory, or whose best possible time is no better than one already found, are left out.
+Compiling takes long, so candidates are ordered by an estimate, and those whose estimate is far above the chip's
+memory, or whose best possible time is no better than one already found, are left out.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from var_jax.rehearsal.report import Rehearsal, overrides, rehearse_training
 from var_jax.rehearsal.roofline import useful_training_flops
 from var_jax.rehearsal.topologies import Topology
 
-# Policy of recomputation -> (share of the forward pass done twice, widths of a token that a block keeps, widths that
-# it moves through memory forward and backward); the widths as counted in d30 compiled for v5p and v6e.
+# Policy of recomputation -> (share of the forward pass done twice, widths per token that a block keeps, widths that it
+# moves through memory forward and backward); the widths as counted in d30 compiled for v5p and v6e.
 _REMAT = {
     None: (0.0, 62, 300),
     "products": (0.0, 13, 176),
     "dots_with_no_batch_dims_saveable": (0.0, 11, 180),
     "nothing_saveable": (1.0, 1, 200),
 }
-_SCORE_BYTES = 60  # that plain attention moves for a score, as counted in d16 compiled for v5e
+_SCORE_BYTES = 60  # bytes that plain attention moves per score, as counted in d16 compiled for v5e
 _TENSOR = (1, 2, 4)
 _MICRO_BATCHES = (1, 2, 4)
-_HOPELESS = 1.5  # times the chip's memory; the estimate is rough
+_HOPELESS = 1.5  # times the chip's memory, since the estimate is rough
 
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A way to run a config, and what is to be expected of it.
+    """A way to run a config, with estimates of its cost.
 
     Attributes:
       changes: config keys and their values.
-      bytes: estimate of a chip's memory.
-      seconds: estimate of a step.
-      least_seconds: what a step takes at least, whatever the compiler does.
+      bytes: estimated memory per chip.
+      seconds: estimated seconds per step.
+      least_seconds: a lower bound on the seconds per step, whatever the compiler does.
     """
 
     changes: dict[str, Any]
@@ -57,24 +57,24 @@ class Candidate:
 def search(
     config: ml_collections.ConfigDict, name: str, topology: Topology, most: int, quick: bool, say: Callable[[str], None]
 ) -> Rehearsal:
-    """The best of at most `most` candidates that were compiled: the fastest that fits, else the smallest.
+    """The best of at most `most` compiled candidates: the fastest that fits, else the smallest.
 
     Args:
-      config: whose batch and model stay as they are.
-      name: of the config.
+      config: the config; its batch and model stay as they are.
+      name: the config's name.
       topology: the slice.
-      most: how many are compiled.
+      most: maximal number of compiled candidates.
       quick: no machine code is generated, see `rehearsal.quick`.
-      say: told each as it finishes.
+      say: called with a line per finished candidate.
 
     Raises:
-      InputError: if the config's model or batch can be split over the slice in no way.
+      InputError: if the config's model or batch cannot be split over the slice.
     """
     ordered = candidates(config, topology)
     if not ordered:
         raise InputError(
-            f"search: batch_size {config.batch_size} and the model's width divide over {topology.chips} chips in no "
-            "way; change --config.batch_size or the topology"
+            f"search: batch_size {config.batch_size} and the model's width cannot be divided over {topology.chips} "
+            "chips; change --config.batch_size or the topology"
         )
     best: Rehearsal | None = None
     for number, candidate in enumerate(ordered[:most], 1):
@@ -84,12 +84,12 @@ def search(
         best = found if best is None or _better(found, best) else best
         verdict = f"{found.roofline.mfu:.1%}, {found.roofline.limit}" if found.fits else "does not fit"
         size = found.memory.peak / 2**30
-        say(f"{number}/{min(most, len(ordered))} {overrides(found)}: {size:.2f} GiB a chip, {verdict}")
+        say(f"{number}/{min(most, len(ordered))} {overrides(found)}: {size:.2f} GiB per chip, {verdict}")
     return best
 
 
 def candidates(config: ml_collections.ConfigDict, topology: Topology) -> list[Candidate]:
-    """All that can be, the likeliest to be fast first; what cannot fit by far is left out."""
+    """All valid candidates, the fastest by estimate first; those that cannot fit by far are left out."""
     model = model_config(config)
     numbers = (tokenizer_parameters if isinstance(model, TokenizerConfig) else transformer_parameters)(model)
     changes = _changes(config, model, topology.chips)
@@ -136,11 +136,11 @@ def _changes(
 def _estimate(
     changes: dict[str, Any], model: TransformerConfig | TokenizerConfig, numbers: int, batch: int, topology: Topology
 ) -> Candidate:
-    """Products, scores that plain attention moves, weights and gradients that travel; state and what blocks keep."""
+    """Estimates time from products, moved scores and travelling weights, and memory from state and kept values."""
     chip, chips = topology.chip, topology.chips
     recomputed, widths, moved_widths = _REMAT[changes["remat"]]
     fsdp, tensor, micro = changes["mesh.fsdp"], changes["mesh.tensor"], changes["accumulate"]
-    rows = batch * tensor / chips  # pictures of a chip, over all its micro-batches
+    rows = batch * tensor / chips  # pictures per chip, over all its micro-batches
     compute = batch / chips * useful_training_flops(model) * (1 + recomputed / 3) / chip.peak_flops
     if isinstance(model, TokenizerConfig):
         blocks = 4 * 11 * model.image_size**2 * model.base_channels

@@ -1,4 +1,4 @@
-"""TPU chips and slices: what a chip can do, which slices there are, and their devices from the compiler alone.
+"""TPU chips and slices: the chips' figures, the existing slices, and their devices from the compiler alone.
 
 Nothing here needs a TPU: the compiler (libtpu) runs on any Linux PC and describes the devices it compiles for.
 """
@@ -24,15 +24,15 @@ from var_jax.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """What the vendor says of a chip.
+    """The vendor's figures of a chip.
 
     Attributes:
-      name: as in a topology's name.
-      peak_flops: bfloat16 operations a second of the matrix units.
-      memory_gb: of HBM, in units of 2^30 bytes (the compiler keeps a little of it).
-      memory_bandwidth: bytes a second from and to HBM.
-      interconnect: bytes a second out of the chip, all links together.
-      dimensions: of the network between chips.
+      name: the name in a topology's name.
+      peak_flops: bfloat16 operations per second of the matrix units.
+      memory_gb: HBM, in units of 2^30 bytes (the compiler keeps a little of it).
+      memory_bandwidth: bytes per second from and to HBM.
+      interconnect: bytes per second out of the chip, all links together.
+      dimensions: dimensions of the network between chips.
     """
 
     name: str
@@ -57,14 +57,14 @@ CHIPS = {
         Chip("v6e", 918e12, 32, 1640e9, 448e9, 2),
     )
 }
-# What can be rented, up to 512 chips; larger ones compile no differently.
+# Slices that can be rented, up to 512 chips; larger ones compile no differently.
 _SLICES = {
     2: ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
     3: ("1x1x1", "2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8"),
 }
 
-# Lets the compiler load where there is no TPU, or where one is at work: it is to ask no metadata server what TPU this
-# is (the two answers only spare a warning), and who may compile is decided by the lock below.
+# Lets the compiler load on a machine without a TPU, or with a busy one: it must not query the metadata server for the
+# TPU's kind (the two values only avoid a warning), and the lock below decides which process may compile.
 _WITHOUT_A_TPU = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
@@ -75,27 +75,27 @@ _WITHOUT_A_TPU = {
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """A slice: one kind of chip, and how many along each axis of their network."""
+    """A slice: one kind of chip, and the number of chips along each axis of their network."""
 
     chip: Chip
     shape: tuple[int, ...]
 
     @property
     def name(self) -> str:
-        """As the command line has it, "v5p:4x4x4"."""
+        """The name on the command line, like "v5p:4x4x4"."""
         return f"{self.chip.name}:{'x'.join(map(str, self.shape))}"
 
     @property
     def chips(self) -> int:
-        """How many."""
+        """Number of chips."""
         return math.prod(self.shape)
 
     @classmethod
     def parse(cls, text: str) -> Topology:
-        """Inverse of `name`.
+        """Parses a `name`.
 
         Raises:
-          InputError: for a chip or a slice that does not exist, with what does.
+          InputError: for an unknown chip or slice; the message lists the known ones.
         """
         chip_name, _, shape = text.partition(":")
         if chip_name not in CHIPS:
@@ -108,9 +108,9 @@ class Topology:
 
 @contextlib.contextmanager
 def compiler(say: Callable[[str], None] = print, lock_file: Path | None = None) -> Iterator[None]:
-    """Makes this process the one on this machine that compiles for TPUs; waits, and says so, while another does.
+    """Makes this process the only one on this machine that compiles for TPUs; waits, and says so, while another does.
 
-    A compilation takes several GB and all cores. This comes before the compiler is loaded: it sets its environment.
+    A compilation takes several GB and all cores. Enter this before the compiler is loaded: it sets its environment.
 
     Raises:
       InputError: if the compiler is not installed.
@@ -140,7 +140,7 @@ def devices(topology: Topology) -> list[jax.Device]:
     """
     extra = {"chips_per_host_bounds": (1,) * 3} if topology.chips == 1 else {}
     if topology.chip.name == "v4":
-        extra["chip_config_name"] = "megacore"  # its two cores as one device, as users have it
+        extra["chip_config_name"] = "megacore"  # its two cores as one device, as on a real v4
     try:
         found = topologies.get_topology_desc(platform="tpu", topology_name=topology.name, **extra).devices
     except (jax.errors.JaxRuntimeError, RuntimeError) as error:

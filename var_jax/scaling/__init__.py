@@ -1,1 +1,1 @@
-"""The paper's experiments as commands: sweeps over sizes, power laws, ablations, what sampling costs."""
+"""The paper's experiments as commands: sweeps over sizes, power laws, ablations, the cost of sampling."""

@@ -1,8 +1,8 @@
-"""Ablations: trains the models of a table's rows, draws from them, and prints the table. Interrupted, it goes on.
+"""Ablations: trains the models of a table's rows, draws from them, and prints the table; an interrupted run resumes.
 
 An ablation is a config file with `get_config` (stage 2), `TOKENIZER` and `TOKENIZERS` (stage 1's config and the changes
-of each), and `get_rows`; see configs/ablation.py. Trainings are processes of their own; every evaluation is a file, so
-nothing is done twice.
+per tokenizer), and `get_rows`; see configs/ablation.py. Each training runs in a process of its own; every evaluation is
+a file, so nothing is done twice.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Say = Callable[[str], None]
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A line of the table: what is trained, and how pictures are drawn from it."""
+    """A row of the table: the changes of its training and its sampling settings."""
 
     name: str
     tokenizer: str
@@ -48,19 +48,19 @@ class Row:
     sampling: dict[str, Any]
 
     def training(self, seed: int) -> str:
-        """The name of its model's directory; rows that train alike share it."""
-        said = json.dumps([self.tokenizer, sorted(self.changes.items())])
-        return f"{self.tokenizer}_{hashlib.sha256(said.encode()).hexdigest()[:8]}_s{seed}"
+        """The name of the model's directory; rows that train alike share it."""
+        text = json.dumps([self.tokenizer, sorted(self.changes.items())])
+        return f"{self.tokenizer}_{hashlib.sha256(text.encode()).hexdigest()[:8]}_s{seed}"
 
     def figures(self, seed: int) -> str:
-        """The name of its file of figures."""
-        said = json.dumps(sorted(self.sampling.items()))
-        return f"{self.training(seed)}_{hashlib.sha256(said.encode()).hexdigest()[:8]}.json"
+        """The name of the file of figures."""
+        text = json.dumps(sorted(self.sampling.items()))
+        return f"{self.training(seed)}_{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"
 
 
 @dataclasses.dataclass(frozen=True)
 class Ablation:
-    """What there is to do, and where."""
+    """An ablation to run: its rows, seeds and the folder of results."""
 
     name: str
     out: Path
@@ -72,10 +72,10 @@ class Ablation:
     say: Say
 
     def run(self) -> list[dict[str, Any]]:
-        """Does what is not done yet; returns the rows' figures over the seeds, as `markdown` takes them.
+        """Trains and evaluates the unfinished rows; returns all rows' figures over the seeds, for `markdown`.
 
         Raises:
-          InputError: naming what failed.
+          InputError: if a training fails.
         """
         for tokenizer in dict.fromkeys(row.tokenizer for row in self.rows):
             self._tokenizer(tokenizer)
@@ -124,7 +124,7 @@ class Ablation:
         self._words(command, f"{row.name}, seed {seed}")
 
     def _picture(self) -> None:
-        """ablation.png: what the first seed's models drew from the same keys; a row a row, a class a column."""
+        """Writes ablation.png: pictures of the first seed's models from the same keys, per row and class."""
         strips = []
         for row in self.rows:
             with Image.open(self._strip(row, 0)) as strip:
@@ -135,11 +135,11 @@ class Ablation:
         save_picture(self.out / "ablation.png", np.concatenate(rows)[:-_GAP])
 
     def _strip(self, row: Row, seed: int) -> Path:
-        """The file with a picture of each class as a row draws them."""
+        """The file with one picture per class drawn by a row's model."""
         return self.out / "figures" / row.figures(seed).replace(".json", ".png")
 
     def _judge(self, row: Row, seed: int) -> tuple[Classifier, np.ndarray, tuple[np.ndarray, np.ndarray]]:
-        """A classifier of the real pictures, and those; the same for all rows."""
+        """A classifier of the real pictures, and the pictures; the same for all rows."""
         run = self._directory(row, seed)
         training, held_out = real_pictures(run, load(run), _REAL, _HELD_OUT)
         classes = int(training[1].max()) + 1
@@ -181,7 +181,7 @@ def _frechet(classifier: Classifier, drawn: np.ndarray, training: np.ndarray, he
 
 
 def _samples(bundle: Bundle, labels: np.ndarray, seed: int, sampling: dict[str, Any]) -> tuple[np.ndarray, float]:
-    """Pictures of the labels, and the seconds a picture of the fastest batch (decoder and all)."""
+    """Pictures of the labels, and the seconds per picture of the fastest batch (decoder included)."""
     keys = class_keys(seed, labels, np.arange(len(labels)) // bundle.transformer.config.num_classes)
     drawn, fastest = [], float("inf")
     for rows, new in batches(len(labels), _BATCH):
@@ -210,12 +210,12 @@ def ablate(
     """Trains and judges every row, writes ablation.json, .md and .png into `out`, and returns the table.
 
     Args:
-      name: of a config with rows.
-      out: a folder.
-      seeds: trainings of each row.
-      samples: pictures drawn from each, over all classes.
+      name: name of a config with rows.
+      out: the folder of results.
+      seeds: trainings per row.
+      samples: pictures drawn from each model, over all classes.
       changes: "--config.key=value" for every stage-2 training.
-      say: told how far it is.
+      say: called with lines about progress.
 
     Raises:
       InputError: if there is no such ablation, or a training fails.
@@ -238,9 +238,9 @@ def ablate(
 
 
 def markdown(found: Sequence[dict[str, Any]]) -> str:
-    """The table: means over the seeds, each with the lowest and highest where there are several.
+    """The table: means over the seeds, each with the lowest and highest if there are several seeds.
 
-    Cost is relative to the first row: FLOPs of the transformer a picture, with a cache, and seconds as measured.
+    Cost is relative to the first row: the transformer's FLOPs per picture, with a cache, and measured seconds.
     """
 
     def cell(values: Sequence[float], form: str) -> str:

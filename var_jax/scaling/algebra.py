@@ -20,7 +20,7 @@ NAME = "name"  # of a point's run; every other entry is a key of the config
 
 
 def axis(key: str, *values: Any) -> list[Point]:
-    """A point for each value of one key."""
+    """Points for the values of one key."""
     return [{key: value} for value in values]
 
 
@@ -37,10 +37,10 @@ def product(*sweeps: Sequence[Point]) -> list[Point]:
 
 
 def zipped(*sweeps: Sequence[Point]) -> list[Point]:
-    """The first points of all sweeps together, the second ones ...
+    """Merges the first points of all sweeps, then the second ones, and so on.
 
     Raises:
-      InputError: if they differ in length, or two change one key.
+      InputError: if the sweeps differ in length, or two change one key.
     """
     if len({len(sweep) for sweep in sweeps}) > 1:
         raise InputError(f"sweeps of {', '.join(str(len(s)) for s in sweeps)} points: zipped ones must be equally long")
@@ -59,7 +59,7 @@ def chain(*sweeps: Sequence[Point]) -> list[Point]:
 
 
 def filtered(sweep: Sequence[Point], keep: Callable[[Point], bool]) -> list[Point]:
-    """The points that `keep` is true of."""
+    """The points for which `keep` is true."""
     return [point for point in sweep if keep(point)]
 
 
@@ -72,7 +72,9 @@ def _filled(pattern: str, point: Point) -> str:
     for key, value in point.items():
         pattern = pattern.replace("{" + key + "}", str(value))
     if "{" in pattern:
-        raise InputError(f"name '{pattern}' of a sweep's point asks for a key it does not change: {', '.join(point)}")
+        raise InputError(
+            f"name '{pattern}' of a sweep's point: uses a key that it does not change; it has {', '.join(point)}"
+        )
     return pattern
 
 
@@ -83,10 +85,10 @@ def _merged(one: Point, other: Point) -> Point:
 
 
 def checked(sweep: Sequence[Point]) -> list[Point]:
-    """The points, each with a name of its own that can be a folder's.
+    """The points, checked: each has a name of its own that can name a folder.
 
     Raises:
-      InputError: for none, a missing name, or one twice.
+      InputError: if there are no points, a name is missing, or one occurs twice.
     """
     names = [str(point.get(NAME, "")) for point in sweep]
     if not names:

@@ -1,4 +1,4 @@
-"""What `var-jax scaling VERB` does, from its arguments to the files it writes."""
+"""The `var-jax scaling` commands: from parsed arguments to the files they write."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _say = functools.partial(print, flush=True)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Trains, or writes jobs."""
+    """`scaling run`: trains a sweep, or writes its jobs."""
     only = [name for name in args.only.split(",") if name]
     if args.write_jobs:
         for file in write_jobs(args.sweep, args.out, args.write_jobs, args.overrides, only):
@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def table(args: argparse.Namespace) -> None:
-    """One CSV file."""
+    """`scaling table`: writes one CSV file."""
     _no_overrides(args)
     rows = _gathered(args.runs)
     write_table(args.out, rows)
@@ -38,7 +38,7 @@ def table(args: argparse.Namespace) -> None:
 
 
 def fit(args: argparse.Namespace) -> None:
-    """Laws, as JSON, CSV and two figures."""
+    """`scaling fit`: writes laws as JSON, CSV and two figures."""
     _no_overrides(args)
     if bool(args.runs) == bool(args.table):
         raise InputError("scaling fit: give run directories, or --table FILE")
@@ -72,7 +72,7 @@ def fit(args: argparse.Namespace) -> None:
 
 
 def cost(args: argparse.Namespace) -> None:
-    """Raster order against scale by scale."""
+    """`scaling cost`: compares raster order with scale by scale."""
     _no_overrides(args)
     costs.report(args.out, args.sides, args.width, args.depth, args.batch, args.seconds, _say)
 

@@ -1,9 +1,9 @@
-"""What a picture costs in raster order and scale by scale, at equal width and depth, by its side.
+"""The cost per picture in raster order and scale by scale, at equal width and depth, over the picture's side.
 
-Counted for the published d16's shape: steps one after another, FLOPs with a KV cache, and without one, where every
-step computes all tokens before it again (what the paper's O(n^6) assumes of the raster model). Timed on a small
-model of the same pyramids, since what is asked is how times grow: one whole picture's tokens in one program, at batch
-1 and at a large batch, with random weights.
+Counted for the published d16's shape: sequential steps, and FLOPs with and without a KV cache. Without one, every step
+computes all earlier tokens again (the paper's O(n^6) assumes this for the raster model). Timed on a small model of the
+same pyramids, since the question is how times grow: all tokens of a picture in one program, at batch 1 and at a large
+batch, with random weights.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def shape(order: str, side: int, width: int, depth: int) -> TransformerConfig:
 
 
 def counted(order: str, side: int) -> dict[str, Any]:
-    """Steps, tokens and FLOPs of one picture without guidance, its decoder not counted."""
+    """Steps, tokens and FLOPs of one picture without guidance and without the decoder."""
     config = shape(order, side, _COUNTED_WIDTH, _COUNTED_DEPTH)
     return {
         "order": order,
@@ -67,7 +67,7 @@ def counted(order: str, side: int) -> dict[str, Any]:
 
 
 def growth(rows: Sequence[dict[str, Any]], name: str) -> dict[str, float]:
-    """By order, the exponent of a figure over the latent's side n, by least squares in log-log over all sides."""
+    """Exponents of a figure over the latent's side n by order, from least squares in log-log over all sides."""
     found = {}
     for order in ORDERS:
         own = [row for row in rows if row["order"] == order and row.get(name)]
@@ -78,7 +78,7 @@ def growth(rows: Sequence[dict[str, Any]], name: str) -> dict[str, float]:
 
 
 def timer(order: str, side: int, width: int, depth: int, batch: int) -> Callable[[], float]:
-    """A compiled program that draws `batch` pictures' tokens; calling it gives its seconds."""
+    """A compiled program that draws `batch` pictures' tokens; calling it returns its seconds."""
     config = shape(order, side, width, depth)
     tokenizer = Tokenizer(TokenizerConfig(config.pyramid, _CODES, _CODE_WIDTH, 32, (1, 1, 1, 1, 1), 1, 1))
     module = make_transformer(config, backend=backend_for())
@@ -106,18 +106,20 @@ def timer(order: str, side: int, width: int, depth: int, batch: int) -> Callable
 def measured(
     sides: Sequence[int], width: int, depth: int, batch: int, budget: float, say: Callable[[str], None]
 ) -> list[dict[str, Any]]:
-    """The least of three runs of each order, side and batch, small ones first; what the budget leaves no time for is
-    left out, and named."""
+    """Times each order, side and batch as the least of three runs, small ones first.
+
+    Cases for which the budget leaves no time are left out, and named.
+    """
     rows, begun = [], time.monotonic()
     cases = [(side, order, size) for side in sorted(sides) for size in (1, batch) for order in ORDERS]
     rates: dict[tuple[str, int], tuple[int, float]] = {}
     for side, order, size in cases:
         left, expected = budget - (time.monotonic() - begun), 0.0
-        if (order, size) in rates:  # at the pace of the side before, growing with the fourth power
+        if (order, size) in rates:  # from the previous side, growing with the fourth power
             before, seconds = rates[order, size]
             expected = seconds * (side / before) ** 4
         if left < 2 * expected or left <= 0:
-            say(f"{order}, {side} px, batch {size}: left out, about {expected:.0f} s a picture and {left:.0f} s left")
+            say(f"{order}, {side} px, batch {size}: left out, about {expected:.0f} s per picture and {left:.0f} s left")
             continue
         run = timer(order, side, width, depth, size)
         best = min(run() for _ in range(1 + _REPEATS if expected < 20 else 1))
@@ -140,11 +142,11 @@ def report(
     """Writes cost.json, cost.md and cost.png into `out`.
 
     Args:
-      out: a folder.
-      sides: picture sides, with commas between.
-      width, depth, batch: of the timed models.
+      out: the folder of results.
+      sides: picture sides, separated by commas.
+      width, depth, batch: size of the timed models, and the large batch.
       budget: seconds for timings.
-      say: told of each figure.
+      say: called with lines about progress.
 
     Raises:
       InputError: for a side that has no published pyramid.
@@ -182,9 +184,9 @@ def report(
 
 
 def markdown(rows: Sequence[dict[str, Any]], exponents: dict[str, dict[str, float]], batch: int) -> str:
-    """The table: a line an order and side, then the exponents."""
+    """The table: one line per order and side, then the exponents."""
     head = ("order", "side", "steps", "tokens", "GFLOP, cache", "GFLOP, no cache")
-    head += ("attention pairs, cache", "attention pairs, no cache", "s, batch 1", f"s a picture, batch {batch}")
+    head += ("attention pairs, cache", "attention pairs, no cache", "s, batch 1", f"s per picture, batch {batch}")
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     number = lambda value, digits=3: "" if value is None else f"{value:.{digits}g}"
     for row in rows:
@@ -202,10 +204,10 @@ def markdown(rows: Sequence[dict[str, Any]], exponents: dict[str, dict[str, floa
 def _draw(path: os.PathLike[str], rows: Sequence[dict[str, Any]], batch: int) -> None:
     figure = new_figure(figsize=(12, 3.6))
     panels = {
-        "steps": "steps one after another",
-        "flops_cached": "FLOPs a picture (dashed: no cache)",
+        "steps": "sequential steps",
+        "flops_cached": "FLOPs per picture (dashed: no cache)",
         "seconds_1": "seconds, batch 1",
-        "seconds_large": f"seconds a picture, batch {batch}",
+        "seconds_large": f"seconds per picture, batch {batch}",
     }
     sides = sorted({row["side"] for row in rows})
     for axes, (name, title) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):

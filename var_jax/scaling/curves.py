@@ -1,8 +1,8 @@
-"""Tables of training curves, and what is read off them: final values, the best at each number of tokens, C_min.
+"""Tables of training curves: final values, the best at each number of tokens, and the best at each compute, C_min.
 
-A table is a CSV file with a line an evaluation: model, n (parameters), tokens, flops, loss, error, and any further
-columns whose names begin with loss or error (loss_last, error_last, loss_0 of the coarsest scale ...). Models with
-one line each are curves of one point, which is enough for laws over n.
+A table is a CSV file with one line per evaluation: model, n (parameters), tokens, flops, loss, error, and any further
+columns whose names begin with loss or error (loss_last, error_last, loss_0 of the coarsest scale ...). A model with
+one line is a curve of one point, which is enough for laws over n.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class Curve:
     """One model's evaluations in the order of training.
 
     Attributes:
-      model: its name.
+      model: the model's name.
       n: parameters that the law counts.
-      tokens, flops: [T] of training until each evaluation.
-      figures: [T] by the column's name.
+      tokens, flops: [T] tokens and operations of training until each evaluation.
+      figures: [T] values by the column's name.
     """
 
     model: str
@@ -41,7 +41,7 @@ class Curve:
     figures: dict[str, np.ndarray]
 
     def final(self, figure: str) -> float:
-        """At the last evaluation."""
+        """The figure at the last evaluation."""
         return float(self.figures[figure][-1])
 
 
@@ -50,9 +50,9 @@ class Front:
     """The least that any model reaches by each number of tokens or operations.
 
     Attributes:
-      x: [F] evenly spaced in log.
-      y: [F] never rises.
-      owner: [F] index of the model that reaches it first.
+      x: [F] tokens or operations, evenly spaced in log.
+      y: [F] the least value so far; never rises.
+      owner: [F] index of the model that reaches the value first.
     """
 
     x: np.ndarray
@@ -60,11 +60,11 @@ class Front:
     owner: np.ndarray
 
     def points(self) -> tuple[np.ndarray, np.ndarray]:
-        """One point for each model that owns an inner part: the front in the middle (in log) of that part.
+        """One point per model that owns an inner part of the front: the middle (in log) of that part.
 
         More points of one model would share its luck, and an interval that took them for independent would be too
-        narrow. The parts at the ends are cut short by the range of sizes, so their middles are not where such a
-        model is best: laws through them too are biased.
+        narrow. The parts at the ends are cut short by the range of sizes, so a model is not at its best in their
+        middles, and laws through them would be biased.
         """
         inner = [one for one in dict.fromkeys(self.owner) if one not in (self.owner[0], self.owner[-1])]
         middles = np.array([np.mean(np.log(self.x[self.owner == one])) for one in inner])
@@ -75,8 +75,8 @@ def front(curves: Sequence[Curve], figure: str, over: str) -> Front:
     """The Pareto front over all curves, each interpolated in log-log between its evaluations.
 
     Args:
-      curves: of models with two evaluations or more; others have no part in it.
-      figure: what falls.
+      curves: curves of all models; those with a single evaluation are ignored.
+      figure: the figure that falls.
       over: "flops" (C_min) or "tokens".
 
     Raises:
@@ -94,10 +94,10 @@ def front(curves: Sequence[Curve], figure: str, over: str) -> Front:
 
 
 def read_table(path: str | os.PathLike[str]) -> list[Curve]:
-    """Curves of a CSV file, by number of parameters.
+    """Reads the curves of a CSV file, ordered by number of parameters.
 
     Raises:
-      InputError: naming the missing column, or the line that cannot be.
+      InputError: naming the missing column, or the invalid line.
     """
     try:
         with open(path, encoding="utf-8", newline="") as file:
@@ -108,7 +108,7 @@ def read_table(path: str | os.PathLike[str]) -> list[Curve]:
     if missing := [name for name in REQUIRED if name not in columns]:
         raise InputError(f"{path}: has no column '{missing[0]}'; expected {', '.join(REQUIRED)} in its first line")
     if not rows:
-        raise InputError(f"{path}: has no line below the names of the columns; give one for each evaluation")
+        raise InputError(f"{path}: has no line below the names of the columns; give one per evaluation")
     figures = [name for name in columns if name.startswith(("loss", "error"))]
     numbers = [_numbers(path, line, row, ("n", "tokens", "flops", *figures)) for line, row in enumerate(rows, 2)]
     return curves_of([{"model": row["model"], **found} for row, found in zip(rows, numbers, strict=True)])
@@ -127,7 +127,7 @@ def _numbers(path: str | os.PathLike[str], line: int, row: dict[str, str], names
 
 
 def curves_of(rows: Sequence[dict[str, object]]) -> list[Curve]:
-    """Rows of a table -> a curve a model, smallest first; figures that a row lacks are nan.
+    """Makes one curve per model from a table's rows, smallest model first; figures that a row lacks are nan.
 
     Raises:
       InputError: if a model's rows do not agree on n.
@@ -148,7 +148,7 @@ def curves_of(rows: Sequence[dict[str, object]]) -> list[Curve]:
 
 
 def write_table(path: str | os.PathLike[str], rows: Sequence[dict[str, object]]) -> None:
-    """Rows as a CSV file, with every column that any row has."""
+    """Writes rows as a CSV file, with every column that any row has."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     with atomic_file(Path(path)) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")

@@ -1,13 +1,14 @@
 """Power laws y = E + (beta x)^alpha through a few points, with intervals that hold for six to twelve of them.
 
-Noise is taken to be relative to y, which for a loss far above zero is the same as in log-log. For a given alpha
-what is left is linear (E, if it is fitted, and the factor of x^alpha), so a fit is a search over alpha alone.
+Noise is assumed to be relative to y, which for a loss far above zero is the same as in log-log. For a given alpha
+the remaining parameters are linear (E, if it is fitted, and the factor of x^alpha), so a fit is a search over alpha
+alone.
 
 Intervals: with so few models the usual percentile bootstrap is too narrow. Here the bootstrap finds the threshold of
 a test instead. An exponent belongs to the interval if forcing it costs the fit no more than the true exponent costs
 95 % of data sets drawn from the fit with its own noise (the residuals' standard deviation, corrected for the fitted
-parameters). Without E this is Student's interval. Noise here is all that makes a model lie off the line: its seed,
-its learning rate, and a law that is none.
+parameters). Without E this is Student's interval. Noise is everything that moves a model off the line: its seed, its
+learning rate, and any departure from a power law.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from var_jax.errors import InputError
 
 LEVEL = 0.95
 _GRID, _OFFSETS = 201, 61
-_FITTED_RANGE = (2e-3, 6.0)  # of -alpha, where E is fitted too
-_GIVEN_RANGE = (-8.0, 8.0)  # of alpha, where it is given
-_FAR = 150.0  # how much worse than the best fit the searched exponents may be, in variances of the noise
-_PERFECT = 1e-12  # a sum of squares below this is rounding: noise of a millionth is the least that is believed
-_FEW_FAR = 2500.0  # the same for one or two degrees of freedom, where 95 % is far out
+_FITTED_RANGE = (2e-3, 6.0)  # of -alpha if E is fitted
+_GIVEN_RANGE = (-8.0, 8.0)  # of alpha if E is given
+_FAR = 150.0  # searched exponents may be this much worse than the best fit, in variances of the noise
+_PERFECT = 1e-12  # a smaller sum of squares is rounding: noise counts as a millionth at least
+_FEW_FAR = 2500.0  # like _FAR for one or two degrees of freedom, whose 95 % lies far out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Interval:
 
     @property
     def width(self) -> float:
-        """From end to end."""
+        """Length of the interval."""
         return self.high - self.low
 
     def __contains__(self, value: float) -> bool:
@@ -51,12 +52,12 @@ class PowerLaw:
 
     Attributes:
       exponent, exponent_interval: alpha.
-      log_beta: natural logarithm of beta, which for flat laws is beyond any float.
+      log_beta: natural logarithm of beta; beta itself exceeds any float for flat laws.
       irreducible: E.
-      irreducible_interval: where it was fitted, else None.
+      irreducible_interval: interval of E if it was fitted, else None.
       pearson: correlation of ln x and ln(y - E).
       noise: standard deviation of the points about the law, relative to y.
-      points: how many.
+      points: number of points.
     """
 
     exponent: float
@@ -73,7 +74,7 @@ class PowerLaw:
         return self.irreducible + np.exp(self.exponent * (np.log(x) + self.log_beta))
 
     def equation(self, x: str = "X", y: str = "L") -> str:
-        """Like "L = 4.50 + (0.0023 N)^-0.230"."""
+        """The law as text, like "L = 4.50 + (0.0023 N)^-0.230"."""
         offset = f"{self.irreducible:.3g} + " if self.irreducible else ""
         return f"{y} = {offset}({power_of_ten(self.log_beta)} {x})^{self.exponent:.3g}"
 
@@ -88,7 +89,7 @@ class PowerLaw:
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """What a law through other points says of one more: the expected value, and where a single run lies (95 %)."""
+    """A law's prediction for one more point: the expected value, and the 95 % interval of a single run."""
 
     x: float
     expected: float
@@ -96,7 +97,7 @@ class Prediction:
 
 
 def power_of_ten(log_value: float) -> str:
-    """exp(log_value) in three digits, however large or small: "2.34e+120"."""
+    """Formats exp(log_value) with three digits, however large or small: "2.34e+120"."""
     exponent = math.floor(log_value / math.log(10))
     digits = math.exp(log_value - exponent * math.log(10))
     return f"{digits * 10.0**exponent:.3g}" if -3 <= exponent <= 3 else f"{digits:.2f}e{exponent:+d}"
@@ -105,12 +106,12 @@ def power_of_ten(log_value: float) -> str:
 def fit_power_law(
     x: Sequence[float], y: Sequence[float], irreducible: float | None = 0.0, seed: int = 0, draws: int = 1000
 ) -> PowerLaw:
-    """The law through points (x, y), with 95 % intervals.
+    """Fits a law through points (x, y), with 95 % intervals.
 
     Args:
-      x, y: positive; y above `irreducible`.
+      x, y: positive numbers; y above `irreducible`.
       irreducible: E, or None to fit it, not below 0.
-      seed, draws: of the bootstrap.
+      seed, draws: seed and number of draws of the bootstrap.
 
     Raises:
       InputError: for points that are too few, not positive, or all at one x.
@@ -126,21 +127,21 @@ def predict(
     seed: int = 0,
     draws: int = 1000,
 ) -> Prediction:
-    """Fits the law and says where one more run at `at` lies; see `fit_power_law`."""
+    """Fits the law and predicts one more run at `at`; see `fit_power_law`."""
     return _Fit.through(x, y, irreducible).prediction(at, seed, draws)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Fit:
-    """Points, and what each of a grid of exponents about the best leaves unexplained.
+    """Points, a grid of exponents about the best one, and the sum of squares that each leaves.
 
     Attributes:
-      log_x: [n] about their mean, which is `centre`.
+      log_x: [n] logarithms of x less their mean, which is `centre`.
       y: [n].
-      offset: E, or None where it is fitted.
+      offset: E, or None if it is fitted.
       alphas: [A] exponents around the best one.
       left: [A] sums of squares, relative to y.
-      best, least: the best exponent and what it leaves, between the grid's points.
+      best, least: the best exponent, between the grid's points, and its sum of squares.
     """
 
     log_x: np.ndarray
@@ -181,7 +182,7 @@ class _Fit:
         return math.sqrt(self.least / self.freedom)
 
     def _searched(self) -> _Fit:
-        """With a grid of exponents that are not far worse than the best: three rounds, each finer."""
+        """This fit with a grid of exponents that are not far worse than the best: three rounds, each finer."""
         if self.offset is None:
             alphas = -np.geomspace(*_FITTED_RANGE, 4 * _GRID)[::-1]
         else:
@@ -202,7 +203,7 @@ class _Fit:
         return found
 
     def unexplained(self, y_BxN: np.ndarray, alphas_A: np.ndarray, offset: float | None = None) -> np.ndarray:
-        """[B, A]: the sum of squares that the best law of each exponent leaves of each data set, relative to y."""
+        """[B, A] sums of squares, relative to y, that the best law of each exponent leaves in each data set."""
         offset = self.offset if offset is None else offset
         weights = 1.0 / self.y
         target = (y_BxN - (offset or 0.0)) * weights
@@ -279,7 +280,7 @@ class _Fit:
         return found
 
     def prediction(self, at: float, seed: int, draws: int) -> Prediction:
-        """Where one more run lies: errors of the same prediction in drawn data sets, in units of their own noise."""
+        """Predicts one more run from the errors of the same prediction in drawn data sets, relative to their noise."""
         again, place = self.drawn(seed, draws), math.log(at) - self.centre
         left = self.unexplained(again, self.alphas)
         alpha = self.alphas[np.argmin(left, axis=1)]
@@ -297,7 +298,7 @@ class _Fit:
 
 
 def _below(values: np.ndarray, left: np.ndarray, bound: float, least: float) -> Interval:
-    """The values whose fit is worse than the best by no more than `bound` times the best's sum of squares."""
+    """The interval of values whose sum of squares exceeds the best by at most `bound` times the best."""
     excess = left / least - 1.0 - bound
     inside = np.flatnonzero(excess <= 0)
     if not len(inside):

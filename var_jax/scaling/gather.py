@@ -1,4 +1,4 @@
-"""Run directories -> one table: a row for every evaluation of every finished model."""
+"""Gathers training directories into one table: one row per evaluation of every finished model."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ Row = dict[str, Any]
 
 
 def gather(runs: Sequence[str | os.PathLike[str]]) -> tuple[list[Row], list[str]]:
-    """Rows of all runs, and a line for each directory that is left out.
+    """Rows of all runs, and one line per directory that is left out.
 
     Args:
       runs: training directories, or folders of them.
 
     Returns:
-      Rows by size and step, with the columns of `evaluation_rows`; then what was left out and why.
+      Rows by size and step, with the columns of `evaluation_rows`; then directories left out, with the reason.
 
     Raises:
       InputError: if a folder holds no training directory.
     """
     rows, left_out = [], []
-    for given in runs:
-        folder = local_target(given)
+    for path in runs:
+        folder = local_target(path)
         found = [folder] if (folder / RUN_FILE).exists() else sorted(_parts(folder))
         if not found:
-            raise InputError(f"{given}: holds no training directory; give the --out of a sweep, or runs themselves")
+            raise InputError(f"{path}: holds no training directory; give the --out of a sweep, or runs themselves")
         for run in found:
             try:
                 rows += evaluation_rows(run)
@@ -56,7 +56,7 @@ def _parts(folder: Path) -> list[Path]:
 
 
 def is_finished(run: Path) -> bool:
-    """Whether a run has been trained, evaluated and saved to its end."""
+    """Whether a run was trained, evaluated and saved to its end."""
     try:
         evaluation_rows(run)
     except InputError:
@@ -69,8 +69,8 @@ def evaluation_rows(run: Path) -> list[Row]:
 
     Returns:
       Rows with model (the directory's name), depth, width, n (see `block_parameters`), parameters (all), step,
-      tokens and flops of training so far, loss and error (1 - accuracy): mean over tokens, `_last` of the last
-      scale, and `_0` ... of every scale.
+      tokens and flops of training so far, loss and error (1 - accuracy): mean over all tokens, `_last` for the last
+      scale, and `_0` ... per scale.
 
     Raises:
       InputError: naming the directory, if it is damaged, has not finished, or is no transformer's.
@@ -100,7 +100,7 @@ def evaluation_rows(run: Path) -> list[Row]:
 
 
 def _evaluations(run: Path) -> dict[int, dict[str, Any]]:
-    """Validation figures by step; those of a step that was done twice, after a kill, are the later ones."""
+    """Validation figures by step; the later ones for a step that was done twice, after a kill."""
     file, found = run / METRICS_FILE, {}
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
@@ -131,7 +131,7 @@ def _figures(run: Path, step: int, values: dict[str, Any]) -> Row:
 
 
 def _seen(settings: ml_collections.ConfigDict, config: TransformerConfig, total: int, batch: int) -> Any:
-    """step -> (tokens, training FLOPs) until then; in progressive training a step has its stage's scales alone."""
+    """A function step -> (tokens, training FLOPs) until then; a progressive step counts its own scales alone."""
     flops_of = functools.cache(lambda pyramid: training_flops_per_token(_with_pyramid(config, pyramid)))
     if not settings.progressive.until:
         each = batch * config.pyramid.length

@@ -1,4 +1,4 @@
-"""All laws of a table at once: over parameters, tokens and C_min, and what they say of the largest model."""
+"""All laws of a table at once: over parameters, tokens and C_min, and their prediction for the largest model."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ Irreducible = Mapping[str, float | None]
 
 @dataclasses.dataclass(frozen=True)
 class FigureLaws:
-    """The laws of one figure, each None where its points allow none (`why` says so).
+    """The laws of one figure; a law is None if its points allow none (`why` has the reason).
 
     Attributes:
-      figure: its column's name.
-      over_n: final values over parameters.
-      over_tokens: the best of any model over tokens seen.
-      over_flops: the Pareto front over training compute, a point a model.
-      points: (x, y) that each law goes through, by "n", "tokens", "flops".
+      figure: name of the figure's column.
+      over_n: law of final values over parameters.
+      over_tokens: law of the best of any model over tokens seen.
+      over_flops: law of the Pareto front over training compute, one point per model.
+      points: (x, y) that each law was fitted to, by "n", "tokens", "flops".
       front: the whole Pareto front.
-      held_out: what the others said of the largest model, and what it reached.
-      why: law -> reason, for those that are None.
+      held_out: the prediction for the largest model from the others, and its actual value.
+      why: law -> reason, for laws that are None.
     """
 
     figure: str
@@ -43,7 +43,7 @@ class FigureLaws:
 
     @property
     def letter(self) -> str:
-        """What the paper calls it."""
+        """The paper's symbol for the figure."""
         return "L" if self.figure.startswith("loss") else "Err"
 
     def to_dict(self) -> dict[str, object]:
@@ -68,7 +68,7 @@ class FigureLaws:
 
 
 def parse_irreducible(text: str, figures: Sequence[str]) -> Irreducible:
-    """ "none", "fitted", or "loss=5.0,loss_last=4.5" -> by figure; what is not named has none."""
+    """Parses "none", "fitted", or "loss=5.0,loss_last=4.5" into values by figure; figures not named have none."""
     if text in (NONE, FITTED):
         return dict.fromkeys(figures, 0.0 if text == NONE else None)
     found: dict[str, float | None] = dict.fromkeys(figures, 0.0)
@@ -123,13 +123,13 @@ def _figure_laws(curves: Sequence[Curve], figure: str, offset: float | None, see
 
 
 def _thinned(best: Front) -> tuple[np.ndarray, np.ndarray]:
-    """A dozen points of a front, evenly spread in log: neighbours on it come of the same evaluations."""
+    """A dozen points of a front, evenly spread in log, since neighbours on it share evaluations."""
     places = np.unique(np.linspace(0, len(best.x) - 1, _TOKEN_POINTS).round().astype(int))
     return best.x[places], best.y[places]
 
 
 def markdown(laws: Sequence[FigureLaws], curves: Sequence[Curve]) -> str:
-    """Three tables: the models' last figures, the laws, and what the smaller models said of the largest."""
+    """Three tables: the models' last figures, the laws, and the smaller models' prediction for the largest."""
     names = [own.figure for own in laws]
     rows = [f"| model | N | tokens | FLOP | {' | '.join(names)} |", "|---" * (4 + len(names)) + "|"]
     for curve in curves:
@@ -159,23 +159,23 @@ def _range(interval: Interval) -> str:
 
 
 def lines(laws: Sequence[FigureLaws]) -> list[str]:
-    """What a terminal shows: a line a law, and one a prediction."""
-    said = []
+    """Lines for a terminal: one per law, and one per prediction."""
+    shown = []
     for own in laws:
         for name, law in (("N", own.over_n), ("T", own.over_tokens), ("C", own.over_flops)):
             if law is None:
                 continue
             low, high = law.exponent_interval.low, law.exponent_interval.high
-            said.append(
+            shown.append(
                 f"{own.figure:12} {law.equation(name, own.figure):48} exponent {law.exponent:.4f} "
                 f"[{low:.4f}, {high:.4f}]  Pearson {law.pearson:.4f}  {law.points} points"
             )
         if own.held_out is not None:
             guess, reached = own.held_out
             verdict = "inside" if reached in guess.interval else "outside"
-            said.append(
+            shown.append(
                 f"{own.figure:12} largest model by the others: {guess.expected:.4f} "
                 f"[{guess.interval.low:.4f}, {guess.interval.high:.4f}], reached {reached:.4f} ({verdict})"
             )
-        said += [f"{own.figure:12} no law over {name}: {why}" for name, why in own.why.items() if name != "held_out"]
-    return said
+        shown += [f"{own.figure:12} no law over {name}: {why}" for name, why in own.why.items() if name != "held_out"]
+    return shown

@@ -1,6 +1,6 @@
 """The two figures of a scaling study, in the layout of the paper's Figures 5 and 6: four log-log panels each.
 
-Columns: the last scale, all scales. Rows: loss, error rate. Equations and correlations stand in the panels.
+Columns: the last scale, all scales. Rows: loss, error rate. The panels show equations and correlations.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NAMES = {
 
 
 def new_figure(**settings: Any) -> Any:
-    """A figure of matplotlib that needs no display.
+    """Makes a matplotlib figure that needs no display.
 
     Raises:
       InputError: if matplotlib is not installed.
@@ -40,7 +40,7 @@ def new_figure(**settings: Any) -> Any:
 
 
 def draw_over_n(path: str | os.PathLike[str], laws: Sequence[FigureLaws]) -> None:
-    """Final values over parameters with the law through them (Figure 5)."""
+    """Draws final values over parameters with the law through them (Figure 5)."""
 
     def panel(axes: Any, own: FigureLaws) -> PowerLaw | None:
         x, y = own.points["n"]
@@ -60,7 +60,7 @@ def draw_over_n(path: str | os.PathLike[str], laws: Sequence[FigureLaws]) -> Non
 
 
 def draw_over_flops(path: str | os.PathLike[str], laws: Sequence[FigureLaws], curves: Sequence[Curve]) -> None:
-    """Training curves over compute, their Pareto front and the law through it (Figure 6)."""
+    """Draws training curves over compute, their Pareto front and the law through it (Figure 6)."""
 
     shades = _shades(len(curves))
 
@@ -83,7 +83,7 @@ def draw_over_flops(path: str | os.PathLike[str], laws: Sequence[FigureLaws], cu
 
 def _shades(count: int) -> np.ndarray:
     """Colours from dark to light."""
-    new_figure()  # says what to install, if it has to
+    new_figure()  # raises the error that names the missing package
     from matplotlib import colormaps
 
     return colormaps["viridis"](np.linspace(0, 0.9, count))

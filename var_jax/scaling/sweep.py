@@ -1,8 +1,8 @@
-"""Runs the models of a sweep one after another, or writes a job for each.
+"""Runs the models of a sweep one after another, or writes one job per model.
 
 A sweep is a config file that has `get_sweep(argument)` beside `get_config(argument)`: points (see `algebra`) that
 change the config. Each model is an ordinary `var-jax train` in a process and directory of its own, so it resumes as
-any run does, and what one of them breaks the others do not feel.
+any run does, and a failing one does not affect the others.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from var_jax.training.config import config_module, load_config
 from var_jax.training.loop import PREEMPTED
 from var_jax.training.reporting import duration
 
-# `var-jax`, which Linux ends with its parent however that ends: a second try would find the directory in use.
+# `var-jax` in a child that Linux kills with its parent, or else a second try would find the directory in use.
 _CHILD = """
 import ctypes, signal, sys
 if sys.platform == "linux":
@@ -36,14 +36,14 @@ sys.exit(main())
 
 
 def load_sweep(name: str, changes: Sequence[str] = ()) -> list[Point]:
-    """The points of a sweep, each of which makes a config.
+    """Loads the points of a sweep; each must make a valid config.
 
     Args:
-      name: of a config with a sweep, in the package or a Python file, with an argument after a colon or none.
+      name: name of a config with a sweep, in the package or a Python file, optionally with an argument after a colon.
       changes: "--config.key=value" for every point.
 
     Raises:
-      InputError: if there is no such sweep, or a point changes what no config has.
+      InputError: if there is no such sweep, or a point changes a key that the config lacks.
     """
     base, _, argument = name.partition(":")
     module = config_module(base)
@@ -59,7 +59,7 @@ def load_sweep(name: str, changes: Sequence[str] = ()) -> list[Point]:
 
 
 def train_command(sweep: str, point: Point, out: Path, changes: Sequence[str]) -> list[str]:
-    """The words after `var-jax` that train one point."""
+    """The arguments of `var-jax` that train one point."""
     return ["train", "--config", sweep, "--workdir", str(out / point[NAME]), *overrides(point), *changes]
 
 
@@ -70,20 +70,20 @@ def run_sweep(
     only: Sequence[str] = (),
     say: Callable[[str], None] = print,
 ) -> int:
-    """Trains every model that has not finished; the same call goes on where the one before stopped.
+    """Trains every model that has not finished; the same call resumes where the previous one stopped.
 
     Args:
       sweep: see `load_sweep`.
-      out: a folder; each model's directory lies in it.
-      changes: for every point.
+      out: the folder of the models' directories.
+      changes: "--config.key=value" for every point.
       only: names of points; none means all.
-      say: told of each model's start and end.
+      say: called with lines about each model's start and end.
 
     Returns:
       The exit code: 0 if all have finished, 1 if some failed, 75 if stopped by SIGTERM.
 
     Raises:
-      InputError: for a sweep or a name that there is not.
+      InputError: for an unknown sweep or point.
     """
     out = local_target(out)
     points = _chosen(load_sweep(sweep, changes), only, sweep)
@@ -116,7 +116,7 @@ def _chosen(points: list[Point], only: Sequence[str], sweep: str) -> list[Point]
 
 
 def trained(words: Sequence[str]) -> int:
-    """One training in a process of its own, which is told of a SIGTERM and does not outlive this one."""
+    """Runs one training in a process of its own, which gets this one's SIGTERM and does not outlive it."""
     process = subprocess.Popen([sys.executable, "-c", _CHILD, *words])
     before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     try:
@@ -138,10 +138,10 @@ exec {command}
 def write_jobs(
     sweep: str, out: str, jobs: str | os.PathLike[str], changes: Sequence[str] = (), only: Sequence[str] = ()
 ) -> list[Path]:
-    """A shell script a model, for a cluster's queue; `out` is written as it is given, a bucket for example.
+    """Writes one shell script per model, for a cluster's queue; `out` goes into them as it is, a bucket for example.
 
     Returns:
-      The scripts.
+      The scripts' paths.
 
     Raises:
       InputError: as `run_sweep`.

@@ -1,1 +1,1 @@
-"""Training: one loop for both stages, its optimizer, its checkpoints and what it reports."""
+"""Training: one loop for both stages, with its optimizer, checkpoints and reports."""

@@ -1,7 +1,7 @@
-"""Checkpoints of a run, by Orbax: written beside training, restored into any mesh.
+"""Checkpoints of a run, by Orbax: written while training goes on, restored into any mesh.
 
-Two items per checkpoint: `weights`, with which pictures are drawn, and `rest`, everything else that a run needs
-to go on exactly. Together they are the whole state and nothing is stored twice.
+A checkpoint has two items: `weights`, the parameters that draw pictures, and `rest`, everything else that a run needs
+to resume exactly. Together they are the whole state, and nothing is stored twice.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ _REST = "rest"
 class Checkpoints:
     """Saves, keeps and restores a run's states.
 
-    A checkpoint gets checksums of its files once it is written, before the next one is begun (not in a bucket,
-    whose storage has its own). One that is damaged is put aside, and the one before it counts as the newest.
+    Once a checkpoint is written, and before the next one is begun, checksums of its files are added (not in a bucket,
+    whose storage has its own). A damaged checkpoint is put aside, and the previous one counts as the newest.
     """
 
     def __init__(self, workdir: epath.Path, keep: int, say: Callable[[str], None] = print) -> None:
         """Keeps the newest `keep` checkpoints, and the best of those saved right after an evaluation.
 
         Raises:
-          InputError: if there are checkpoints and not one of them is whole.
+          InputError: if there are checkpoints and all of them are damaged.
         """
         self._folder, self._keep, self._say = workdir / CHECKPOINTS, keep, say
         self._unsealed: int | None = None
@@ -55,22 +55,22 @@ class Checkpoints:
         policy = preservation_policy.AnyPreservationPolicy([preservation_policy.LatestN(self._keep), best])
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policy,
-            best_fn=loss,  # without it the figures are not written, and a resumed run forgets which is the best
+            best_fn=loss,  # without it the figures are not written, and a resumed run does not know the best one
             best_mode="min",
-            cleanup_tmp_directories=True,  # what a killed process was writing
+            cleanup_tmp_directories=True,  # left by a killed process
         )
         return ocp.CheckpointManager(self._folder, item_names=(WEIGHTS, _REST), options=options)
 
     @property
     def latest(self) -> int | None:
-        """The newest step there is, or None."""
+        """The step of the newest checkpoint, or None."""
         return self._manager.latest_step()
 
     def save(self, state: TrainState, step: int, figures: dict[str, Any] | None = None) -> None:
-        """Starts writing `state`; arrays are copied before this returns. `figures["loss"]` says how good it is.
+        """Starts writing `state`; arrays are copied before this returns. `figures["loss"]` ranks the checkpoints.
 
         Raises:
-          InputError: if this or the one before cannot be written.
+          InputError: if this or the previous checkpoint cannot be written.
         """
         if step == self.latest:
             return
@@ -83,10 +83,10 @@ class Checkpoints:
         self._unsealed = step
 
     def restore(self, abstract: TrainState) -> TrainState:
-        """The newest whole state, placed as the shardings of `abstract` say.
+        """Restores the newest undamaged state, with the shardings of `abstract`.
 
         Raises:
-          InputError: if none can be restored.
+          InputError: if no state can be restored.
         """
         weights, rest = _split(abstract)
         args = {
@@ -98,9 +98,9 @@ class Checkpoints:
             reason = None
             try:
                 restored = self._manager.restore(step, args=ocp.args.Composite(**args))
-            except Exception as error:  # whatever Orbax and TensorStore make of a damaged file
+            except Exception as error:  # Orbax and TensorStore raise nearly anything on a damaged file
                 reason = _reason(error)
-            if reason := next(filter(None, from_all("restored", reason)), None):  # damaged for one, damaged for all
+            if reason := next(filter(None, from_all("restored", reason)), None):  # damaged for one, so for all
                 damaged[step] = reason
                 continue
             if damaged:
@@ -111,7 +111,7 @@ class Checkpoints:
         raise self._none_whole(damaged)
 
     def wait(self) -> None:
-        """Until everything is on the disk, and sealed.
+        """Waits until everything is written, with checksums.
 
         Raises:
           InputError: if it could not be written.
@@ -123,7 +123,7 @@ class Checkpoints:
         self._unsealed = None
 
     def close(self) -> None:
-        """Waits and ends."""
+        """Waits until everything is written, then closes."""
         try:
             self.wait()
         finally:
@@ -134,15 +134,15 @@ class Checkpoints:
     def _writing(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # whatever Orbax and TensorStore make of a full disk
+        except Exception as error:  # Orbax and TensorStore raise nearly anything on a full disk
             self._unsealed = None
             raise InputError(
-                f"{self._folder}: a checkpoint could not be written ({_reason(error)}); free some space or see to the "
-                "permissions, and start the same command again: it goes on from the last one that was"
+                f"{self._folder}: a checkpoint could not be written ({_reason(error)}); free some space or correct the "
+                "permissions, and start the same command again: it resumes from the last checkpoint written"
             ) from error
 
     def _put_aside_damaged(self) -> None:
-        """Checks the checkpoints against their checksums, newest first, down to the first that is whole."""
+        """Checks the checkpoints against their checksums, newest first, down to the first undamaged one."""
         from_first("checkpoints", self._find_damaged)
 
     def _find_damaged(self) -> None:
@@ -168,13 +168,13 @@ class Checkpoints:
     def _none_whole(self, damaged: dict[int, str]) -> InputError:
         listed = "; ".join(f"step {step}: {reason}" for step, reason in damaged.items())
         return InputError(
-            f"{self._folder}: not one checkpoint can be read ({listed}): bring one back from a copy, or choose "
-            "another --workdir to begin anew"
+            f"{self._folder}: no checkpoint can be read ({listed}): restore one from a copy, or choose another "
+            "--workdir to begin anew"
         )
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Orbax warns at every checkpoint that has no figures, and most have none."""
+    """Filters out Orbax's warning at every checkpoint without figures, since most have none."""
     return "tracked_metric" not in record.getMessage()
 
 

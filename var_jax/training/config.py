@@ -21,11 +21,11 @@ from var_jax.training_directory import FORMAT, FORMAT_VERSION, RUN_FILE, read_ru
 
 
 def load_config(name: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
-    """A locked config from a name inside the package or a Python file, with overrides applied.
+    """Loads a config by its name in the package or from a Python file, applies overrides and locks it.
 
     Args:
-      name: "shapes_var", "path/to/file.py", either with an argument after a colon ("shapes_var:quick").
-      overrides: "key=value" or "key.inner=value" (a leading "--config." is taken off); values are
+      name: "shapes_var" or "path/to/file.py", either with an argument after a colon ("shapes_var:quick").
+      overrides: "key=value" or "key.inner=value" (a leading "--config." is removed); values are
         Python literals, anything else is text.
 
     Raises:
@@ -51,10 +51,10 @@ def config_names() -> list[str]:
 
 
 def config_module(base: str) -> Any:
-    """The module of a config by its name inside the package, or of a Python file.
+    """Imports a config's module by its name in the package, or a Python file.
 
     Raises:
-      InputError: if there is none, or it has no get_config.
+      InputError: if there is no such config, or it has no get_config.
     """
     if base.endswith(".py"):
         path = Path(base)
@@ -65,7 +65,7 @@ def config_module(base: str) -> Any:
         sys.modules[spec.name] = module
         try:
             spec.loader.exec_module(module)
-        except Exception as error:  # whatever a user's file does
+        except Exception as error:  # a user's file may raise anything
             raise InputError(f"config file {base}: {type(error).__name__}: {error}") from error
     elif base in config_names():
         module = importlib.import_module(f"var_jax.configs.{base}")
@@ -110,11 +110,11 @@ def _child(node: Any, part: str, key: str) -> Any:
 
 
 def plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """The config as it reads back from JSON: tuples are lists."""
+    """The config as read back from JSON: tuples are lists."""
     return json.loads(json.dumps(config.to_dict()))
 
 
-# What may change between runs in one directory: where and how often, never what is learned.
+# Keys that may change between runs in one directory: none of them affects what is learned.
 _FREE = (
     "attention",
     "attention_blocks",
@@ -133,7 +133,7 @@ _FREE = (
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """Readable lines "key: old -> new" for what two plain configs do not share and may not change."""
+    """Lines "key: old -> new" for the differences between two plain configs that are not allowed."""
     lines = []
     for key in sorted(set(old) | set(new)):
         name = f"{prefix}{key}"
@@ -147,12 +147,12 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
 
 
 def claim_directory(workdir: epath.Path, config: ml_collections.ConfigDict, about: dict[str, Any]) -> None:
-    """Makes `workdir` this config's, or checks that it already is; of several processes the first one does it for all.
+    """Claims `workdir` for this config, or checks that it has been; the first of several processes does it for all.
 
     Args:
-      workdir: local or a bucket.
-      config: what is trained.
-      about: what other commands need to know of the run (stage, model configs, class names).
+      workdir: a local folder or a bucket.
+      config: the training's config.
+      about: facts about the run for other commands (stage, model configs, class names).
 
     Raises:
       InputError: if the directory holds something else, or a run of another config.

@@ -1,4 +1,4 @@
-"""Where a run's time went: seconds by phase, over all the runs that one training took."""
+"""Goodput: seconds of a training by phase, over all of its runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PHASES = ("init", "compile", "data", "step", "checkpoint", "evaluation")
 
 
 class Spent:
-    """Seconds that the program of this process spent in each phase since it was made, beginning with "init".
+    """Seconds that this process has spent in each phase since the object was made, beginning with "init".
 
     Devices compute while the program goes on, so "step" is the time it waited for them, and "data" the time it waited
     for pictures, whether or not the devices were busy meanwhile.
@@ -26,7 +26,7 @@ class Spent:
 
     @contextlib.contextmanager
     def on(self, phase: str, step: int = 0) -> Iterator[None]:
-        """The body is of this phase, and of no other; `step` is the one that the body works for."""
+        """Counts the body's time as `phase`, and as no other; `step` is the training step it belongs to."""
         before = self._phase
         self._switch(phase)
         at(phase, step)
@@ -36,12 +36,12 @@ class Spent:
             self._switch(before)
 
     def begin(self, step: int) -> None:
-        """Init is over: the loop begins after `step`."""
+        """Ends the phase "init": the loop begins after `step`."""
         self.from_step = step
         self._switch("step")
 
     def read(self) -> dict[str, float]:
-        """A line of this run: when it began (seconds since 1970), from which step, its seconds so far and by phase."""
+        """This run's entry: its start (seconds since 1970) and first step, its seconds so far, in all and by phase."""
         self._switch(self._phase)
         spent = {phase: round(seconds, 3) for phase, seconds in self._seconds.items()}
         return {"run": self.run, "from_step": self.from_step, "seconds": round(self._since - self._begun, 3), **spent}
@@ -53,18 +53,18 @@ class Spent:
 
 
 def summed(lines: Iterable[dict[str, Any]]) -> dict[str, float]:
-    """The whole training's seconds, from the lines of metrics.jsonl.
+    """Sums the seconds of a whole training from the lines of metrics.jsonl.
 
     Args:
-      lines: those with a run's "goodput" count, of each run the last one.
+      lines: parsed lines; those with a run's "goodput" count, the last one per run.
 
     Returns:
-      "runs", how many; "seconds" and those by phase, summed; "done_again": seconds in "step" and "data" for steps that
-      a later run had to do again; "between": seconds between the last line of a run and the next run.
+      "runs", their number; "seconds", in all and by phase; "done_again": seconds in "step" and "data" for steps that
+      a later run had to repeat; "between": seconds between the last line of a run and the next run.
     """
     last: dict[int, dict[str, Any]] = {}
     for line in lines:
-        if "run" in line.get("goodput", ()):  # and not the sum of a training that was prolonged
+        if "run" in line.get("goodput", ()):  # not the sum at the end of a training that was extended later
             last[line["goodput"]["run"]] = {**line["goodput"], "reached": line["step"]}
     runs = [last[run] for run in sorted(last)]
     total = {name: sum(run[name] for run in runs) for name in ("seconds", *PHASES)}
@@ -77,9 +77,9 @@ def summed(lines: Iterable[dict[str, Any]]) -> dict[str, float]:
 
 
 def in_words(total: dict[str, float]) -> str:
-    """The sum in one line."""
+    """The result of `summed` as one line of text."""
     whole = max(total["seconds"], 1e-9)
     shares = ", ".join(f"{phase} {total[phase] / whole:.0%}" for phase in PHASES)
     runs = f"{total['runs']:.0f} run{'s'[: total['runs'] > 1]}"
-    again = f"; steps done again {total['done_again'] / whole:.0%}" if total["done_again"] else ""
+    again = f"; repeated steps {total['done_again'] / whole:.0%}" if total["done_again"] else ""
     return f"{total['seconds']:.0f} s in {runs}: {shares}{again}"

@@ -1,4 +1,4 @@
-"""One run a directory: the operating system's lock on a file, which a killed process lets go of by itself."""
+"""Allows one run per directory, by the operating system's lock on a file, which is released when a process dies."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def held(workdir: epath.Path) -> Iterator[str | None]:
     """Keeps other runs out of `workdir` while the body runs.
 
     Yields:
-      Who held it last and ended without letting go (killed, say), or None. A bucket, and a file system without
-      locks, cannot keep anybody out.
+      The last holder if it ended without releasing the lock (because it was killed, say), or None. A bucket, and a
+      file system without locks, cannot keep other runs out.
 
     Raises:
-      InputError: naming host and process, if a living run is in it.
+      InputError: naming host and process, if a living run uses the directory.
     """
     if in_bucket(workdir):
         yield None
@@ -41,7 +41,7 @@ def held(workdir: epath.Path) -> Iterator[str | None]:
                 f"{workdir}: is in use by a living run ({holder}): wait for its end, stop it, or choose another "
                 "--workdir"
             ) from None
-        except OSError:  # no locks here, some network file systems have none
+        except OSError:  # some network file systems have no locks
             yield None
             return
         before = file.seek(0) or file.read()
@@ -53,7 +53,7 @@ def held(workdir: epath.Path) -> Iterator[str | None]:
 
 
 def _write(file: object, content: dict[str, object] | None) -> None:
-    with contextlib.suppress(OSError):  # a full disk: the lock holds without its text
+    with contextlib.suppress(OSError):  # on a full disk the lock works without its text
         file.truncate(0)
         file.write("" if content is None else json.dumps(content) + "\n")
         file.flush()

@@ -1,4 +1,4 @@
-"""A window of steps that JAX's profiler looks at."""
+"""Profiles a window of steps with JAX's profiler."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ PROFILE = "profile"
 
 
 class Window:
-    """Steps FIRST to LAST of the training, looked at by the first process.
+    """Steps FIRST to LAST of the training, profiled in the first process.
 
-    What it saw is in `profile/` of the training directory, to be opened by `xprof DIR/profile` (pip install xprof).
+    The trace is written to `profile/` in the training directory; `xprof DIR/profile` opens it (pip install xprof).
 
     Args:
       text: "FIRST:LAST", or None for no window.
       workdir: the training directory.
 
     Raises:
-      InputError: for another text.
+      InputError: for any other text.
     """
 
     def __init__(self, text: str | None, workdir: epath.Path) -> None:
@@ -35,29 +35,29 @@ class Window:
             if not found or not 1 <= int(found[1]) <= int(found[2]):
                 raise InputError(f"profile '{text}': expected FIRST:LAST, two steps from 1 on, such as 20:25")
             self._steps = range(int(found[1]), int(found[2]) + 1)
-        self._looking = False
+        self._tracing = False
 
     def before(self, step: int) -> None:
-        """Begins to look, if `step` is in the window."""
-        if step in self._steps and not self._looking and jax.process_index() == 0:
+        """Starts the trace if `step` is in the window."""
+        if step in self._steps and not self._tracing and jax.process_index() == 0:
             folder = self._workdir / PROFILE
             if in_bucket(folder):  # the profiler itself writes to local disks only
                 self._copy = tempfile.TemporaryDirectory()
                 folder = epath.Path(self._copy.name)
             jax.profiler.start_trace(str(folder))
-            self._looking = True
+            self._tracing = True
 
     def after(self, step: int, result: Any) -> None:
-        """Ends to look after the last step, once `result` of it is there."""
-        if self._looking and step >= self._steps[-1]:
+        """Ends the trace after the window's last step, once its `result` is there."""
+        if self._tracing and step >= self._steps[-1]:
             jax.block_until_ready(result)
             self.close()
 
     def close(self) -> None:
-        """Ends to look, if it still does."""
-        if not self._looking:
+        """Ends a running trace and copies it into the training directory."""
+        if not self._tracing:
             return
-        self._looking = False
+        self._tracing = False
         jax.profiler.stop_trace()
         if self._copy is not None:
             for file in epath.Path(self._copy.name).rglob("*"):

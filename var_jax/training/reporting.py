@@ -1,4 +1,4 @@
-"""Reports of a run while it goes: a line on the terminal and in a log, JSON lines, TensorBoard, pictures."""
+"""Reports of a running training: lines on the terminal and in a log, JSON lines, TensorBoard, pictures."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ LOG_FILE, METRICS_FILE, PICTURES, TENSORBOARD = "log.txt", "metrics.jsonl", "pic
 
 
 class Reporter:
-    """Writes into a training directory; only one process of a run has an active one.
+    """Writes into a training directory; only one process of a run has an active reporter.
 
-    Files are appended to, so a resumed run goes on where the one before stopped. A bucket cannot be
-    appended to: there each write is the whole file again, which is why lines are kept short and few.
+    Files are appended to, so a resumed run continues them. A file in a bucket cannot be appended to: each
+    write is the whole file again, and therefore lines are short and few.
     """
 
     def __init__(self, workdir: epath.Path, active: bool = True) -> None:
-        """Opens (or goes on with) the files in `workdir`; not `active` writes nothing."""
+        """Opens (or continues) the files in `workdir`; a reporter that is not `active` writes nothing."""
         self._workdir, self._active = workdir, active
         self._terminal = active and sys.stdout.isatty()
         self._line_open = False
@@ -37,7 +37,7 @@ class Reporter:
         self._board = self._open_board() if active else None
 
     def say(self, text: str) -> None:
-        """A line for people: terminal and log."""
+        """Writes a line for people, to terminal and log."""
         if not self._active:
             return
         self._close_line()
@@ -46,7 +46,7 @@ class Reporter:
         _append(self._workdir / LOG_FILE, "".join(f"{stamp} {line}\n" for line in text.splitlines()))
 
     def note(self, name: str, line: str) -> None:
-        """A line for people that is also kept, once, in a file of its own."""
+        """Writes a line for people, and adds it, once, to a file of its own."""
         path = self._workdir / name
         if not self._active:
             print(f"left out: {line}", flush=True)
@@ -55,7 +55,7 @@ class Reporter:
             _append(path, f"{line}\n")
 
     def progress(self, text: str) -> None:
-        """Where the run stands: on a terminal one line that is written over, else a plain line."""
+        """Shows the run's progress: on a terminal as one line that is overwritten, else as a plain line."""
         if self._terminal:
             print(f"\r\033[K{text}", end="", flush=True)
             self._line_open = True
@@ -63,7 +63,7 @@ class Reporter:
             print(text, flush=True)
 
     def metrics(self, step: int, kind: str, values: dict[str, Any], goodput: dict[str, float] | None = None) -> None:
-        """One JSON line {"step", "kind", ...} and the same numbers to TensorBoard; arrays become lists.
+        """Writes one JSON line {"step", "kind", ...} and the same numbers to TensorBoard; arrays become lists.
 
         `goodput`, seconds by phase, goes into the JSON line alone.
         """
@@ -80,12 +80,12 @@ class Reporter:
             self._flush_board()
 
     def lines(self) -> list[dict[str, Any]]:
-        """What all runs in this directory have written by `metrics`."""
+        """The lines that all runs in this directory have written by `metrics`."""
         file = self._workdir / METRICS_FILE
         return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
     def picture(self, step: int, name: str, image_HxWx3: np.ndarray) -> None:
-        """A picture under pictures/NAME_STEP.png."""
+        """Writes a picture to pictures/NAME_STEP.png."""
         if not self._active:
             return
         folder = self._workdir / PICTURES
@@ -97,7 +97,7 @@ class Reporter:
             self._board.add_image(name, image_HxWx3, step, dataformats="HWC")
 
     def close(self) -> None:
-        """Ends an open progress line and the TensorBoard file."""
+        """Ends an open progress line and closes the TensorBoard file."""
         self._close_line()
         if self._board:
             self._flush_board()
@@ -106,13 +106,13 @@ class Reporter:
             self._curves.cleanup()
 
     def _open_board(self) -> Any:
-        """A TensorBoard writer where tensorboardX is installed (extra: tensorboard)."""
+        """A TensorBoard writer, or None if tensorboardX is not installed (extra: tensorboard)."""
         try:
             from tensorboardX import SummaryWriter
         except ImportError:
             return None
         folder = self._workdir / TENSORBOARD
-        if in_bucket(self._workdir):  # its own client for buckets may die in a thread and be waited for ever after
+        if in_bucket(self._workdir):  # the writer's own client for buckets may die in a thread and hang the run
             self._curves = tempfile.TemporaryDirectory()
             folder = self._curves.name
         try:
@@ -134,7 +134,7 @@ class Reporter:
 
 
 def _drop_half_line(path: epath.Path) -> None:
-    """Takes away what a killed process wrote of a last line."""
+    """Removes an incomplete last line, left by a killed process."""
     if path.exists() and not (text := path.read_bytes()).endswith(b"\n"):
         os.truncate(path, text.rfind(b"\n") + 1)
 
@@ -154,7 +154,7 @@ def _number(value: Any) -> Any:
 
 
 class Clock:
-    """Time spent by phase, and what is left at the pace of late."""
+    """Measures a run's recent pace and predicts the time left."""
 
     def __init__(self, done: int, total: int) -> None:
         """Starts at `done` of `total` steps."""
@@ -162,17 +162,17 @@ class Clock:
         self.restart(done)
 
     def restart(self, done: int) -> None:
-        """Begins a new stretch, after an interruption that says nothing of the pace."""
+        """Begins a new interval, after an interruption that should not count."""
         self._since, self._from, self.waiting = time.monotonic(), done, 0.0
 
-    def read(self, done: int, pictures_a_step: int) -> dict[str, float]:
-        """Pictures per second, share of time waiting for data, seconds left; then begins a new stretch.
+    def read(self, done: int, pictures_per_step: int) -> dict[str, float]:
+        """Pictures per second, share of time waiting for data, seconds left; then begins a new interval.
 
-        A clock that stood still or went back says nothing: all are 0 then.
+        Rates are 0 if the system's clock stood still or went back.
         """
         spent, steps = max(time.monotonic() - self._since, 0.0), done - self._from
         values = {
-            "pictures_per_second": steps * pictures_a_step / spent if spent else 0.0,
+            "pictures_per_second": steps * pictures_per_step / spent if spent else 0.0,
             "data_wait": min(max(self.waiting / spent, 0.0), 1.0) if spent else 0.0,
             "seconds_left": (self._total - done) * spent / max(steps, 1),
         }
@@ -181,7 +181,7 @@ class Clock:
 
 
 def duration(seconds: float) -> str:
-    """1:02:03 or 2:03."""
+    """Formats seconds as 1:02:03 or 2:03."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

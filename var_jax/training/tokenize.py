@@ -1,8 +1,8 @@
 """Makes a store of tokens: encodes the crops of a data set, file by file, so that a kill loses one file's work.
 
-Which pictures a file holds follows from the settings alone, and every batch of a file starts at its beginning. So any
-number of processes share the files, a finished one is kept whoever made it, and however often the work was broken
-off, the store is bit for bit the same.
+The pictures of a file depend on the settings alone, and each file begins with a new batch. So any number of processes
+can share the files, a finished file is kept whichever process made it, and the store is bit for bit the same however
+often the work was interrupted.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from var_jax.training_directory import read_any_model
 
 @dataclasses.dataclass(frozen=True)
 class Cuts:
-    """What is cut from the pictures; as in a config of training.
+    """The crops taken from pictures, with the settings of a training config.
 
     Attributes:
-      count: crops a training picture; validation has one, from the middle.
+      count: crops per training picture; a validation picture has one, at the centre.
       enlarge, flip: see `var_jax.data.transforms.Crop`.
-      seed: of the crops; that of the run, for the crops that a run on pictures would see.
+      seed: seed of the crops; the seed of a run gives the crops that it would see on pictures.
     """
 
     count: int = 1
@@ -63,7 +63,7 @@ def tokenize(
     cuts: Cuts,
     out: str | os.PathLike[str],
     *,
-    pictures_a_file: int = 4096,
+    pictures_per_file: int = 4096,
     batch_size: int = 32,
     workers: int = 0,
     bad_share: float = BAD_SHARE,
@@ -74,19 +74,19 @@ def tokenize(
     """Writes this process's share of a store of both splits, and the store's index once every file is there.
 
     Args:
-      model: directory of the tokenizer, or of anything that has one.
+      model: directory of a model with a tokenizer.
       kind, options: the data set, see `make_source`.
-      cuts: which crops.
+      cuts: the crops.
       out: the store's folder, new, or the same store begun before. Processes on several hosts share it.
-      pictures_a_file: how many pictures a file holds, all their crops together.
+      pictures_per_file: pictures per file, each with all its crops.
       batch_size: pictures encoded at once.
-      workers: processes that decode pictures; with 0 this one does.
+      workers: processes that decode pictures; with 0, this process does.
       bad_share: share of a split's pictures that may be damaged.
       process_index, process_count: process p of P makes every P-th file from the p-th on.
       say: called with lines about progress.
 
     Returns:
-      Whether the store is whole and verified; if not, other processes' files are missing still.
+      Whether the store is complete and verified; if not, files of other processes are still missing.
 
     Raises:
       InputError: if there is no such tokenizer or data set, `out` holds something else, cannot be written, too many
@@ -96,11 +96,11 @@ def tokenize(
         raise InputError("data kind 'tokens' is a store already; give the pictures: shapes, folder or tfds")
     if not 0 <= process_index < process_count:
         raise InputError(f"process_index {process_index} must lie between 0 and process_count {process_count} - 1")
-    if pictures_a_file < 1 or batch_size < 1:
-        raise InputError(f"pictures a file {pictures_a_file} and batch size {batch_size} must be 1 or more")
+    if pictures_per_file < 1 or batch_size < 1:
+        raise InputError(f"pictures per file {pictures_per_file} and batch size {batch_size} must be 1 or more")
     sources = {split: make_source(kind, split, **options) for split in SPLITS}
     loaded, folder = read_any_model(model), local_target(out)
-    settings = _settings(loaded, sources, kind, options, cuts, pictures_a_file, batch_size)
+    settings = _settings(loaded, sources, kind, options, cuts, pictures_per_file, batch_size)
     from_first("store", lambda: _claim(folder, settings))
     work = _Work(folder, settings, sources, _encoder(loaded), workers, bad_share, say)
     known = {shard["file"]: shard for shard in _known_shards(folder)}
@@ -115,7 +115,7 @@ def tokenize(
 def _settings(
     model: Model, sources: dict[str, Source], kind: str, options: dict[str, Any], cuts: Cuts, pictures: int, batch: int
 ) -> dict[str, Any]:
-    """All that the store's content follows from."""
+    """All settings that determine the store's content."""
     config = model.tokenizer_config
     return {
         "format": store.FORMAT,
@@ -136,7 +136,7 @@ def _settings(
 
 
 def _claim(folder: Path, settings: dict[str, Any]) -> None:
-    """Makes `folder` the place of a store with these settings, or checks that it is that already."""
+    """Claims `folder` for a store with these settings, or checks that it has been."""
     file = folder / store.SETTINGS_FILE
     if file.exists():
         try:
@@ -157,19 +157,19 @@ def _write_json(file: Path, content: dict[str, Any]) -> None:
 
 
 def _known_shards(folder: Path) -> list[dict[str, Any]]:
-    """What an index that is there already says of the files."""
+    """The files' entries in an existing index."""
     if not (folder / store.INDEX_FILE).exists():
         return []
     return [shard for part in store.read_index(folder)["splits"].values() for shard in part["shards"]]
 
 
 def _is_whole(file: Path, known: dict[str, Any] | None) -> bool:
-    """Whether a file need not be made: there, and as the index says where there is one."""
+    """Whether a file need not be made again: it exists, and matches the index if there is one."""
     return file.exists() and (known is None or sha256(file) == known["sha256"])
 
 
 def _encoder(model: Model) -> Callable[[np.ndarray], np.ndarray]:
-    """uint8 [B, size, size, 3] -> int32 [B, L], on the default device."""
+    """A function that encodes uint8 [B, size, size, 3] into int32 [B, L], on the default device."""
     tokenizer, params = Tokenizer(model.tokenizer_config, backend=backend_for()), jax.device_put(model.tokenizer_params)
     run = jax.jit(lambda params, images: tokenizer.apply({"params": params}, to_signed(images), method="encode"))
     return lambda images: np.asarray(run(params, jnp.asarray(images)))
@@ -191,7 +191,7 @@ class _Work:
         self.bad = {split: BadPictures(source, split, self.bad_share) for split, source in self.sources.items()}
 
     def shards(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Every file of the store: its split, and its name, first picture, pictures and records."""
+        """Yields every file of the store: its split, and its name, first picture, pictures and records."""
         size = self.settings["pictures_a_file"]
         for split in SPLITS:
             pictures, crops = self.settings["pictures"][split], self._crops(split)
@@ -213,7 +213,7 @@ class _Work:
                 for record in records:
                     writer.write(record)
                 writer.close()
-            except RuntimeError as error:  # how ArrayRecord says that the disk is full
+            except RuntimeError as error:  # ArrayRecord's error for a full disk
                 reason = " ".join(str(error).split())[:120]
                 raise InputError(
                     f"{file}: cannot be written ({reason}); free some space and run the same command again"
@@ -241,7 +241,7 @@ class _Work:
                     yield store.encode(tokens[row], label, index, dtype)
 
     def finish(self) -> bool:
-        """Verifies every file and writes the index, if all are there."""
+        """Verifies every file and writes the index, if all files are there."""
         missing = [shard["file"] for _, shard in self.shards() if not (self.folder / shard["file"]).exists()]
         if missing:
             self.say(f"{len(missing)} files are left to other processes, like {missing[0]}")
@@ -258,11 +258,11 @@ class _Work:
         _write_json(self.folder / store.INDEX_FILE, index)
         size = sum(shard["bytes"] for part in shards.values() for shard in part)
         records = sum(shard["records"] for part in shards.values() for shard in part)
-        self.say(f"{self.folder}: {records} crops, {size} bytes ({size / records:.0f} a crop), verified")
+        self.say(f"{self.folder}: {records} crops, {size} bytes ({size / records:.0f} per crop), verified")
         return True
 
     def _verified(self, split: str, shard: dict[str, Any]) -> dict[str, Any]:
-        """The file's line in the index, after reading every record of it."""
+        """Reads every record of a file and returns the file's entry in the index."""
         file, tokenizer = self.folder / shard["file"], self.settings["tokenizer"]
         length, crops = sum(side**2 for side in tokenizer["pyramid"]), self._crops(split)
         try:
@@ -279,6 +279,6 @@ class _Work:
                 if index != wanted:
                     self.bad[split].add(np.array([wanted]))
         except (RuntimeError, ValueError) as error:
-            file.unlink()  # or the same command would find it and keep it
+            file.unlink()  # or the same command would keep it
             raise store.damaged(file, error) from None
         return shard | {"bytes": file.stat().st_size, "sha256": sha256(file)}
