@@ -103,8 +103,8 @@ def tokenizer() -> ConfigDict:
     c.encoder_dtype = None  # in training; None: float32, in which tokens are always made
     c.loss = ConfigDict({"l1": 0.2, "l2": 1.0, "quantizer": 1.0})  # weights; pixels are in [-1, 1]
     c.loss.lpips = 0.0  # perceptual, by VGG16: needs the file or folder ...
-    c.lpips_weights = ""  # ... of its weights; given, validation reports LPIPS whatever its weight
-    c.inception_weights = ""  # file of the 2015 Inception network; given, validation reports rFID
+    c.lpips_weights = ""  # ... of its weights; with it, validation reports LPIPS whatever its weight
+    c.inception_weights = ""  # file of the 2015 Inception network; with it, validation reports rFID
     c.loss.structure = 0.0  # edges at several sizes: needs no weights, and is no LPIPS
     c.codebook = ConfigDict()  # against unused codes and empty coarse scales
     c.codebook.dropout = 0.0  # share of pictures encoded with fewer scales in training ...

@@ -1,4 +1,4 @@
-"""A tokenizer on your own pictures: a folder with one sub-folder a class.
+"""A tokenizer on your own pictures: a folder with one sub-folder per class.
 
     var-jax train --config folder_tokenizer --workdir runs/my_tokenizer --config.data.options.path=my_pictures
 
@@ -36,7 +36,7 @@ def get_config(argument: str = "64") -> ConfigDict:
     c.model.encoder_blocks = c.model.decoder_blocks = 1
     c.model.dropout = 0.0
     c.codebook.means = True  # the best of what docs/tokenizer.md compares
-    c.dtype, c.batch_size, c.steps = "float32", batch_size, steps  # many small steps learn most a minute here
+    c.dtype, c.batch_size, c.steps = "float32", batch_size, steps  # many small steps learn most per minute here
     # 1.5e-3 at the peak, whatever the batch: a higher one is unstable.
     c.optimizer.learning_rate_per_256 = 1.5e-3 * 256 / batch_size
     c.optimizer.warmup, c.optimizer.final = 0.05, 0.05

@@ -1,4 +1,4 @@
-r"""A transformer on your own pictures, one sub-folder a class; classes are counted from the folder.
+r"""A transformer on your own pictures, one sub-folder per class; classes are counted from the folder.
 
     var-jax train --config folder_var --workdir runs/my_var \
         --config.tokenizer=runs/my_tokenizer --config.data.options.path=my_pictures

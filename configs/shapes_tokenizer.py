@@ -37,7 +37,7 @@ def get_config(argument: str = "32") -> ConfigDict:
     c.model.base_channels, c.model.channel_multipliers, c.model.norm_groups = 16, multipliers, 1
     c.model.encoder_blocks = c.model.decoder_blocks = 1
     c.model.dropout = 0.0
-    c.dtype, c.batch_size, c.steps = "float32", 8, steps  # many small steps learn most a minute here
+    c.dtype, c.batch_size, c.steps = "float32", 8, steps  # many small steps learn most per minute here
     c.optimizer.learning_rate_per_256, c.optimizer.warmup, c.optimizer.final = 0.048, 0.05, 0.05
     c.optimizer.betas = (0.9, 0.99)
     c.ema_decay = 0.995

@@ -11,8 +11,8 @@ from pathlib import Path
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-DOCUMENTS = ("*.md", "docs/*.md", "docs/pictures/*", "launch/*.md", "launch/*.ipynb", "tests/golden/*.md")
-DOCUMENTS += ("var_jax/bundled_model/*.md",)
+DOCUMENTS = ("*.md", "docs/*.md", "docs/pictures/*", "launch/*.md", "launch/*.ipynb", "studies/*.md")
+DOCUMENTS += ("tests/golden/*.md", "var_jax/bundled_model/*.md")
 # The insides of commands: documented by the pages and by `var-jax COMMAND --help`.
 COMMANDS = ("app", "benchmark", "cli", "rehearsal", "scaling")
 REFERENCE = "API reference"  # the entry of `nav` that the modules fill

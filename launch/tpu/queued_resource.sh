@@ -2,7 +2,7 @@
 # Trains on a slice of spot TPUs by the Cloud TPU API: requests it, survives preemptions, gives it back.
 #
 #   NAME=d16 ZONE=us-west4-a TYPE=v5litepod-16 RUNTIME=v2-alpha-tpuv5-lite \
-#     launch/tpu/queued_resource.sh [--dry-run] up train --config var_d16 --workdir gs://BUCKET/var_d16 ...
+#     launch/tpu/queued_resource.sh [--dry-run] up train --config var:d16 --workdir gs://BUCKET/var_d16 ...
 #
 #   up COMMAND...    all steps below for `var-jax COMMAND...`, again after every preemption, until it has finished;
 #                    after an interruption, the same command resumes

@@ -2,7 +2,7 @@
 # Trains on GKE through xpk (github.com/AI-Hypercomputer/xpk), which installs JobSet and Kueue by itself:
 #
 #   CLUSTER=var NAME=d16 ZONE=us-east5-b TYPE=v5litepod-16 \
-#     launch/tpu/xpk.sh [--dry-run] run train --config var_d16 --workdir gs://BUCKET/var_d16 ...
+#     launch/tpu/xpk.sh [--dry-run] run train --config var:d16 --workdir gs://BUCKET/var_d16 ...
 #
 #   cluster          makes the cluster with its spot slices, which cost money from then on
 #   run COMMAND...   `var-jax COMMAND...` on the cluster's slices, started again after preemptions and crashes

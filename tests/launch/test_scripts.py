@@ -16,7 +16,7 @@ from tests.packaging.tree import ROOT, run
 GOLDEN = Path(__file__).parent / "golden"
 SLICE = {"NAME": "d16", "ZONE": "us-west4-a", "TYPE": "v5litepod-16", "RUNTIME": "v2-alpha-tpuv5-lite"}
 CLUSTER = {"CLUSTER": "var", "NAME": "d16", "ZONE": "us-east5-b", "TYPE": "v5litepod-16"}
-TRAIN = ["train", "--config", "var_d16", "--workdir", "gs://BUCKET/var_d16", "--config.tokenizer=gs://BUCKET/a b"]
+TRAIN = ["train", "--config", "var:d16", "--workdir", "gs://BUCKET/var_d16", "--config.tokenizer=gs://BUCKET/a b"]
 DRY_RUNS = {
     "queued_resource_up": ("tpu/queued_resource.sh", ["up", *TRAIN], SLICE),
     "queued_resource_slices": (

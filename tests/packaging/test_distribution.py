@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import tarfile
 import zipfile
 from importlib.metadata import PathDistribution
 from importlib.util import find_spec
@@ -49,6 +50,15 @@ def test_wheel_holds_every_module_and_no_test(wheel):
     }
     assert "var_jax/py.typed" in files  # type checkers read the annotations of the installed package
     assert {f"var_jax/app/page/{name}" for name in ("index.html", "page.css", "page.js", "edit.js")} <= files
+
+
+def test_studies_stay_in_the_clone(wheel):
+    """The tree that both were made of has them."""
+    assert (wheel.parent / "tree" / "studies" / "editing.py").is_file()
+    with tarfile.open(next(wheel.parent.glob("*.tar.gz"))) as source:
+        names = [*source.getnames(), *zipfile.ZipFile(wheel).namelist()]
+    assert any(name.endswith("var_jax/pyramid.py") for name in names)
+    assert [name for name in names if "studies" in name] == []
 
 
 def test_metadata(installed):

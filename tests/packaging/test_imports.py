@@ -1,10 +1,10 @@
-"""Importing any module of the package loads neither TensorFlow nor PyTorch and starts no device."""
+"""Importing any module of the package or the studies loads neither TensorFlow nor PyTorch and starts no device."""
 
 from __future__ import annotations
 
 import sys
 
-from tests.packaging.tree import ROOT, module_names, run
+from tests.packaging.tree import ROOT, module_names, run, study_names
 
 # Stands in for the frameworks, installed or not: whoever imports one is named.
 DECOY = """
@@ -35,7 +35,7 @@ def import_all(names, decoys):
 
 
 def test_every_module_imports_lightly(tmp_path):
-    imported = import_all(module_names(), tmp_path)
+    imported = import_all([*module_names(), *study_names()], tmp_path)
     assert imported.returncode == 0, imported.stderr
     assert "IMPORTED" not in imported.stderr, imported.stderr
 

@@ -14,14 +14,14 @@ import var_jax
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(sys.executable).parent
-_WRITTEN = ("docs", "launch", "studies")  # folders with pages, beside those of Python packages
-PACKAGED = ("var_jax", "configs", "setup.py", "pyproject.toml", "MANIFEST.in", "LICENSE", "README.md")
+_WRITTEN = ("docs", "launch")  # folders with pages, beside those of Python packages
+SOURCES = ("var_jax", "configs", "studies", "setup.py", "pyproject.toml", "MANIFEST.in", "LICENSE", "README.md")
 
 
 def copy_sources(target: Path) -> Path:
-    """Copies what a distribution is made of into the new folder `target`, without what Python left there."""
+    """Copies the source tree of a distribution, and the studies beside it, to `target`, without compiled files."""
     target.mkdir()
-    for source in (ROOT / name for name in PACKAGED):
+    for source in (ROOT / name for name in SOURCES):
         if source.is_dir():
             shutil.copytree(source, target / source.name, ignore=shutil.ignore_patterns("__pycache__"))
         elif source.exists():
@@ -40,6 +40,11 @@ def module_names() -> list[str]:
     roots = {"var_jax": [str(Path(var_jax.__file__).parent)], "var_jax.configs": [str(ROOT / "configs")]}
     found = [*roots, *(name for root, folder in roots.items() for name in _walk(folder, f"{root}."))]
     return sorted(set(found))
+
+
+def study_names() -> list[str]:
+    """Every module of `studies`, which is not installed."""
+    return ["studies", *_walk([str(ROOT / "studies")], "studies.")]
 
 
 def _walk(folder: Sequence[str], prefix: str) -> list[str]:

@@ -41,7 +41,7 @@ def test_published_sizes_lower_without_weights_or_data():
     shapes = [leaf.shape for _, leaf in arguments(training_step(config, mesh))]
     assert (2, 256, 256, 3) in shapes
     assert (3, 3, 512, 512) in shapes  # LPIPS' network
-    config = load_config("var_d16", ["batch_size=2", "model.preset=d2", "data.store=somewhere"])
+    config = load_config("var:d16", ["batch_size=2", "model.preset=d2", "data.store=somewhere"])
     shapes = [leaf.shape for _, leaf in arguments(training_step(config, mesh))]
     assert (2, 680) in shapes
     assert (2, 256, 256, 3) not in shapes

@@ -19,30 +19,30 @@ def ordered(name, topology, *overrides):
 
 
 def test_what_divides_nowhere_is_no_candidate():
-    found = ordered("var_d30", "v5p:4x4x4")
+    found = ordered("var:d30", "v5p:4x4x4")
     assert found
     for one in found:
         mesh = {axis: one.changes[f"mesh.{axis}"] for axis in ("data", "fsdp", "tensor")}
         assert mesh["data"] * mesh["fsdp"] * mesh["tensor"] == 64
         assert 1920 % mesh["fsdp"] == 0
         assert 30 % mesh["tensor"] == 0
-    assert not [one for one in ordered("var_d30", "v5e:16x16") if one.changes["mesh.fsdp"] == 256]
+    assert not [one for one in ordered("var:d30", "v5e:16x16") if one.changes["mesh.fsdp"] == 256]
 
 
 def test_two_billion_parameters_on_a_small_chip_are_split_first():
-    first = ordered("var_d30", "v5e:8x8", "batch_size=128")[0]
+    first = ordered("var:d30", "v5e:8x8", "batch_size=128")[0]
     assert first.changes["mesh.fsdp"] > 1
     assert first.bytes < 16 * 2**30
 
 
 def test_recomputing_everything_is_known_to_cost_a_third_more():
-    found = ordered("var_d16", "v5p:2x2x2", "batch_size=64")
+    found = ordered("var:d16", "v5p:2x2x2", "batch_size=64")
     least = {one.changes["remat"]: one.least_seconds for one in found}
     assert least["nothing_saveable"] == pytest.approx(4 / 3 * least[None])
 
 
 def test_a_searchs_changes_leave_the_config_as_it_was():
-    config = load_config("var_d16")
+    config = load_config("var:d16")
     new = changed(config, {"mesh.fsdp": 16, "remat": None})
     assert (new.mesh.fsdp, new.remat, config.mesh.fsdp, config.remat) == (16, None, 1, "nothing_saveable")
 
@@ -56,7 +56,7 @@ def test_a_searchs_changes_leave_the_config_as_it_was():
     ],
 )
 def test_what_is_refused_at_once(arguments, said, capsys):
-    assert main(["rehearse", "--config", "var_d16", *arguments]) == 2
+    assert main(["rehearse", "--config", "var:d16", *arguments]) == 2
     assert said in capsys.readouterr().err
 
 
@@ -138,10 +138,10 @@ def test_a_batch_belongs_to_what_has_one():
 
     topology = Topology.parse("v5e:2x2")
     for name, what, options, said in (
-        ("var_d16", "train", {"batch": 4}, "--config.batch_size"),
-        ("var_d16", "tokenizer", {}, "needs a tokenizer's"),
+        ("var:d16", "train", {"batch": 4}, "--config.batch_size"),
+        ("var:d16", "tokenizer", {}, "needs a tokenizer's"),
         ("shapes_tokenizer", "sample", {}, "needs a transformer's"),
-        ("var_d16", "sample", {"most": 3}, "is for training"),
+        ("var:d16", "sample", {"most": 3}, "is for training"),
     ):
         with pytest.raises(InputError, match=said):
             rehearse(name, [], topology, what, **options)

@@ -33,7 +33,7 @@ def rehearsed(tmp_path):
 
 
 def small(model, attention):
-    """Overrides that make var_d16 tiny."""
+    """Overrides that make var:d16 tiny."""
     values = {"tokenizer": model, "model.depth": 2, "model.width": 128, "model.num_heads": 2, "batch_size": 8}
     values |= {"mesh.fsdp": 2, "attention": attention, "data.store": "tokens", "steps": 10}
     return [f"--config.{name}={value}" for name, value in values.items()]
@@ -41,7 +41,7 @@ def small(model, attention):
 
 @pytest.mark.parametrize("attention", ["xla", "splash"])
 def test_a_training_step(model, rehearsed, attention, capsys):
-    found = rehearsed("--config", "var_d16", "--quick", *small(model, attention))
+    found = rehearsed("--config", "var:d16", "--quick", *small(model, attention))
     assert found["fits"]
     assert found["mesh"] == {"data": 2, "fsdp": 2, "tensor": 1}
     assert 0 < found["peak_bytes_per_chip"] < found["chip_memory_bytes"]
@@ -65,7 +65,7 @@ def test_the_tokenizers_step_with_a_discriminator(rehearsed):
 
 
 def test_without_machine_code_the_figures_are_the_same(model, rehearsed):
-    arguments = ("--config", "var_d16", "--what", "tokenize", "--batch", "8", *small(model, "xla"))
+    arguments = ("--config", "var:d16", "--what", "tokenize", "--batch", "8", *small(model, "xla"))
     whole, quick = rehearsed(*arguments), rehearsed(*arguments, "--quick")
     assert whole["fits"]
     # Useful operations are counted as if convolutions had no border, and these pictures are nearly all border.
@@ -76,13 +76,13 @@ def test_without_machine_code_the_figures_are_the_same(model, rehearsed):
 
 
 def test_what_the_other_process_meets_is_told(rehearsed, capsys):
-    arguments = ["--config", "var_d16", "--quick", "--config.batch_size=6", "--topology", "v5e:2x2"]
+    arguments = ["--config", "var:d16", "--quick", "--config.batch_size=6", "--topology", "v5e:2x2"]
     assert main(["rehearse", *arguments]) == 2
     assert "batch size (of a micro-batch) 6 does not divide over 4 parts" in capsys.readouterr().err
 
 
 def test_the_sampler(model, rehearsed):
-    found = rehearsed("--config", "var_d16", "--what", "sample", "--quick", "--batch", "8", *small(model, "xla"))
+    found = rehearsed("--config", "var:d16", "--what", "sample", "--quick", "--batch", "8", *small(model, "xla"))
     assert found["fits"]
     assert found["collectives"] == {}
     assert found["pictures_per_second_bound"] > 0

@@ -24,14 +24,14 @@ def of_devices(platform):
 
 def test_kinds():
     here = make_mesh(devices=jax.devices()[:1])
-    assert attention(load_config("var_d16"), here) is xla_attention
-    assert attention(load_config("var_d16", ["attention=plain"]), here) is plain_attention
+    assert attention(load_config("var:d16"), here) is xla_attention
+    assert attention(load_config("var:d16", ["attention=plain"]), here) is plain_attention
     tpu, gpu = of_devices("tpu"), of_devices("gpu")
-    config = load_config("var_d16", ["attention=splash"])
+    config = load_config("var:d16", ["attention=splash"])
     assert attention(config, tpu) == PerDevice(tpu, Splash(*config.attention_blocks))
-    blocks = load_config("var_d16", ["attention=splash", "attention_blocks=(128,256)", "dtype=float32"])
+    blocks = load_config("var:d16", ["attention=splash", "attention_blocks=(128,256)", "dtype=float32"])
     assert attention(blocks, tpu) == PerDevice(tpu, Splash(block_q=128, block_kv=256))
-    assert attention(load_config("var_d16", ["attention=cudnn"]), gpu) == PerDevice(gpu, cudnn_attention)
+    assert attention(load_config("var:d16", ["attention=cudnn"]), gpu) == PerDevice(gpu, cudnn_attention)
 
 
 @pytest.mark.parametrize(
@@ -51,12 +51,12 @@ def test_kinds():
 )
 def test_what_cannot_be(kind, platform, dtype, message):
     with pytest.raises(InputError, match=message):
-        attention(load_config("var_d16", [f"attention={kind}", f"dtype={dtype}"]), of_devices(platform))
+        attention(load_config("var:d16", [f"attention={kind}", f"dtype={dtype}"]), of_devices(platform))
 
 
 def test_a_run_goes_on_with_another_kind():
     """On other devices, or from before there was a choice: nothing that is learned depends on it."""
-    before, after = plain(load_config("var_d16")), plain(load_config("var_d16", ["attention=splash"]))
+    before, after = plain(load_config("var:d16")), plain(load_config("var:d16", ["attention=splash"]))
     assert before != after and not differences(before, after)
     del before["attention"], before["attention_blocks"]
     assert not differences(before, after)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
+from var_jax.configs import RENAMED
 from var_jax.errors import InputError
 from var_jax.training.config import config_names, differences, load_config, plain
 
@@ -15,6 +19,30 @@ def test_every_config_of_the_package_loads_and_is_locked():
         assert config.is_locked
         assert config.stage in ("tokenizer", "transformer")
         assert plain(config)
+
+
+def leaves(config, prefix=""):
+    """Every value by its dotted key."""
+    found = {}
+    for key, value in config.items():
+        found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
+    return found
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_a_published_recipe_is_that_of_the_version_before_under_both_names(old, new):
+    """Else a run that the old name began would not go on; the file was written with the five configs of old."""
+    stored = json.loads((Path(__file__).parent / "var_configs.json").read_text())
+    expected = stored["var_d16"] | stored["changes"][old]
+    assert leaves(plain(load_config(new))) == expected
+    assert leaves(plain(load_config(old))) == expected
+    assert load_config(old, ["--config.steps=3"]).steps == 3
+
+
+def test_every_old_name_and_the_first_preset():
+    assert set(RENAMED) == {"var_d16", "var_d20", "var_d24", "var_d30", "var_d36s_512"}
+    assert not set(RENAMED) & set(config_names())
+    assert plain(load_config("var")) == plain(load_config("var:d16"))
 
 
 def test_overrides():
@@ -41,6 +69,7 @@ def test_overrides():
     [
         ("shapes_vra", [], "config 'shapes_vra': known are .*shapes_var"),
         ("nowhere.py", [], "nowhere.py: no such file"),
+        ("var:d17", [], "var:d17: no such published model, expected one of d16, .*d36-s"),
         ("shapes_var", ["--config.bacth_size=3"], "'bacth_size' is not one of .*batch_size"),
         ("shapes_var", ["--config.seed.inner=3"], "'inner' is not one of nothing below it"),
         ("shapes_var", ["--config.batch_size=many"], "expected int like 24, got 'many'"),

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from etils import epath
 
+from tests.interop.checkpoints import drawn_model
 from tests.training import tiny
-from var_jax.benchmark.stored_tokens import drawn_tokenizer
 from var_jax.benchmark.timing import compilations
+from var_jax.model_directory import save_model
 from var_jax.models.tokenizer import TokenizerConfig
 from var_jax.training.loop import FINISHED, Run
 
@@ -71,7 +72,7 @@ def test_steps_after_the_first_compile_nothing_and_fetch_once_a_report(tmp_path,
     changes = {"steps": 7, "report_every": 2, "checkpoint_every": 100}
     config = tiny.tokenizer(**changes)
     if stage == "transformer":
-        drawn_tokenizer(tmp_path / "tokenizer", TokenizerConfig(**config.model))
+        save_model(tmp_path / "tokenizer", drawn_model(TokenizerConfig(**config.model), transformer=None))
         config = tiny.transformer(tmp_path / "tokenizer", **changes)
     run = Run(config, epath.Path(tmp_path / "run"), jax.devices()[:1])
     step, watch = run._step, Watch(monkeypatch)

@@ -15,7 +15,7 @@ from var_jax.training import build
 from var_jax.training.config import load_config
 from var_jax.training.step import StepProgram
 
-_CONFIG = "var_d16"  # the published recipe; all presets share the parts of it that a step's speed depends on
+_CONFIG = "var:d16"  # the published recipe; all presets share the parts of it that a step's speed depends on
 _OWN = ("model", "batch_size", "dtype", "attention", "tokenizer", "data", "stage")  # options of the command
 _STEPS = 100_000  # length of the schedules; a step costs the same for any
 

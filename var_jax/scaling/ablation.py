@@ -29,7 +29,7 @@ from var_jax.generation.pictures import save_picture, to_uint8
 from var_jax.models.costs import transformer_forward_flops, transformer_parameters
 from var_jax.scaling.gather import evaluation_rows, is_finished
 from var_jax.scaling.sweep import trained
-from var_jax.training.config import config_module
+from var_jax.training.config import config_module, split_name
 from var_jax.training_directory import newest_step, read_run
 
 _BATCH = 50
@@ -222,7 +222,7 @@ def ablate(
     """
     if seeds < 1 or samples < 2 * _BATCH:
         raise InputError(f"seeds {seeds}, samples {samples}: expected 1 or more, and {2 * _BATCH} or more")
-    base, _, argument = name.partition(":")
+    base, argument = split_name(name)
     module = config_module(base)
     if not all(hasattr(module, wanted) for wanted in ("get_rows", "TOKENIZER", "TOKENIZERS")):
         raise InputError(f"config {base}: has no rows; an ablation has get_rows, TOKENIZER and TOKENIZERS")

@@ -20,7 +20,7 @@ from var_jax.errors import InputError
 from var_jax.formats.atomic import atomic_file, local_target
 from var_jax.scaling.algebra import NAME, Point, checked, overrides
 from var_jax.scaling.gather import is_finished
-from var_jax.training.config import config_module, load_config
+from var_jax.training.config import config_module, load_config, split_name
 from var_jax.training.loop import PREEMPTED
 from var_jax.training.reporting import duration
 
@@ -45,7 +45,7 @@ def load_sweep(name: str, changes: Sequence[str] = ()) -> list[Point]:
     Raises:
       InputError: if there is no such sweep, or a point changes a key that the config lacks.
     """
-    base, _, argument = name.partition(":")
+    base, argument = split_name(name)
     module = config_module(base)
     if not hasattr(module, "get_sweep"):
         raise InputError(f"config {base}: has no get_sweep(argument), it is one model and no sweep")

@@ -31,7 +31,7 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
     Raises:
       InputError: naming the unknown config, key or value.
     """
-    base, _, argument = name.partition(":")
+    base, argument = split_name(name)
     try:
         config = config_module(base).get_config(argument)
     except (KeyError, ValueError) as error:
@@ -42,6 +42,13 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
     for override in overrides:
         _override(config, override)
     return config
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """The config and its argument ("" for none) of "config:argument"; names of earlier versions stand for today's."""
+    renamed = importlib.import_module("var_jax.configs").RENAMED
+    base, _, argument = renamed.get(name.partition(":")[0], name).partition(":")
+    return base, argument
 
 
 def config_names() -> list[str]:

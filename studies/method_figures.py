@@ -1,15 +1,15 @@
-"""The figures of docs/method.md, and the table in it: what the parts of the method do to drawn shapes.
+"""The figures of docs/method.md and its table: the parts of the method at work on drawn shapes.
 
-    python -m var_jax.benchmark.method_figures --out docs/pictures
+    python -m studies.method_figures --out docs/pictures
 
-The pictures that are encoded are held-out drawn shapes, so the model has to be one of those; without --model it is the
-one that comes with the package.
+The encoded pictures are held-out drawn shapes, so the model has to be one of those; without --model it is the one that
+comes with the package.
 """
 
 from __future__ import annotations
 
-import argparse
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from studies.command_line import exit_with, options
 from var_jax.bundle import Bundle, load
 from var_jax.data.shapes import CLASS_NAMES, Shapes
 from var_jax.errors import InputError
@@ -31,20 +32,20 @@ TOP_P = 0.95  # of the table
 _CAPTIONS = ("top-k 1", "top-p 0.5", "top-p 0.95", "all")
 _PICTURES = 40  # held-out ones that the table is a mean over
 _ENCODED = (4, 12, 26)  # of them the figures show: a star, a square, a crescent
-_LABELS = (1, 3, 4, 6)  # classes of the figures that are drawn: a row each
+_LABELS = (1, 3, 4, 6)  # classes of the drawn figures, one per row
 _TILE = 64  # pixels of a map in the figures, at least
 _MASKED = Pyramid((1, 2, 3, 4))  # small enough to see single tokens
 _CELL = 12  # pixels of a token in the mask's figure
 _CONTRAST = 2.0  # of differences of pictures, around grey
 
 
-class Told(NamedTuple):
-    """How a picture is told, by scale: maps of code width C.
+class Decoded(NamedTuple):
+    """A picture's tokens decoded scale by scale: maps of code width C.
 
     Attributes:
-      added: [S, B, h, w, C] what each scale adds.
-      sums: [S, B, h, w, C] the running sum after it.
-      inputs: S - 1 maps [B, p, p, C]: the sum at the next scale's size, of which that is predicted.
+      added: [S, B, h, w, C] the contribution of each scale.
+      sums: [S, B, h, w, C] the running sum f_hat after it.
+      inputs: S - 1 maps [B, p, p, C]: the sum at the next scale's size, from which that scale is predicted.
     """
 
     added: jax.Array
@@ -53,7 +54,7 @@ class Told(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def told(tokenizer: Tokenizer, params: dict, tokens_BxL: jax.Array) -> Told:
+def decoded(tokenizer: Tokenizer, params: dict, tokens_BxL: jax.Array) -> Decoded:
     """The decoder's side of the paper's Algorithms 1 and 2, step by step."""
     quantizer, pyramid = tokenizer.bind({"params": params}).quantizer, tokenizer.config.pyramid
     codes = [quantizer.embed(tokens_BxL[:, pyramid.slice(k)]) for k in range(len(pyramid))]
@@ -63,11 +64,11 @@ def told(tokenizer: Tokenizer, params: dict, tokens_BxL: jax.Array) -> Told:
     for k in range(1, len(pyramid)):
         shape = (tokens_BxL.shape[0], pyramid.sides[k], pyramid.sides[k], -1)
         inputs.append(quantizer.next_scale_input(sums[k - 1], k).reshape(shape))
-    return Told(added, sums, inputs)
+    return Decoded(added, sums, inputs)
 
 
 def scales_figure(bundle: Bundle, images: np.ndarray) -> np.ndarray:
-    """Two rows a picture: after each scale, and what that scale changed, around grey; last the picture itself."""
+    """Two rows per picture: decoded after each scale, last the picture; and the change by each scale, around grey."""
     tokens_BxL, pyramid = bundle.encode(images), bundle.tokenizer.config.pyramid
     after = np.stack([np.asarray(bundle.decode(tokens_BxL, scales=k + 1)) for k in range(len(pyramid))])
     changed = np.clip(0.5 + _CONTRAST * np.diff(after, axis=0, prepend=np.full_like(after[:1], 0.5)), 0, 1)
@@ -80,11 +81,11 @@ def scales_figure(bundle: Bundle, images: np.ndarray) -> np.ndarray:
 
 
 def input_figure(bundle: Bundle, images: np.ndarray) -> np.ndarray:
-    """Of one picture three rows by scale: what it adds to the map, the sum, the sum at the next scale's size.
+    """Three rows for one picture, by scale: its contribution, the sum, the sum at the next scale's size.
 
-    Maps have more channels than colours: the three directions are shown that the sum varies most in.
+    Maps have more channels than colours: the figure shows the three directions in which the sum varies most.
     """
-    pyramid, steps = bundle.tokenizer.config.pyramid, told(*_tokenizer(bundle), bundle.encode(images[:1]))
+    pyramid, steps = bundle.tokenizer.config.pyramid, decoded(*_tokenizer(bundle), bundle.encode(images[:1]))
     values = np.asarray(steps.sums[-1]).reshape(-1, steps.sums.shape[-1])
     _, _, directions = np.linalg.svd(values - values.mean(axis=0), full_matrices=False)
     colours = np.zeros((values.shape[1], 3), np.float32)
@@ -101,7 +102,7 @@ def input_figure(bundle: Bundle, images: np.ndarray) -> np.ndarray:
 
 
 def mask_figure(pyramid: Pyramid = _MASKED) -> np.ndarray:
-    """Who may look at whom: a row a position, coloured where it may look, by the scale of what it sees."""
+    """The attention mask: one row per position, coloured where it may look, by the scale of the seen token."""
     shades = np.linspace(0.25, 0.75, len(pyramid))[:, None] * np.array([0.1, 0.75, 0.8])
     cells = np.where(pyramid.block_causal_mask[..., None], shades[pyramid.level_ids][None], 0.94)
     image = np.kron(cells, np.ones((_CELL, _CELL, 1)))
@@ -111,24 +112,24 @@ def mask_figure(pyramid: Pyramid = _MASKED) -> np.ndarray:
 
 
 def guidance_figure(bundle: Bundle, seed: int = 0) -> np.ndarray:
-    """A column a strength of guidance, a row a class; a row's pictures are drawn with one key."""
+    """One column per strength of guidance, one row per class; a row's pictures are drawn with one key."""
     columns = [_drawn(bundle, seed, guidance=strength) for strength in GUIDANCES]
     captions = [f"{strength:g}" for strength in GUIDANCES]
     return _by_column(columns, captions)
 
 
 def filtering_figure(bundle: Bundle, seed: int = 0) -> np.ndarray:
-    """A column a limit on what may be drawn, a row a class; unguided."""
+    """One column per filter of the distribution, one row per class; unguided."""
     off = {"top_k": 0, "top_p": 0.0, "guidance": 0.0}
     return _by_column([_drawn(bundle, seed, **off | limits) for limits in FILTERS], list(_CAPTIONS))
 
 
-def kept_by_top_p(bundle: Bundle, images: np.ndarray, labels: np.ndarray, top_p: float = TOP_P) -> np.ndarray:
-    """[S] tokens of the codebook that top-p leaves to choose from: means over positions of given pictures."""
+def left_by_top_p(bundle: Bundle, images: np.ndarray, labels: np.ndarray, top_p: float = TOP_P) -> np.ndarray:
+    """[S] number of tokens that top-p leaves to choose from: means over the positions of encoded pictures."""
     pyramid = bundle.tokenizer.config.pyramid
     logits_BxLxV = bundle.logits(labels, bundle.encode(images))
-    kept_BxL = np.asarray(jnp.isfinite(filter_logits(logits_BxLxV, 0, top_p)).sum(axis=-1))
-    return np.array([part.mean() for part in pyramid.split(kept_BxL)])
+    left_BxL = np.asarray(jnp.isfinite(filter_logits(logits_BxLxV, 0, top_p)).sum(axis=-1))
+    return np.array([part.mean() for part in pyramid.split(left_BxL)])
 
 
 def _drawn(bundle: Bundle, seed: int, **settings: float) -> np.ndarray:
@@ -149,13 +150,13 @@ def _sides(pyramid: Pyramid) -> list[str]:
 
 
 def _enlarged(images_NxHxWx3: np.ndarray) -> np.ndarray:
-    """Small pictures by a whole factor, so that captions fit above them."""
+    """Small pictures enlarged by a whole factor, so that captions fit above them."""
     side = images_NxHxWx3.shape[1]
     return _to_side(images_NxHxWx3, side * -(-_TILE // side))
 
 
 def _to_side(images_NxHxWx3: np.ndarray, side: int) -> np.ndarray:
-    """Every pixel as a block."""
+    """Pictures at another side, by nearest neighbours: every pixel becomes a block."""
     nearest = np.arange(side) * images_NxHxWx3.shape[1] // side
     return np.asarray(images_NxHxWx3)[:, nearest][:, :, nearest]
 
@@ -182,19 +183,19 @@ def write(model: str | None, out: Path) -> list[str]:
     for name, figure in figures.items():
         save_picture(out / f"method_{name}.png", figure)
     pyramid, codes = bundle.tokenizer.config.pyramid, bundle.tokenizer.config.codebook_size
-    kept = kept_by_top_p(bundle, images, source.labels())
-    lines = [f"| {side} | {count:.1f} |" for side, count in zip(_sides(pyramid), kept, strict=True)]
+    left = left_by_top_p(bundle, images, source.labels())
+    lines = [f"| {side} | {count:.1f} |" for side, count in zip(_sides(pyramid), left, strict=True)]
     return [f"| scale | tokens of {codes} that top-p {TOP_P:g} leaves |", "|---|---|", *lines]
 
 
-def main() -> None:
-    """The command above."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the study with the command line's options."""
+    parser = options("method_figures", __doc__)
     parser.add_argument("--model", metavar="DIR", help="a model of drawn shapes (default: the one of the package)")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder of the figures")
-    args = parser.parse_args()
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder for the figures")
+    args = parser.parse_args(argv)
     print("\n".join(write(args.model, args.out)))
 
 
 if __name__ == "__main__":
-    main()
+    exit_with(main)

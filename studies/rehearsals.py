@@ -1,39 +1,41 @@
-#!/usr/bin/env python3
-"""The tables of docs/tpu.md, made again: `var-jax rehearse` for every line, kept as JSON, printed as Markdown.
+"""Makes the tables of docs/tpu.md: runs `var-jax rehearse` for every line, keeps JSON, prints Markdown.
 
-    python launch/rehearsals.py --out rehearsals            # all of them: hours on two cores; goes on where it stopped
-    python launch/rehearsals.py --out rehearsals --only var_d30 --print-only
+    python -m studies.rehearsals --out rehearsals       # all of them: hours on two cores; goes on where it stopped
+    python -m studies.rehearsals --out rehearsals --only var:d30 --print-only
 
-A line is a name and the command's arguments, one after another in this file. What is there already is not run again.
+A line is a name and the command's arguments, one after another in this file. A line that has its JSON is not run again.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from studies.command_line import exit_with, options
+
+PRESETS = ("d16", "d20", "d24", "d30", "d36-s")
 STORED = "--config.data.store=tokens"
 SPLIT = "--config.attention=splash --config.remat=dots_with_no_batch_dims_saveable"
 
-# Training of the published models, first as it pays, then as the configs have it.
+# Training in the fastest way found, the last line from pictures in the place of stored tokens.
 TRAINING = {
-    "d30, 64 v5p": f"--config var_d30 --topology v5p:4x4x4 {STORED} --config.mesh.fsdp=64 --config.attention=splash "
+    "d30, 64 v5p": f"--config var:d30 --topology v5p:4x4x4 {STORED} --config.mesh.fsdp=64 --config.attention=splash "
     "--config.remat=None",
-    "d30, 64 v6e": f"--config var_d30 --topology v6e:8x8 {STORED} --config.mesh.fsdp=64 {SPLIT}",
-    "d16, 16 v5e": f"--config var_d16 --topology v5e:4x4 {STORED} --config.mesh.fsdp=16 --config.attention=splash",
+    "d30, 64 v6e": f"--config var:d30 --topology v6e:8x8 {STORED} --config.mesh.fsdp=64 {SPLIT}",
+    "d16, 16 v5e": f"--config var:d16 --topology v5e:4x4 {STORED} --config.mesh.fsdp=16 --config.attention=splash",
     "tokenizer, 64 v5e": "--config tokenizer_imagenet256 --topology v5e:8x8 --config.mesh.fsdp=1",
-    "d30, 64 v5p, from pictures": "--config var_d30 --topology v5p:4x4x4 --config.mesh.fsdp=64 "
+    "d30, 64 v5p, from pictures": "--config var:d30 --topology v5p:4x4x4 --config.mesh.fsdp=64 "
     "--config.attention=splash",
 }
 # Every published model on slices of 8, 64 and 256 chips, with both kinds of attention.
 SLICES = {
-    f"{preset}, {topology}, {kind}": f"--config var_{preset} --topology {topology} {STORED} "
+    f"{preset}, {topology}, {kind}": f"--config var:{preset} --topology {topology} {STORED} "
     f"--config.mesh.fsdp={fsdp} --config.attention={kind}"
-    for preset in ("d16", "d20", "d24", "d30", "d36s_512")
+    for preset in PRESETS
     for topology, fsdp in (
         *(("v5e:2x4", 8), ("v5e:8x8", 16), ("v5e:16x16", 16)),
         *(("v5p:2x2x2", 8), ("v5p:4x4x4", 16), ("v5p:4x8x8", 16)),
@@ -41,9 +43,9 @@ SLICES = {
     )
     for kind in ("splash", "plain")
 }
-# d30 as it is to be compared with, and what is made of it.
+# d30 with plain attention, and with each change that makes it faster.
 BEFORE_AND_AFTER = {
-    f"d30, {topology}, fsdp {fsdp}, {changes}": f"--config var_d30 --topology {topology} {STORED} "
+    f"d30, {topology}, fsdp {fsdp}, {changes}": f"--config var:d30 --topology {topology} {STORED} "
     f"--config.mesh.fsdp={fsdp} " + " ".join(f"--config.{change}" for change in changes.split())
     for topology, fsdp in (("v6e:8x8", 64), ("v6e:8x8", 16), ("v5p:4x4x4", 16))
     for changes in (
@@ -54,31 +56,31 @@ BEFORE_AND_AFTER = {
         "attention=splash remat=products accumulate=4",
     )
 }
-# What `--search` finds by itself.
+# The settings that `--search` finds by itself.
 SEARCHES = {
-    f"{preset}, {topology}": f"--config var_{preset} --topology {topology} {STORED} --search"
+    f"{preset}, {topology}": f"--config var:{preset} --topology {topology} {STORED} --search"
     for preset, topology in (
         ("d30", "v5p:4x4x4"),
         ("d30", "v6e:8x8"),
         ("d16", "v5e:4x4"),
         ("d24", "v5e:8x8"),
-        ("d36s_512", "v6e:8x8"),
+        ("d36-s", "v6e:8x8"),
     )
 }
 SAMPLING = {
-    f"{preset}, {chip}": f"--config var_{preset} --what sample --topology {chip}"
-    for preset in ("d16", "d20", "d24", "d30", "d36s_512")
+    f"{preset}, {chip}": f"--config var:{preset} --what sample --topology {chip}"
+    for preset in PRESETS
     for chip in ("v5e:1x1", "v5p:1x1x1", "v6e:1x1")
 }
 
 
-def main() -> None:
-    """Runs what is missing, prints the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the missing lines, then prints the tables."""
+    parser = options("rehearsals", __doc__)
     parser.add_argument("--out", required=True, type=Path, help="folder of the reports")
     parser.add_argument("--only", default="", help="lines whose arguments contain this")
-    parser.add_argument("--print-only", action="store_true", help="run nothing, print what is there")
-    args = parser.parse_args()
+    parser.add_argument("--print-only", action="store_true", help="run nothing, print the lines that have their JSON")
+    args = parser.parse_args(argv)
     groups = {
         "Training": (TRAINING, training_row),
         "Slices": (SLICES, training_row),
@@ -107,7 +109,7 @@ def _report(file: Path, arguments: str, print_only: bool) -> dict | None:
 
 
 def training_row(name: str, report: dict) -> dict[str, str]:
-    """A line of the first table."""
+    """A row of a table of trainings."""
     settings = report["settings"]
     mesh = " x ".join(str(size) for size in report["mesh"].values())
     how = f"{settings.get('attention', '-')}, {settings['remat'] or 'keep all'}, {settings['accumulate']}"
@@ -117,12 +119,12 @@ def training_row(name: str, report: dict) -> dict[str, str]:
 
 
 def sampling_row(name: str, report: dict) -> dict[str, str]:
-    """A line of the second."""
+    """A row of the table of sampling."""
     return {"model, chip": name, "largest batch": report["batch"]} | _bounds(report)
 
 
 def both_kinds(reports: dict[str, dict]) -> list[dict[str, str]]:
-    """Lines of the table of slices: what splash and plain attention take, side by side."""
+    """Rows of the table of slices: the needs of splash and plain attention side by side."""
     rows: dict[str, dict[str, str]] = {}
     for name, report in reports.items():
         slice_name, _, kind = name.rpartition(", ")
@@ -141,7 +143,7 @@ def both_kinds(reports: dict[str, dict]) -> list[dict[str, str]]:
 
 
 def _bounds(report: dict) -> dict[str, str]:
-    row = {"GiB a chip": f"{report['peak_bytes_per_chip'] / 2**30:.1f} of {report['chip_memory_bytes'] / 2**30:.1f}"}
+    row = {"GiB per chip": f"{report['peak_bytes_per_chip'] / 2**30:.1f} of {report['chip_memory_bytes'] / 2**30:.1f}"}
     if not report["fits"]:
         return row | {"bound on MFU": "does not fit"}
     times = (report[f"{name}_seconds"] for name in ("compute", "memory", "interconnect"))
@@ -156,11 +158,11 @@ def _bounds(report: dict) -> dict[str, str]:
 
 
 def table(rows: list[dict[str, str]]) -> list[str]:
-    """Markdown."""
+    """The lines of a table in Markdown."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     lines = ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
     return lines + ["| " + " | ".join(str(row.get(name, "")) for name in names) + " |" for row in rows]
 
 
 if __name__ == "__main__":
-    main()
+    exit_with(main)

@@ -1,24 +1,24 @@
-"""What rejection sampling buys and costs: class accuracy, Frechet distance and variety against the acceptance rate.
+"""Gain and cost of rejection sampling: class accuracy, Frechet distance and variety against the acceptance rate.
 
-    python -m var_jax.benchmark.rejection --model runs/quickstart/var --out rejection.png --json rejection.json
+    python -m studies.rejection --model runs/quickstart/var --out rejection.png --json rejection.json
 
-Two small classifiers are trained on separate halves of the real pictures: one chooses, the other judges. By the one
-that chose accuracy would rise on bad pictures as well. For each rate equally many pictures are kept, so that Frechet
-distances can be compared; where fewer had to be drawn for that than for the lowest rate, the rest makes further rounds,
+Two small classifiers are trained on separate halves of the real pictures: one chooses, the other judges, because the
+accuracy by the one that chose rises on bad pictures as well. Every rate keeps the same number of pictures, so that
+Frechet distances can be compared. A rate above the lowest needs fewer drawn pictures; the rest makes further rounds,
 and figures are means over rounds.
 """
 
 from __future__ import annotations
 
-import argparse
 import functools
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from studies.command_line import exit_with, options, write_json
 from var_jax.bundle import load
 from var_jax.errors import InputError
 from var_jax.evaluation.classifier import spread_within_classes, train_classifier
@@ -29,17 +29,17 @@ from var_jax.generation.pictures import check_picture_path
 from var_jax.pretrained.efficientnet import ImageNetClassifier
 
 RATES = (1.0, 0.75, 0.5, 0.35, 0.25, 0.125)
-_REFERENCE = 2000  # real training pictures that Frechet distances are taken to, at most
+_REFERENCE = 2000  # real training pictures of a Frechet distance, at most
 
 Features = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 Say = Callable[[str], None]
 
 
 class Pool(NamedTuple):
-    """Drawn pictures, [classes, drawn a class, ...] each.
+    """Drawn pictures, [classes, drawn per class, ...] each.
 
     Attributes:
-      scores: the choosing classifier's probability of the class asked for.
+      scores: the choosing classifier's probability of the wanted class.
       chooser_right, judge_right: whether each classifier takes a picture for that class.
       features: by the name of the classifier, the judging one's under "small_classifier".
     """
@@ -61,31 +61,29 @@ def curve(
     seed: int = 0,
     say: Say = print,
 ) -> dict[str, Any]:
-    """Draws once for the lowest rate, and chooses for every rate.
+    """Draws pictures once, for the lowest rate, and chooses among them for every rate.
 
     Args:
       model: a transformer's training directory.
-      per_class: pictures kept of each class.
+      per_class: pictures to keep of each class.
       rates: of acceptance.
       settings: of sampling, by the names of `Bundle.generate`.
       efficientnet: the file of EfficientNet-Lite0's weights, for a Frechet distance on its features too.
-      real: training pictures that the two classifiers learn from, half each.
+      real: training pictures for the two classifiers, half for each.
       steps: of training each classifier.
       seed: of everything drawn.
-      say: told how far it is.
+      say: gets a line now and then.
 
     Returns:
-      "classifiers": held-out accuracies; "held_out": figures of as many held-out real pictures; "rates": a row each.
+      "classifiers": held-out accuracies; "held_out": figures of as many held-out real pictures; "rates": one row each.
 
     Raises:
       InputError: if the directory is no transformer's run, or a rate or a number cannot be.
     """
     if per_class < 2:
-        raise InputError(f"{per_class} pictures a class have no spread: expected 2 or more to keep")
+        raise InputError(f"{per_class} pictures per class have no spread: expected 2 or more to keep")
     each = {rate: drawn_for(per_class, rate) for rate in rates}
-    more: dict[str, Features] = {}
-    if efficientnet is not None:
-        more["efficientnet_lite0"] = ImageNetClassifier.from_file(efficientnet)
+    more = {} if efficientnet is None else {"efficientnet_lite0": ImageNetClassifier.from_file(efficientnet)}
     bundle = load(model)
     classes = bundle.transformer.config.num_classes if bundle.transformer else 0
     training, held_out = real_pictures(model, bundle, real, per_class * classes)
@@ -94,22 +92,26 @@ def curve(
         train_classifier(training[0][half], training[1][half], classes, steps, seed=seed + number, progress=say)
         for number, half in enumerate(np.array_split(order, 2))
     )
-    judges = {"small_classifier": judge, **more}
+    judges: dict[str, Features] = {"small_classifier": judge, **more}
     reference = {name: mean_and_covariance(of(training[0][order[:_REFERENCE]])[1]) for name, of in judges.items()}
     draw = model_draws(bundle, seed, **(settings or {}))
     pool = _drawn(draw, classes, max(each.values()), chooser, judges, say)
     real_features = {name: of(held_out[0])[1] for name, of in judges.items()}
     spread = spread_within_classes(real_features["small_classifier"], held_out[1])
-    rows = [_row(pool, rate, each[rate], per_class, reference, spread) for rate in rates]
     return {
         "per_class": per_class,
         "settings": dict(settings or {}),
         "classifiers": {"chooser": chooser.accuracy(*held_out), "judge": judge.accuracy(*held_out)},
-        "held_out": {
-            f"frechet_{name}": frechet_distance(*mean_and_covariance(x), *reference[name])
-            for name, x in real_features.items()
-        },
-        "rates": rows,
+        "held_out": _frechet(real_features, reference),
+        "rates": [_row(pool, rate, each[rate], per_class, reference, spread) for rate in rates],
+    }
+
+
+def _frechet(
+    features: Mapping[str, np.ndarray], reference: Mapping[str, tuple[np.ndarray, np.ndarray]]
+) -> dict[str, float]:
+    return {
+        f"frechet_{name}": frechet_distance(*mean_and_covariance(x), *reference[name]) for name, x in features.items()
     }
 
 
@@ -118,7 +120,7 @@ def _drawn(draw: Any, classes: int, each: int, chooser: Features, judges: Mappin
     everything = Rejection(draw, lambda images: chooser(images)[0], each, 1.0)
     parts = []
     for kept in everything.keep(range(classes)):
-        order = np.argsort(kept.indices)  # as drawn: rounds are to be alike
+        order = np.argsort(kept.indices)  # as drawn, so that rounds are alike
         images = kept.images[order]
         found = {name: judge(images) for name, judge in judges.items()}
         judged = np.argmax(found["small_classifier"][0], axis=1) == kept.label
@@ -137,7 +139,7 @@ def _row(
     reference: Mapping[str, tuple[np.ndarray, np.ndarray]],
     spread: float,
 ) -> dict[str, float]:
-    """Figures at one rate, means over rounds of `each` pictures a class."""
+    """Figures at one rate, means over rounds of `each` pictures per class."""
     classes, total = pool.scores.shape
     labels = np.repeat(np.arange(classes), per_class)
     rounds = []
@@ -150,10 +152,7 @@ def _row(
                 "accuracy": float(np.mean(take(pool.judge_right))),
                 "accuracy_by_chooser": float(np.mean(take(pool.chooser_right))),
                 "spread": spread_within_classes(features["small_classifier"], labels) / spread,
-                **{
-                    f"frechet_{name}": frechet_distance(*mean_and_covariance(x), *reference[name])
-                    for name, x in features.items()
-                },
+                **_frechet(features, reference),
             }
         )
     means = {name: float(np.mean([figures[name] for figures in rounds])) for name in rounds[0]}
@@ -174,7 +173,7 @@ def as_table(found: Mapping[str, Any]) -> str:
 
 
 def plot(found: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Draws the curve: accuracy, Frechet distances and spread, a panel each.
+    """Draws the curve: accuracy, Frechet distances and spread, one panel per figure.
 
     Raises:
       InputError: without matplotlib.
@@ -204,33 +203,32 @@ def plot(found: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     figure.savefig(path, dpi=120)
 
 
-def main() -> None:
-    """The command above."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the study with the command line's options."""
+    parser = options("rejection", __doc__)
     parser.add_argument("--model", required=True, metavar="DIR", help="a transformer's training directory")
-    parser.add_argument("--per-class", type=int, default=50, help="pictures kept of each class (default 50)")
+    parser.add_argument("--per-class", type=int, default=50, help="pictures to keep of each class (default 50)")
     parser.add_argument("--rates", default=",".join(map(str, RATES)), help="of acceptance")
     parser.add_argument("--guidance", type=float, default=1.5, help="0 is none (default 1.5)")
     parser.add_argument("--top-k", type=int, default=900, help="0 is off (default 900)")
     parser.add_argument("--top-p", type=float, default=0.96, help="0 is off (default 0.96)")
     parser.add_argument("--efficientnet", metavar="FILE", help="EfficientNet-Lite0's weights, for its features too")
+    parser.add_argument("--real", type=int, default=6000, help="training pictures for both classifiers (default 6000)")
     parser.add_argument("--steps", type=int, default=800, help="of training each classifier (default 800)")
     parser.add_argument("--out", metavar="FILE", help="the figure")
-    parser.add_argument("--json", metavar="FILE", help="write the figures here")
-    args = parser.parse_args()
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    args = parser.parse_args(argv)
     if args.out:
         check_picture_path(args.out)
     settings = {name: getattr(args, name) for name in ("guidance", "top_k", "top_p")}
     rates = [float(rate) for rate in args.rates.split(",")]
     say = functools.partial(print, flush=True)
-    found = curve(args.model, args.per_class, rates, settings, args.efficientnet, steps=args.steps, say=say)
+    found = curve(args.model, args.per_class, rates, settings, args.efficientnet, args.real, args.steps, say=say)
     print(as_table(found))
-    if args.json:
-        with open(args.json, "w", encoding="utf-8") as file:
-            file.write(json.dumps(found, indent=2) + "\n")
+    write_json(args.json, found)
     if args.out:
         plot(found, args.out)
 
 
 if __name__ == "__main__":
-    main()
+    exit_with(main)

@@ -1,15 +1,14 @@
-#!/usr/bin/env python3
 """Trains a small tokenizer with and without each loss and codebook switch, and puts the figures side by side.
 
     var-jax data example --kind photographs --out photographs
-    python launch/tokenizer_ablation.py --data photographs --lpips-weights vgg16.ckpt --out runs/ablation
+    python -m studies.tokenizer_ablation --data photographs --lpips-weights vgg16.ckpt --out runs/ablation
 
 Two questions, two tables. `losses`: a plain run goes on for `--more` steps with each of the losses (and with none, to
 compare like with like). `codes`: fresh runs of `--steps` steps with each of the codebook's switches. Every row has
-`--seeds` seeds, the row with a discriminator `--gan-seeds`. Figures are the last validation's, of the moving average.
-Runs that are there already are not done again, so the same command goes on after a break.
+`--seeds` seeds, a row with a discriminator `--gan-seeds`. Figures are the last validation's, of the moving average.
+Finished runs are not done again, so the same command goes on after a break.
 
-Writes OUT/losses.md, OUT/codes.md (tables), OUT/figures.json and OUT/losses.png (held-out pictures, a row each).
+Writes OUT/losses.md, OUT/codes.md (tables), OUT/figures.json and OUT/losses.png (held-out pictures, one row per run).
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -26,13 +26,14 @@ import numpy as np
 from PIL import Image
 
 import var_jax
+from studies.command_line import exit_with, options, write_json
 from var_jax.generation.pictures import to_uint8
 
 CODES = {
     "plain": [],
     "cosine lookup": ["--config.model.lookup=cosine"],
     "unit-length codes": ["--config.model.lookup=cosine", "--config.model.unit_codes=True"],
-    "a tenth told with fewer scales": ["--config.codebook.dropout=0.1"],
+    "a tenth with fewer scales": ["--config.codebook.dropout=0.1"],
     "dead codes moved": ["--config.codebook.reset_every=50"],
     "codes as moving means": ["--config.codebook.means=True"],
     "warm start": ["--config.codebook.warm_start=16"],
@@ -53,7 +54,7 @@ LOSSES = {
 
 
 class Run(NamedTuple):
-    """One training: its row in a table, and where it starts from (None: nowhere)."""
+    """One training: its row in a table, and the run that it starts from (None: from drawn weights)."""
 
     table: str
     row: str
@@ -67,22 +68,24 @@ class Run(NamedTuple):
         return out / self.table / self.row.replace(", ", "_").replace(" ", "_") / str(self.seed)
 
 
-def main() -> int:
-    """Trains what is missing, then tables and pictures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="folder with train/ and validation/, one sub-folder a class each")
-    parser.add_argument("--lpips-weights", required=True, help="see docs/training.md")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--config", default="folder_tokenizer:64")
-    parser.add_argument("--steps", type=int, default=1000, help="of a fresh run")
-    parser.add_argument("--more", type=int, default=300, help="of a run that goes on")
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--gan-seeds", type=int, default=5)
-    parser.add_argument("--bases", type=int, help="fresh plain runs that those of `losses` go on from; default a seed")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Trains the missing runs, then writes tables and pictures."""
+    parser = options("tokenizer_ablation", __doc__)
+    parser.add_argument(
+        "--data", required=True, metavar="DIR", help="folder with train/ and validation/, one sub-folder per class"
+    )
+    parser.add_argument("--lpips-weights", required=True, metavar="FILE", help="see docs/training.md")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the runs and tables")
+    parser.add_argument("--config", default="folder_tokenizer:64", help="of the runs (default folder_tokenizer:64)")
+    parser.add_argument("--steps", type=int, default=1000, help="of a fresh run (default 1000)")
+    parser.add_argument("--more", type=int, default=300, help="of a run that goes on (default 300)")
+    parser.add_argument("--seeds", type=int, default=2, help="of every row (default 2)")
+    parser.add_argument("--gan-seeds", type=int, default=5, help="of a row with a discriminator (default 5)")
+    parser.add_argument("--bases", type=int, help="fresh plain runs to go on from in `losses`; default: one per seed")
     parser.add_argument("--rows", default=";".join(LOSSES), help="of `losses`, with semicolons in between")
     parser.add_argument("--at-once", type=int, default=1, help="runs side by side")
-    parser.add_argument("--only", choices=("losses", "codes"))
-    args = parser.parse_args()
+    parser.add_argument("--only", choices=("losses", "codes"), help="one of the tables; default both")
+    args = parser.parse_args(argv)
     if unknown := [row for row in args.rows.split(";") if row not in LOSSES]:
         parser.error(f"--rows: no row '{unknown[0]}', expected some of {'; '.join(LOSSES)}")
     args.out.mkdir(parents=True, exist_ok=True)
@@ -125,7 +128,7 @@ def train(args: argparse.Namespace, run: Run) -> int:
     command += [f"--config.data.options.path={args.data}", f"--config.lpips_weights={args.lpips_weights}"]
     command += [f"--config.seed={run.seed}", f"--config.steps={run.steps}", *run.overrides]
     command += ["--config.evaluate_every=0", "--config.report_every=50", "--config.checkpoint_every=500"]
-    if run.base is not None:  # the rate of the end of the fresh run, doubled and flat: what they differ in is the loss
+    if run.base is not None:  # the last rate of the fresh run, doubled and flat: only the loss differs
         command += [f"--config.init_from={run.base}", "--config.optimizer.schedule=constant"]
         command += ["--config.optimizer.learning_rate_per_256=0.0064"]
     print(f"{run.table}: {run.row}, seed {run.seed}", flush=True)
@@ -144,7 +147,7 @@ def report(out: Path, runs: list[Run], seeds: int) -> None:
     figures = [
         run._asdict() | {"base": str(run.base), "figures": last_figures(run.directory(out), run.steps)} for run in runs
     ]
-    (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
+    write_json(out / "figures.json", figures)
     for table, rows in (("codes", CODES), ("losses", LOSSES)):
         found = {row: [f["figures"] for f in figures if f["table"] == table and f["row"] == row] for row in rows}
         if found := {row: each for row, each in found.items() if each}:
@@ -157,7 +160,7 @@ def report(out: Path, runs: list[Run], seeds: int) -> None:
 
 
 def markdown(rows: dict[str, list[dict]]) -> str:
-    """A table: mean over the seeds, and the range where there is more than one."""
+    """A table in Markdown: means over the seeds, and the range where there is more than one."""
 
     def cell(values: list[float], digits: int) -> str:
         mean, low, high = np.mean(values), min(values), max(values)
@@ -178,7 +181,7 @@ def markdown(rows: dict[str, list[dict]]) -> str:
 
 
 def pictures(out: Path, runs: list[Run], number: int = 8) -> None:
-    """Held-out pictures, a column each: the original, then what each run makes of it."""
+    """Held-out pictures, one column each: the original, then the reconstruction by each run."""
     settings = json.loads((runs[0].directory(out) / "training.json").read_text())["config"]["data"]["options"]
     files = sorted(Path(settings["path"], "validation").rglob("*.png"))
     files = files[:: max(len(files) // number, 1)][:number]
@@ -193,4 +196,4 @@ def pictures(out: Path, runs: list[Run], number: int = 8) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

@@ -1,25 +1,25 @@
-"""Whether the size of a batch shows in what is drawn: the share of pictures all of whose tokens are the same.
+"""Whether pictures depend on the size of their batch: the share of pictures all of whose tokens are the same.
 
-    python -m var_jax.benchmark.batch_sizes [--model DIR] --pictures 200 --batches 7,64
+    python -m studies.batch_sizes --pictures 200 --batches 7,64
 
 A picture's random draws follow from its own key, so only rounding can differ: a matrix product over another number of
-rows may add in another order. Without `--model` it is the model that comes with the package.
+rows may add in another order. Without `--model DIR` the model that comes with the package draws them.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
 import numpy as np
 
+from studies.command_line import exit_with, options
 from var_jax.bundle import Bundle, load
 from var_jax.generation import sampler
 from var_jax.generation.many import batches, class_keys
 
 
 def drawn_tokens(bundle: Bundle, count: int, batch: int, seed: int = 0) -> np.ndarray:
-    """Tokens [N, L] of `count` pictures, classes in turn, drawn so many at a time with the usual settings."""
+    """Tokens [N, L] of `count` pictures, classes in turn, drawn `batch` at a time with the usual settings."""
     indices, classes = np.divmod(np.arange(count), bundle.transformer.config.num_classes)
     keys, parts = class_keys(seed, classes, indices), []
     for rows, new in batches(count, batch, fill=True):
@@ -34,18 +34,18 @@ def same_share(bundle: Bundle, count: int, sizes: Sequence[int], seed: int = 0) 
     return float(np.mean(np.all([np.all(first == other, axis=1) for other in others], axis=0)))
 
 
-def main() -> None:
-    """The command above."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", metavar="DIR", help="a model that can draw")
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the study with the command line's options."""
+    parser = options("batch_sizes", __doc__)
+    parser.add_argument("--model", metavar="DIR", help="a model with a transformer (default: the one of the package)")
     parser.add_argument("--pictures", type=int, default=200, help="how many (default 200)")
     parser.add_argument("--batches", default="7,64", help="batch sizes (default 7,64)")
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     sizes = [int(size) for size in args.batches.split(",")]
     share = same_share(load(args.model), args.pictures, sizes, args.seed)
     print(f"{args.pictures} pictures, batches of {args.batches}: all tokens equal in {share:.2%} of them")
 
 
 if __name__ == "__main__":
-    main()
+    exit_with(main)

@@ -1,31 +1,31 @@
-"""How much a step of stage 2 gains from stored tokens: the same model from pictures and from a store, in turn.
+"""The time of a step of stage 2 from pictures and from stored tokens: the same model, in turn.
 
-    python -m var_jax.benchmark.stored_tokens --depth 8 --batch 4 --rounds 7
+    python -m studies.stored_tokens --depth 8 --batch 4 --rounds 7
 
-The tokenizer has the published shape and drawn weights, which cost what trained ones do; pictures are drawn at 256 px.
-A round is one step from pictures and one from the store, so that whatever else the machine does meets both. Wall time
-is a user's time; processor time leaves out what other programs took.
+The tokenizer has the published shape and drawn weights, which cost as much as trained ones; pictures are drawn at 256
+px. A round is one step from pictures and one from the store, so that other work of the machine meets both. Wall time is
+a user's time; processor time leaves out the work of other programs.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+from studies.command_line import exit_with, options
+from var_jax.benchmark.models import Chosen
 from var_jax.data.token_store import read_index
 from var_jax.model_directory import Model, save_model
-from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
+from var_jax.models.tokenizer import TokenizerConfig
 from var_jax.training.config import load_config
 from var_jax.training.loop import Run
 from var_jax.training.tokenize import Cuts, tokenize
@@ -33,18 +33,17 @@ from var_jax.training.tokenize import Cuts, tokenize
 
 @dataclasses.dataclass
 class Times:
-    """Seconds a step."""
+    """Seconds per step."""
 
     wall: list[float] = dataclasses.field(default_factory=list)
     processor: list[float] = dataclasses.field(default_factory=list)
 
 
-def drawn_tokenizer(path: Path, config: TokenizerConfig, seed: int = 0) -> None:
+def drawn_tokenizer(path: Path, config: TokenizerConfig) -> None:
     """Writes a tokenizer with drawn weights as a model directory."""
-    size = config.image_size
-    params = Tokenizer(config).init(jax.random.key(seed), jnp.zeros((1, size, size, 3)))["params"]
+    params = jax.tree.map(np.asarray, Chosen("drawn", config, None).tokenizer_on_device())
     counts = np.zeros((len(config.pyramid), config.codebook_size), np.float32)
-    save_model(path, Model(config, jax.tree.map(np.asarray, params), counts, source={"tokenizer": "drawn"}))
+    save_model(path, Model(config, params, counts, source={"tokenizer": "drawn"}))
 
 
 def measure(folder: Path, tokenizer: TokenizerConfig, preset: str, batch: int, rounds: int) -> dict[str, float]:
@@ -54,22 +53,22 @@ def measure(folder: Path, tokenizer: TokenizerConfig, preset: str, batch: int, r
       folder: an empty one, for the tokenizer, the store and the two runs.
       tokenizer: its shape.
       preset: of the transformer, like "d8".
-      batch: pictures a step.
-      rounds: steps of each kind that count; one before them compiles.
+      batch: pictures per step.
+      rounds: steps of each kind that count; one more, before them, compiles.
 
     Returns:
-      Medians of seconds a step by kind and clock, their ratios, and the store's bytes a picture of one crop.
+      Medians of seconds per step by kind and clock, their ratios, and the store's bytes per picture of one crop.
     """
     drawn_tokenizer(folder / "tokenizer", tokenizer)
-    options = {"size": tokenizer.image_size, "count": max(4 * batch, 10)}
-    given = {"batch_size": batch, "say": lambda text: None}
-    tokenize(folder / "tokenizer", "shapes", options, Cuts(enlarge=1.0), folder / "store", **given)
+    pictures = {"size": tokenizer.image_size, "count": max(4 * batch, 10)}
+    quietly = {"batch_size": batch, "say": lambda text: None}
+    tokenize(folder / "tokenizer", "shapes", pictures, Cuts(enlarge=1.0), folder / "store", **quietly)
     runs = {}
     for kind in ("pictures", "store"):
         config = load_config("shapes_var", [f"tokenizer={folder / 'tokenizer'}", f"model.preset={preset}"])
         with config.unlocked():
             config.model.width = config.model.num_heads = None
-            config.data.options, config.data.store = options, str(folder / "store") if kind == "store" else None
+            config.data.options, config.data.store = pictures, str(folder / "store") if kind == "store" else None
             config.batch_size, config.steps = batch, 1000
         runs[kind] = Run(config, epath.Path(folder / f"run_{kind}"), jax.devices()[:1])
     batches = {kind: run._batches(0) for kind, run in runs.items()}
@@ -80,7 +79,7 @@ def measure(folder: Path, tokenizer: TokenizerConfig, preset: str, batch: int, r
     for kind, run in runs.items():
         batches[kind].close()
         run.close()
-    return _figures(times) | {"bytes_a_picture": _bytes(folder / "store")}
+    return _figures(times) | {"bytes_per_picture": _bytes_per_picture(folder / "store")}
 
 
 def _step(run: Run, batches: Iterator[dict[str, np.ndarray]], times: Times) -> None:
@@ -104,18 +103,18 @@ def _figures(times: dict[str, Times]) -> dict[str, float]:
     return medians | ratios
 
 
-def _bytes(store: Path) -> float:
+def _bytes_per_picture(store: Path) -> float:
     shards = read_index(store)["splits"]["train"]["shards"]
     return sum(shard["bytes"] for shard in shards) / sum(shard["pictures"] for shard in shards)
 
 
-def main() -> None:
-    """The command above."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the study with the command line's options."""
+    parser = options("stored_tokens", __doc__)
     parser.add_argument("--depth", type=int, default=8, help="of the transformer (default 8)")
-    parser.add_argument("--batch", type=int, default=4, help="pictures a step (default 4)")
+    parser.add_argument("--batch", type=int, default=4, help="pictures per step (default 4)")
     parser.add_argument("--rounds", type=int, default=7, help="steps of each kind (default 7)")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         config = TokenizerConfig(**load_config("tokenizer_imagenet256").model)
         figures = measure(Path(folder), config, f"d{args.depth}", args.batch, args.rounds)
@@ -123,4 +122,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_with(main)

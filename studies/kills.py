@@ -1,21 +1,18 @@
-#!/usr/bin/env python3
 """Kills runs with SIGKILL at random moments, starts them again, and compares what they end with bit by bit.
 
-    python launch/kill_test.py --kills 20            # each of the four kinds of run; minutes to an hour
-    python launch/kill_test.py --kills 2 --only store
+    python -m studies.kills --kills 20            # each of the four kinds of run; minutes to an hour
+    python -m studies.kills --kills 2 --only store
 
 The kinds: `tokenizer` (stage 1), `pictures` and `store` (stage 2 from either), `tokenize`. Each is run once without a
-break. Then new runs are killed, in turn at a moment drawn evenly from the time that the unbroken run took, while a
-checkpoint or a file is being written, during an evaluation, and between steps (tokenizing: the first two only); after
---kills-per-run kills a run is left to come to its end. Its
-parameters and optimizer state (or the store's files) must equal the unbroken run's. Exit code 1 if one does not.
+break. Then new runs are killed, in turn at a moment drawn evenly from the time of the unbroken run, while a checkpoint
+or a file is being written, during an evaluation, and between steps (tokenizing: the first two only). After
+--kills-per-run kills a run goes on to its end. Its parameters and optimizer state (or the store's files) must equal the
+unbroken run's. Exit code 1 if one does not.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
 import os
 import random
 import subprocess
@@ -23,10 +20,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import orbax.checkpoint as ocp
+
+from studies.command_line import exit_with, options, write_json
 
 KINDS = ("tokenizer", "pictures", "store", "tokenize")
 AIMS = (None, "writing", "evaluating", "stepping")  # None: any moment
@@ -55,20 +55,19 @@ def get_config(argument=""):
 """
 
 
-def main() -> int:
-    """Parses, runs, prints a table; 0 if every run ended as the unbroken one."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=20, help="of each kind (default 20)")
-    parser.add_argument("--kills-per-run", type=int, default=4, help="before a run may come to its end (default 4)")
-    parser.add_argument("--only", choices=KINDS, action="append", help="these kinds; default all")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs every kind and prints its figures; 0 if every run ended as the unbroken one."""
+    parser = options("kills", __doc__)
+    parser.add_argument("--kills", type=int, default=20, help="of each kind of run (default 20)")
+    parser.add_argument("--kills-per-run", type=int, default=4, help="before a run goes on to its end (default 4)")
+    parser.add_argument("--only", choices=KINDS, action="append", help="this kind, may be repeated; default all")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--json", metavar="FILE", help="write the figures here")
-    args = parser.parse_args()
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         tester = Tester(Path(folder), random.Random(args.seed))
         figures = {kind: tester.test(kind, args.kills, args.kills_per_run) for kind in args.only or KINDS}
-    if args.json:
-        Path(args.json).write_text(json.dumps(figures, indent=2) + "\n")
+    write_json(args.json, figures)
     return 0 if all(f["runs"] == f["identical"] for f in figures.values()) else 1
 
 
@@ -79,15 +78,15 @@ class Tester:
         """Nothing is run yet."""
         self.folder, self.rng, self._seconds = folder, rng, {}
         (folder / "log").mkdir()
-        # Every start compiles as a first one would, except that the work is not done twice.
+        # One cache of compiled programs for all starts.
         cache = {"JAX_COMPILATION_CACHE_DIR": str(folder / "xla"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-        given = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=0", **cache}
-        self.environment = {**given, **os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        settings = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=0", **cache}
+        self.environment = {**settings, **os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         places = f"TOKENIZER, STORE = {str(folder / 'tokenizer')!r}, {str(folder / 'tokenize')!r}\n"
         (folder / "config.py").write_text(places + CONFIG)
 
     def command(self, kind: str, out: Path) -> list[str]:
-        """What a user would type."""
+        """The command as a user would type it."""
         program = [sys.executable, "-m", "var_jax.cli.main"]
         if kind != "tokenize":
             return [*program, "train", "--config", f"{self.folder / 'config.py'}:{kind}", "--workdir", str(out)]
@@ -96,19 +95,19 @@ class Tester:
         return [*program, "tokenize", *model, *data, "--out", str(out)]
 
     def start(self, kind: str, out: Path) -> subprocess.Popen[bytes]:
-        """A process whose output goes to a file beside."""
+        """Starts a process whose output goes to a log file of the run."""
         with open(self.folder / "log" / out.name, "ab") as log:
             return subprocess.Popen(self.command(kind, out), stdout=log, stderr=log, env=self.environment)
 
     def finish(self, kind: str, out: Path) -> float:
-        """Starts and waits; seconds that it took."""
+        """Starts a process and waits for its end; the seconds it took."""
         since = time.monotonic()
         if code := self.start(kind, out).wait():
             raise SystemExit(f"{kind}: exit code {code}\n{(self.folder / 'log' / out.name).read_text()[-3000:]}")
         return time.monotonic() - since
 
     def unbroken(self, kind: str) -> None:
-        """Makes the run to compare with, and what it needs, where they are missing."""
+        """Makes the run to compare with, and the runs that it needs, where they are missing."""
         for needed in {"tokenizer": (), "pictures": ("tokenizer",), "tokenize": ("tokenizer",)}.get(
             kind, ("tokenizer", "tokenize")
         ):
@@ -118,13 +117,13 @@ class Tester:
             self.finish(kind, self.folder / kind)
 
     def seconds(self, kind: str) -> float:
-        """What an unbroken run takes that finds everything compiled, as the killed ones will."""
+        """The time of an unbroken run that finds everything compiled, as the killed ones will."""
         if kind not in self._seconds:
             self._seconds[kind] = self.finish(kind, self.folder / f"{kind}_again")
         return self._seconds[kind]
 
     def test(self, kind: str, kills: int, kills_per_run: int) -> dict[str, object]:
-        """Kills, restarts and compares until `kills` were made."""
+        """Kills, restarts and compares until there were `kills` kills."""
         self.unbroken(kind)
         tried, done, runs, identical, caught = 0, 0, 0, 0, Counter()
         while done < kills:
@@ -133,7 +132,7 @@ class Tester:
                 aims = AIMS[:2] if kind == "tokenize" else AIMS
                 tried += 1
                 found = self.kill(kind, out, aims[tried % len(aims)])
-                if found is None:  # it was through before its moment came
+                if found is None:  # the process ended before its moment came
                     break
                 caught[found] += 1
                 done += 1
@@ -144,7 +143,7 @@ class Tester:
         return {"kills": done, "runs": runs, "identical": identical, "killed_in": dict(caught)}
 
     def kill(self, kind: str, out: Path, aim: str | None) -> str | None:
-        """One start and one SIGKILL; in which phase, or None if the process ended first."""
+        """One start and one SIGKILL; the phase it fell into, or None if the process ended first."""
         log = self.folder / "log" / out.name
         before, left = log.stat().st_size if log.exists() else 0, half_written(out)
         wait = 0.0 if aim else self.rng.uniform(0, self.seconds(kind))
@@ -172,7 +171,7 @@ class Tester:
         return where()
 
     def same(self, kind: str, out: Path) -> bool:
-        """Whether a run ended with what the unbroken one did."""
+        """Whether a run ended with the arrays, or files, of the unbroken one."""
         expected = self.folder / kind
         if kind == "tokenize":
             return content(out) == content(expected)
@@ -181,7 +180,7 @@ class Tester:
 
 
 def half_written(out: Path) -> set[tuple[str, int]]:
-    """Names and times of what is half written there."""
+    """Names and times of half-written files and checkpoints."""
     found = set()
     for item in [*out.glob("*.partial"), *out.glob("checkpoints/*tmp*")]:
         with contextlib.suppress(FileNotFoundError):  # it was finished meanwhile
@@ -190,7 +189,7 @@ def half_written(out: Path) -> set[tuple[str, int]]:
 
 
 def phase(said: str) -> str:
-    """Where a process stood, from what it had said."""
+    """The phase of a process, from its output so far."""
     lines = said.splitlines()
     if not lines or not lines[-1].startswith("step"):
         return "working" if any(line.endswith("pictures") for line in lines) else "starting and compiling"
@@ -199,7 +198,7 @@ def phase(said: str) -> str:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """Every file of a store."""
+    """Names and bytes of a store's files."""
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
@@ -217,4 +216,4 @@ def checkpoint(folder: Path) -> dict[str, np.ndarray]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

@@ -1,24 +1,22 @@
-#!/usr/bin/env python3
 """Resident memory of the loader over many steps, from pictures and from a store of tokens; exit code 1 if it grows.
 
-python launch/loader_memory.py --steps 10000
+python -m studies.loader_memory --steps 10000
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import os
 import statistics
-import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from var_jax.benchmark.stored_tokens import drawn_tokenizer
+from studies.command_line import exit_with, options
+from studies.stored_tokens import drawn_tokenizer
 from var_jax.data.pipeline import train_batches
 from var_jax.data.sources import make_source
 from var_jax.models.tokenizer import TokenizerConfig
@@ -28,11 +26,11 @@ from var_jax.training.tokenize import Cuts, tokenize
 SIZE, BATCH, MOST = 16, 8, 0.05
 
 
-def main() -> int:
-    """Prints a line for either kind; 0 if both stay flat."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints one line per kind of source; 0 if memory stays flat with both."""
+    parser = options("loader_memory", __doc__)
     parser.add_argument("--steps", type=int, default=10_000, help="of the loader (default 10000)")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     grown = []
     with tempfile.TemporaryDirectory() as folder:
         for kind, batches in loaders(Path(folder)).items():
@@ -45,19 +43,19 @@ def main() -> int:
 
 
 def loaders(folder: Path) -> dict[str, Iterator[dict[str, np.ndarray]]]:
-    """What training reads from a folder of pictures, and from a store of their tokens."""
+    """The batches of a training from a folder of pictures, and from a store of their tokens."""
     rng = np.random.default_rng(0)
     for number in range(200):
         file = folder / "pictures" / f"class{number % 2}" / f"{number:03}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (24, 20, 3), np.uint8)).save(file)
-    pyramid, options = Pyramid((1, 2, 4)), {"path": str(folder / "pictures")}
+    pyramid, pictures = Pyramid((1, 2, 4)), {"path": str(folder / "pictures")}
     config = TokenizerConfig(pyramid, 16, 4, 8, (1, 2, 2), encoder_blocks=1, decoder_blocks=1, norm_groups=4)
     drawn_tokenizer(folder / "tokenizer", config)
-    given = {"pictures_per_file": 16, "say": lambda text: None}
-    tokenize(folder / "tokenizer", "folder", options, Cuts(4), folder / "store", **given)
+    quietly = {"pictures_per_file": 16, "say": lambda text: None}
+    tokenize(folder / "tokenizer", "folder", pictures, Cuts(4), folder / "store", **quietly)
     return {
-        "pictures": train_batches(make_source("folder", "train", **options), SIZE, BATCH, 0, flip=True),
+        "pictures": train_batches(make_source("folder", "train", **pictures), SIZE, BATCH, 0, flip=True),
         "store": train_batches(make_source("tokens", "train", path=folder / "store"), SIZE, BATCH, 0),
     }
 
@@ -73,4 +71,4 @@ def resident(batches: Iterator[dict[str, np.ndarray]], steps: int) -> tuple[floa
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

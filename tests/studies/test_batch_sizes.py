@@ -1,12 +1,12 @@
-"""The benchmark of batch sizes: on a small model they draw the same, and a difference would be counted."""
+"""The study of batch sizes: on a small model all draw the same, and a difference would be counted."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
+from studies import batch_sizes
 from tests.interop.checkpoints import drawn_model, tokenizer_config, transformer_config
-from var_jax.benchmark import batch_sizes
 from var_jax.bundle import load
 from var_jax.model_directory import save_model
 from var_jax.pyramid import Pyramid
@@ -37,3 +37,9 @@ def test_a_difference_is_counted(bundle, monkeypatch):
 
     monkeypatch.setattr(batch_sizes, "drawn_tokens", drawn)
     assert batch_sizes.same_share(bundle, 4, (7, 64)) == 0.75
+
+
+def test_the_command_prints_the_share(bundle, monkeypatch, capsys):
+    monkeypatch.setattr(batch_sizes, "load", lambda path: bundle)
+    batch_sizes.main(["--pictures", "14", "--batches", "7,64"])
+    assert capsys.readouterr().out == "14 pictures, batches of 7,64: all tokens equal in 100.00% of them\n"

@@ -1,24 +1,25 @@
-"""How good editing is, on held-out pictures of a trained model, each figure with a bootstrap interval.
+"""The quality of editing on held-out pictures of a trained model, each figure with a bootstrap interval.
 
-    python -m var_jax.benchmark.editing --pictures 200 --lpips vgg16.ckpt --pictures-out runs/editing \\
+    python -m studies.editing --pictures 200 --lpips vgg16.ckpt --pictures-out runs/editing \\
         --json runs/editing.json
 
 judges the model that comes with the package, `--model runs/quickstart/var` the newest of a training.
 
-In-painting: a box of random place and size is taken out of every picture and redrawn without a class, by
+In-painting: a box of random place and size is cut out of every picture and redrawn without a class, by
 
-* `mean_fill`: the mean colour of what is left;
+* `mean_fill`: the mean colour of the rest;
 * `reference`: the reference's procedure: nothing blanked, the mask brought to each scale by bilinear interpolation,
-  the coarsest scale kept, given tokens of the untouched picture, nothing composited;
-* `dilate_0`, `dilate_1`, `dilate_2`: this package's, with so many tokens around the mask redrawn too.
+  the coarsest scale kept, known tokens of the untouched picture, nothing composited;
+* `dilate_0`, `dilate_1`, `dilate_2`: this package's, with 0 to 2 tokens around the mask redrawn too;
+* `reference_class`, `dilate_0_class`: the same with the picture's class.
 
 Up-scaling: every picture is shrunk by means of blocks, to a half and to a quarter, and enlarged by
 
 * `bicubic`: cubic interpolation;
-* `told`: as `var-jax edit` does, every scale telling the enlarged picture;
+* `encoded`: as `var-jax edit` does, every scale encoding the enlarged picture;
 * `drawn`: the same, but scales finer than the small picture's grid are drawn by the transformer.
 
-Figures, of pictures in [-1, 1] against the originals: `lpips` if its weights are given, `structure`
+Figures, of pictures in [-1, 1] against the originals: `lpips` if there are weights for it, `structure`
 (losses/perceptual.py: differences of edges at several sizes; not LPIPS), `psnr` (inside the mask, or of everything),
 `accuracy` of a classifier that is trained on the model's own training pictures, `changed` the share of pixels beyond
 the mask and its soft edge that are not the original's.
@@ -26,23 +27,22 @@ the mask and its soft edge that are not the original's.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import functools
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from studies.command_line import exit_with, options, write_json
 from var_jax.bundle import Bundle, load
-from var_jax.data.pipeline import epoch_batches
 from var_jax.data.sources import SPLITS, Spread, make_source
 from var_jax.evaluation.classifier import Classifier, train_classifier
-from var_jax.formats.atomic import atomic_file
+from var_jax.evaluation.small_data import pictures_of
 from var_jax.generation import masks, upscaling
 from var_jax.generation.editing import box_mask, shown_and_kept
 from var_jax.generation.many import batches
@@ -56,15 +56,16 @@ from var_jax.training_directory import read_run
 _BUNDLED_RECIPE = "shapes_var:64"  # whose data the model that comes with the package was trained on
 _BATCH = 50
 _RESAMPLED = 2000
+_TRAINING = 6000  # pictures that the classifier learns from, at most
 _SHOWN = 12  # pictures in the grids
 FACTORS = (2, 4)
 SETTINGS = {"top_k": 900, "top_p": 0.95}
-_GUIDANCE = 3.0  # where the class is told; without one guidance changes nothing
+_GUIDANCE = 3.0  # with a class; without one guidance changes nothing
 
 
 @dataclasses.dataclass(frozen=True)
 class Judge:
-    """What says how good edited pictures are."""
+    """Measures edited pictures against the originals."""
 
     classifier: Classifier
     lpips_params: dict | None
@@ -72,7 +73,7 @@ class Judge:
     def __call__(
         self, edited: np.ndarray, originals: np.ndarray, labels: np.ndarray, mask_NxHxW: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """A number a picture by name; uint8 pictures in."""
+        """By name, one number per picture; uint8 pictures in."""
         measures: dict[str, Callable] = {"structure": structure_loss}
         if self.lpips_params is not None:
             measures["lpips"] = functools.partial(jax.jit(lpips), self.lpips_params)
@@ -102,7 +103,7 @@ def interval(values: np.ndarray, seed: int = 0) -> list[float]:
 
 
 def random_boxes(count: int, size: int, seed: int = 0) -> np.ndarray:
-    """[N, size, size] bool: a box each, of sides between a quarter and a half, anywhere."""
+    """[N, size, size] bool: one box per picture, of sides between a quarter and a half, anywhere."""
     rng, boxes = np.random.default_rng(seed), []
     for _ in range(count):
         sides = rng.integers(size // 4, size // 2 + 1, 2)
@@ -112,20 +113,20 @@ def random_boxes(count: int, size: int, seed: int = 0) -> np.ndarray:
 
 
 def soft_edge(mask_HxW: np.ndarray) -> int:
-    """Its width in pixels, that of `var-jax edit`."""
+    """The width in pixels of the soft edge of `var-jax edit`."""
     return max(1, mask_HxW.shape[0] // 32)
 
 
-def reference_kept(mask_NxHxW: np.ndarray, pyramid: Pyramid) -> np.ndarray:
-    """[N, L] as the reference's notebook has it: bilinear to each scale, above 0.5, the coarsest kept."""
+def reference_keep_mask(mask_NxHxW: np.ndarray, pyramid: Pyramid) -> np.ndarray:
+    """[N, L] bool, the mask of the reference's notebook: bilinear to each scale, above 0.5, the coarsest scale kept."""
     side = pyramid.final_side
     cells = mask_NxHxW.reshape(len(mask_NxHxW), side, mask_NxHxW.shape[1] // side, side, -1).mean(axis=(2, 4)) > 0.5
-    kept = []
+    keep_masks = []
     for p in pyramid.sides:
         shape = (len(cells), p, p)
         share = jax.image.resize(1.0 - cells, shape, "linear", antialias=False)
-        kept.append(np.asarray((share > 0.5) | (p == 1)).reshape(len(cells), -1))
-    return np.concatenate(kept, axis=1)
+        keep_masks.append(np.asarray((share > 0.5) | (p == 1)).reshape(len(cells), -1))
+    return np.concatenate(keep_masks, axis=1)
 
 
 def redraw_all(
@@ -136,12 +137,12 @@ def redraw_all(
     retold: bool = True,
     labels: np.ndarray | None = None,
 ) -> np.ndarray:
-    """uint8 pictures redrawn, picture by picture from a key of its own; without labels no class is told."""
+    """uint8 pictures redrawn, each from a key of its own; without labels, of no class."""
     keys = jax.random.split(jax.random.key(seed), len(shown))
-    told = [None] * len(shown) if labels is None else [int(label) for label in labels]
+    classes = [None] * len(shown) if labels is None else [int(label) for label in labels]
     settings, parts = SETTINGS | {"guidance": 0.0 if labels is None else _GUIDANCE, "retold": retold}, []
     for rows, new in batches(len(shown), _BATCH):
-        drawn = bundle.redraw(shown[rows], keep[rows], [told[row] for row in rows], keys[rows], **settings)
+        drawn = bundle.redraw(shown[rows], keep[rows], [classes[row] for row in rows], keys[rows], **settings)
         parts.append(to_uint8(drawn)[:new])
     return np.concatenate(parts)
 
@@ -149,20 +150,20 @@ def redraw_all(
 def inpainted(
     bundle: Bundle, originals: np.ndarray, mask_NxHxW: np.ndarray, labels: np.ndarray, seed: int
 ) -> dict[str, np.ndarray]:
-    """The pictures in-painted by every method; "_told" is with the class."""
+    """The pictures in-painted by every method; "_class" is with the class."""
     pyramid, size = bundle.tokenizer.config.pyramid, bundle.tokenizer.config.image_size
     weights = ~mask_NxHxW[..., None]
     means = np.sum(originals * weights, axis=(1, 2), keepdims=True) / np.sum(weights, axis=(1, 2), keepdims=True)
     result = {"mean_fill": np.where(weights, originals, np.rint(means).astype(np.uint8))}
-    kept = reference_kept(mask_NxHxW, pyramid)
-    for name, told in (("reference", None), ("reference_told", labels)):
-        result[name] = redraw_all(bundle, originals, kept, seed, retold=False, labels=told)
+    keep_mask = reference_keep_mask(mask_NxHxW, pyramid)
+    for name, classes in (("reference", None), ("reference_class", labels)):
+        result[name] = redraw_all(bundle, originals, keep_mask, seed, retold=False, labels=classes)
     alphas = [masks.soft_edge(mask, soft_edge(mask)) for mask in mask_NxHxW]
-    for dilate, told in ((0, None), (1, None), (2, None), (0, labels)):
+    for dilate, classes in ((0, None), (1, None), (2, None), (0, labels)):
         pairs = [shown_and_kept(*pair, pyramid, size, 0, dilate) for pair in zip(originals, mask_NxHxW, strict=True)]
         shown, keep = (np.stack(part) for part in zip(*pairs, strict=True))
-        drawn = redraw_all(bundle, shown, keep, seed, labels=told)
-        result[f"dilate_{dilate}{'' if told is None else '_told'}"] = np.stack(
+        drawn = redraw_all(bundle, shown, keep, seed, labels=classes)
+        result[f"dilate_{dilate}{'' if classes is None else '_class'}"] = np.stack(
             [masks.composite(*three) for three in zip(originals, drawn, alphas, strict=True)]
         )
     return result
@@ -174,7 +175,7 @@ def upscaled(bundle: Bundle, originals: np.ndarray, seed: int, factor: int) -> d
     small = [to_uint8(upscaling.resize(image, (size // factor, size // factor)) / 255.0) for image in originals]
     result = {"bicubic": np.stack([to_uint8(upscaling.resize(image, (size, size)) / 255.0) for image in small])}
     coarse = max(1, sum(side * factor <= pyramid.final_side for side in pyramid.sides))
-    for name, scales in (("told", len(pyramid)), ("drawn", coarse)):
+    for name, scales in (("encoded", len(pyramid)), ("drawn", coarse)):
         calls = itertools.count(seed)
         redraw = lambda shown, keep, calls=calls: redraw_all(bundle, shown, keep, next(calls)) / np.float32(255)
         result[name] = upscaling.upscale(redraw, pyramid, size, np.stack(small), factor, scales)
@@ -182,7 +183,7 @@ def upscaled(bundle: Bundle, originals: np.ndarray, seed: int, factor: int) -> d
 
 
 def measure(model: str | None, count: int, lpips_file: str | None, folder: Path | None, seed: int, steps: int) -> dict:
-    """Everything above: {task: {method: {figure: [mean, lower, upper]}}}; the grids go to `folder`.
+    """The whole study: {task: {method: {figure: [mean, lower, upper]}}}; the grids go to `folder`.
 
     Raises:
       InputError: if `model` is no transformer's training directory, or `lpips_file` no weights of LPIPS.
@@ -191,7 +192,8 @@ def measure(model: str | None, count: int, lpips_file: str | None, folder: Path 
     bundle = load(model)
     size, classes = bundle.tokenizer.config.image_size, bundle.transformer.config.num_classes
     training, held_out = (
-        _pictures(data, split, size, number) for split, number in zip(SPLITS, (6000, count), strict=True)
+        pictures_of(Spread(make_source(data["kind"], split, **data["options"]), number), size, data["enlarge"])
+        for split, number in zip(SPLITS, (_TRAINING, count), strict=True)
     )
     judge = Judge(
         train_classifier(*training, classes, steps=steps, seed=seed, progress=print),
@@ -218,43 +220,31 @@ def measure(model: str | None, count: int, lpips_file: str | None, folder: Path 
 
 def _pairs(task: str) -> list[tuple[str, str]]:
     if task != "inpaint":
-        return [("told", "bicubic"), ("drawn", "bicubic"), ("told", "drawn")]
+        return [("encoded", "bicubic"), ("drawn", "bicubic"), ("encoded", "drawn")]
     pairs = [("dilate_0", other) for other in ("mean_fill", "reference", "dilate_1", "dilate_2")]
-    return pairs + [("dilate_0_told", other) for other in ("mean_fill", "reference", "reference_told")]
+    return pairs + [("dilate_0_class", other) for other in ("mean_fill", "reference", "reference_class")]
 
 
 def _differences(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> dict[str, list[float]]:
-    """Picture by picture, which is much sharper than two intervals side by side."""
+    """Intervals of differences picture by picture, which are much sharper than two intervals side by side."""
     return {name: interval(a[name] - b[name]) for name in a}
 
 
-def _pictures(data: dict, split: str, size: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    source, images, labels = Spread(make_source(data["kind"], split, **data["options"]), count), [], []
-    for batch in epoch_batches(source, size, _BATCH, enlarge=data["enlarge"]):
-        real = batch["mask"] > 0
-        images.append(batch["images"][real])
-        labels.append(batch["labels"][real])
-    return np.concatenate(images), np.concatenate(labels)
-
-
-def main() -> None:
-    """The command above."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the study with the command line's options."""
+    parser = options("editing", __doc__)
     parser.add_argument("--model", metavar="DIR", help="a transformer's training directory (default: see above)")
     parser.add_argument("--pictures", type=int, default=200, help="held-out pictures (default 200)")
     parser.add_argument("--lpips", metavar="FILE", help="weights of LPIPS; without them that figure is left out")
     parser.add_argument("--pictures-out", type=Path, metavar="DIR", help="write grids to look at here")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of everything drawn (default 0)")
     parser.add_argument("--steps", type=int, default=800, help="of training the classifier (default 800)")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     figures = measure(args.model, args.pictures, args.lpips, args.pictures_out, args.seed, args.steps)
-    text = json.dumps(figures, indent=2)
-    print(text)
-    if args.json:
-        with atomic_file(args.json) as temporary:
-            temporary.write_text(text + "\n")
+    print(json.dumps(figures, indent=2))
+    write_json(args.json, figures)
 
 
 if __name__ == "__main__":
-    main()
+    exit_with(main)

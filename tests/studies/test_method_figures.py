@@ -1,16 +1,15 @@
-"""The figures of docs/method.md: what they show is what the model computes."""
+"""The figures of docs/method.md show the numbers that the model computes."""
 
 from __future__ import annotations
 
 import dataclasses
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from studies import method_figures
 from tests.interop.checkpoints import drawn_model, tokenizer_config, transformer_config
-from var_jax.benchmark import method_figures
 from var_jax.bundle import load
 from var_jax.data.shapes import CLASS_NAMES, Shapes
 from var_jax.errors import InputError
@@ -29,9 +28,8 @@ def model(tmp_path_factory):
     return folder
 
 
-def test_the_command_writes_every_figure(model, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["method_figures", "--model", str(model), "--out", str(tmp_path / "out")])
-    method_figures.main()
+def test_the_command_writes_every_figure(model, tmp_path, capsys):
+    method_figures.main(["--model", str(model), "--out", str(tmp_path / "out")])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "| scale | tokens of 16 that top-p 0.95 leaves |"
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| 1x1", "| 2x2", "| 4x4"]
@@ -50,10 +48,10 @@ def test_the_command_writes_every_figure(model, tmp_path, monkeypatch, capsys):
     assert np.any(unguided != strong)
 
 
-def test_what_is_told_adds_up_to_what_the_models_see(model):
+def test_contributions_add_up_to_what_the_models_see(model):
     bundle = load(model)
     tokens_BxL = bundle.encode(np.stack([Shapes("validation", 8, 10)[index][0] for index in range(2)]))
-    steps = method_figures.told(bundle.tokenizer, bundle.tokenizer_params, tokens_BxL)
+    steps = method_figures.decoded(bundle.tokenizer, bundle.tokenizer_params, tokens_BxL)
     variables = {"params": bundle.tokenizer_params}
     inputs = bundle.tokenizer.apply(variables, tokens_BxL, method="transformer_input")
     flat = np.concatenate([np.asarray(each).reshape(2, -1, each.shape[-1]) for each in steps.inputs], axis=1)
@@ -63,10 +61,10 @@ def test_what_is_told_adds_up_to_what_the_models_see(model):
     np.testing.assert_allclose((np.clip(decoded, -1, 1) + 1) / 2, bundle.decode(tokens_BxL), atol=1e-4)
 
 
-def test_top_p_of_nearly_everything_keeps_more_than_top_p_of_little(model):
+def test_top_p_of_nearly_everything_leaves_more_than_top_p_of_little(model):
     bundle, source = load(model), Shapes("validation", 8, 10)
     given = np.stack([source[index][0] for index in range(4)]), source.labels()[:4]
-    little, much = (method_figures.kept_by_top_p(bundle, *given, top_p) for top_p in (0.01, 0.999))
+    little, much = (method_figures.left_by_top_p(bundle, *given, top_p) for top_p in (0.01, 0.999))
     np.testing.assert_array_equal(little, 1)
     assert np.all(much > 1)
 
