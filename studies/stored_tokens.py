@@ -9,34 +9,69 @@ a user's time; processor time leaves out the work of other programs.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
+import ml_collections
 import numpy as np
-from etils import epath
 
 from studies.command_line import exit_with, options
 from var_jax.benchmark.models import Chosen
+from var_jax.data.pipeline import train_batches
 from var_jax.data.token_store import read_index
 from var_jax.model_directory import Model, save_model
 from var_jax.models.tokenizer import TokenizerConfig
+from var_jax.parallel.mesh import batch_sharding, make_mesh, replicated
+from var_jax.training import build
 from var_jax.training.config import load_config
-from var_jax.training.loop import Run
 from var_jax.training.tokenize import Cuts, tokenize
 
 
-@dataclasses.dataclass
-class Times:
-    """Seconds per step."""
+class Times(NamedTuple):
+    """Seconds on either clock."""
 
-    wall: list[float] = dataclasses.field(default_factory=list)
-    processor: list[float] = dataclasses.field(default_factory=list)
+    wall: float
+    processor: float
+
+    @classmethod
+    def now(cls) -> Times:
+        """Both clocks, from starts of their own."""
+        return cls(time.perf_counter(), time.process_time())
+
+
+class Training:
+    """A training on one device without a directory: its data, its state and its step."""
+
+    def __init__(self, config: ml_collections.ConfigDict) -> None:
+        """Reads the tokenizer and draws the first state."""
+        self._mesh = make_mesh(devices=jax.devices()[:1])
+        source, tokenizer = build.make_sources(config)[0], build.read_tokenizer(config)
+        task = build.make_task(config, self._mesh, source, tokenizer)
+        self._program = build.make_program(config, self._mesh, task, config.steps)
+        self._fixed = jax.device_put(build.fixed_arrays(config, tokenizer), replicated(self._mesh))
+        self._state = self._program.first_state()
+        crops = {"enlarge": config.data.enlarge, "flip": config.data.flip, "workers": config.data.workers}
+        self._batches = train_batches(source, task.image_size, config.batch_size, config.seed, **crops)
+
+    def step(self) -> Times:
+        """Reads a batch and learns from it."""
+        since = Times.now()
+        examples = {name: rows for name, rows in next(self._batches).items() if name not in ("indices", "skipped")}
+        batch = jax.device_put(examples, batch_sharding(self._mesh))
+        self._state, metrics = self._program(self._state, self._fixed, batch)
+        jax.block_until_ready((self._state, metrics))
+        now = Times.now()
+        return Times(now.wall - since.wall, now.processor - since.processor)
+
+    def close(self) -> None:
+        """Ends the processes that read ahead."""
+        self._batches.close()
 
 
 def drawn_tokenizer(path: Path, config: TokenizerConfig) -> None:
@@ -50,7 +85,7 @@ def measure(folder: Path, tokenizer: TokenizerConfig, preset: str, batch: int, r
     """Times both kinds of steps in alternation.
 
     Args:
-      folder: an empty one, for the tokenizer, the store and the two runs.
+      folder: an empty one, for the tokenizer and the store.
       tokenizer: its shape.
       preset: of the transformer, like "d8".
       batch: pictures per step.
@@ -63,44 +98,29 @@ def measure(folder: Path, tokenizer: TokenizerConfig, preset: str, batch: int, r
     pictures = {"size": tokenizer.image_size, "count": max(4 * batch, 10)}
     quietly = {"batch_size": batch, "say": lambda text: None}
     tokenize(folder / "tokenizer", "shapes", pictures, Cuts(enlarge=1.0), folder / "store", **quietly)
-    runs = {}
+    trainings = {}
     for kind in ("pictures", "store"):
         config = load_config("shapes_var", [f"tokenizer={folder / 'tokenizer'}", f"model.preset={preset}"])
         with config.unlocked():
             config.model.width = config.model.num_heads = None
             config.data.options, config.data.store = pictures, str(folder / "store") if kind == "store" else None
             config.batch_size, config.steps = batch, 1000
-        runs[kind] = Run(config, epath.Path(folder / f"run_{kind}"), jax.devices()[:1])
-    batches = {kind: run._batches(0) for kind, run in runs.items()}
-    times = {kind: Times() for kind in runs}
-    for number in range(rounds + 1):
-        for kind, run in runs.items():
-            _step(run, batches[kind], times[kind] if number else Times())
-    for kind, run in runs.items():
-        batches[kind].close()
-        run.close()
-    return _figures(times) | {"bytes_per_picture": _bytes_per_picture(folder / "store")}
+        trainings[kind] = Training(config)
+    times = [{kind: training.step() for kind, training in trainings.items()} for _ in range(rounds + 1)]
+    for training in trainings.values():
+        training.close()
+    return _figures(times[1:]) | {"bytes_per_picture": _bytes_per_picture(folder / "store")}
 
 
-def _step(run: Run, batches: Iterator[dict[str, np.ndarray]], times: Times) -> None:
-    with jax.set_mesh(run.mesh):
-        wall, processor = time.perf_counter(), time.process_time()
-        run.state, metrics = run._step(run.state, run.task.fixed, run._put(next(batches)), None)
-        jax.block_until_ready((run.state, metrics))
-        times.wall.append(time.perf_counter() - wall)
-        times.processor.append(time.process_time() - processor)
-
-
-def _figures(times: dict[str, Times]) -> dict[str, float]:
+def _figures(times: Sequence[Mapping[str, Times]]) -> dict[str, float]:
     medians = {
-        f"{kind}_{clock}": statistics.median(getattr(of, clock))
-        for kind, of in times.items()
-        for clock in ("wall", "processor")
+        f"{kind}_{clock}": statistics.median(getattr(step[kind], clock) for step in times)
+        for kind in ("pictures", "store")
+        for clock in Times._fields
     }
-    ratios = {
-        f"ratio_{clock}": medians[f"pictures_{clock}"] / medians[f"store_{clock}"] for clock in ("wall", "processor")
+    return medians | {
+        f"ratio_{clock}": medians[f"pictures_{clock}"] / medians[f"store_{clock}"] for clock in Times._fields
     }
-    return medians | ratios
 
 
 def _bytes_per_picture(store: Path) -> float:
