@@ -115,7 +115,7 @@ def test_the_command(tiny_run, tmp_path, monkeypatch, capsys):
     write_statistics(tmp_path / "reference.npz", *(Statistics(*of) for of in statistics), 9)
     model, out = str(tiny_run / "tokenizer"), tmp_path / "figures.json"
     options = ["--pictures", "21", "--batch", "16", "--efficientnet", "a.pth", "--expect", "--json", str(out)]
-    options += ["--inception", "a.pb", "--reference", str(tmp_path / "reference.npz")]
+    options += ["--inception", "a.pth", "--reference", str(tmp_path / "reference.npz")]
     assert main(["validate", "--model", model, *options]) == 0
     found, printed = json.loads(out.read_text()), capsys.readouterr().out
     assert "Published figures of VAR's tokenizer" in printed

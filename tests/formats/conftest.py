@@ -1,4 +1,4 @@
-"""What the tests of the formats share beyond `samples.py`: a disk that refuses to take more."""
+"""A fixture of the formats' tests: a disk that refuses to take more."""
 
 from __future__ import annotations
 

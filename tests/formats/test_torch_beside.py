@@ -25,7 +25,7 @@ TYPES = [
 
 
 def saved(folder: Path, value: Any, new: bool) -> Any:
-    """What we read of what PyTorch saves."""
+    """Saves the value by PyTorch and reads it by ours."""
     torch.save(value, folder / "a.pth", _use_new_zipfile_serialization=new)
     return read_torch_file(folder / "a.pth")
 

@@ -1,11 +1,10 @@
-"""Weights of the Inception network by the rule of tests/golden/README.md, in the forms of file that people have."""
+"""Weights of the Inception network by the rule of tests/golden/README.md, as the published file names them."""
 
 from __future__ import annotations
 
 import functools
 import math
 import zlib
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -52,38 +51,3 @@ def params() -> Params:
     }
     tree["fc"] = {"kernel": named["fc.weight"].T, "bias": named["fc.bias"]}
     return jax.tree.map(np.ascontiguousarray, tree)
-
-
-def graph(constants: Mapping[str, np.ndarray], others: Iterable[bytes] = ()) -> bytes:
-    """A GraphDef of `Const` nodes: a short row of numbers as float_val, packed or not in turn, a long one as bytes."""
-    nodes = [_node(name, array, index % 2 == 0) for index, (name, array) in enumerate(constants.items())]
-    return b"".join([*others, *(field(1, node) for node in nodes)])
-
-
-def field(number: int, value: bytes | int) -> bytes:
-    """One field of a protobuf message."""
-    if isinstance(value, int):
-        return _varint(number << 3) + _varint(value)
-    return _varint(number << 3 | 2) + _varint(len(value)) + value
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
-
-
-def _node(name: str, array: np.ndarray, packed: bool) -> bytes:
-    data = array.astype("<f4").tobytes()
-    if array.size > 64:
-        content = field(4, data)
-    elif packed:
-        content = field(5, data)
-    else:
-        content = b"".join(_varint(5 << 3 | 5) + data[at : at + 4] for at in range(0, len(data), 4))
-    shape = field(2, b"".join(field(2, field(1, side)) for side in array.shape))
-    value = field(8, field(1, 1) + shape + content)
-    kind = field(5, field(1, b"dtype") + field(2, field(6, 1)))
-    return field(1, name.encode()) + field(2, b"Const") + kind + field(5, field(1, b"value") + field(2, value))

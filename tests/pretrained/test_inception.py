@@ -1,4 +1,4 @@
-"""The 2015 Inception network against torch-fidelity's numbers, and its files in both forms."""
+"""The 2015 Inception network against torch-fidelity's numbers, and its file."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tests.pretrained import drawn_inception
 from var_jax.errors import InputError
 from var_jax.formats.tensors import write_tensors
 from var_jax.pretrained import inception_file
-from var_jax.pretrained.inception import OUTPUTS, POOL, SPATIAL, Inception, extract, layers, prepare
-from var_jax.pretrained.inception_file import graph_scopes, read_inception
+from var_jax.pretrained.inception import OUTPUTS, POOL, SPATIAL, Inception, extract, prepare
+from var_jax.pretrained.inception_file import read_inception
 
 
 @pytest.fixture(scope="module")
@@ -66,50 +66,12 @@ def same(left, right):
     assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True))
 
 
-def constants() -> dict[str, np.ndarray]:
-    """The drawn weights under the names of the frozen graph."""
-    params, parts = drawn_inception.params(), {"scale": "gamma", "bias": "beta", "mean": "moving_mean"}
-    parts["variance"] = "moving_variance"
-    named = {"softmax/weights": params["fc"]["kernel"], "softmax/biases": params["fc"]["bias"]}
-    for name, scope in graph_scopes().items():
-        named[f"{scope}/conv2d_params"] = params[name]["kernel"]
-        named |= {f"{scope}/batchnorm/{theirs}": params[name][ours] for ours, theirs in parts.items()}
-    return named
-
-
-def test_both_files_give_the_same_weights(tmp_path, params):
+def test_the_file_gives_the_weights(tmp_path, params):
     write_tensors(tmp_path / "inception.pth", drawn_inception.tensors(), {})
-    others = [drawn_inception.field(1, drawn_inception.field(1, b"ExpandDims") + drawn_inception.field(2, b"Identity"))]
-    others.append(drawn_inception.field(4, drawn_inception.field(1, 8)))  # the graph's version
-    (tmp_path / "classify_image_graph_def.pb").write_bytes(drawn_inception.graph(constants(), others))
-    from_torch, from_graph = (read_inception(tmp_path / n) for n in ("inception.pth", "classify_image_graph_def.pb"))
-    same(from_torch.params, params)
-    same(from_graph.params, params)
-    assert (from_torch.published, from_graph.published) == (False, None)
-    assert from_torch.sha256 == hashlib.sha256((tmp_path / "inception.pth").read_bytes()).hexdigest()
-
-
-def test_scopes_of_the_graph():
-    """As a published converter lists them, which matched the two files by their tensors' shapes."""
-    scopes = graph_scopes()
-    assert set(scopes) == set(layers())
-    assert len(set(scopes.values())) == 94
-    listed = {
-        "Conv2d_1a_3x3": "conv",
-        "Conv2d_4a_3x3": "conv_4",
-        "Mixed_5b.branch1x1": "mixed/conv",
-        "Mixed_5b.branch5x5_2": "mixed/tower/conv_1",
-        "Mixed_5d.branch3x3dbl_3": "mixed_2/tower_1/conv_2",
-        "Mixed_6a.branch3x3": "mixed_3/conv",
-        "Mixed_6a.branch3x3dbl_1": "mixed_3/tower/conv",
-        "Mixed_6d.branch1x1": "mixed_6/conv",
-        "Mixed_6e.branch_pool": "mixed_7/tower_2/conv",
-        "Mixed_7a.branch3x3_1": "mixed_8/tower/conv",
-        "Mixed_7a.branch7x7x3_4": "mixed_8/tower_1/conv_3",
-        "Mixed_7b.branch3x3_2a": "mixed_9/tower/mixed/conv",
-        "Mixed_7c.branch3x3dbl_3b": "mixed_10/tower_1/mixed/conv_1",
-    }
-    assert {name: scopes[name] for name in listed} == listed
+    found = read_inception(tmp_path / "inception.pth")
+    same(found.params, params)
+    assert found.published is False
+    assert found.sha256 == hashlib.sha256((tmp_path / "inception.pth").read_bytes()).hexdigest()
 
 
 def test_wrong_files_are_named(tmp_path, monkeypatch):
@@ -121,8 +83,8 @@ def test_wrong_files_are_named(tmp_path, monkeypatch):
     write_tensors(tmp_path / "today.safetensors", wrong, {})
     with pytest.raises(InputError, match=rf"fc.weight has the shape \(1000, 2048\), expected \({OUTPUTS}, 2048\)"):
         read_inception(tmp_path / "today.safetensors")
-    (tmp_path / "graph.pb").write_bytes(drawn_inception.graph({"conv/conv2d_params": np.zeros((3, 3, 3, 32))}))
-    with pytest.raises(InputError, match="graph.pb: lacks conv/batchnorm/gamma"):
+    (tmp_path / "graph.pb").write_bytes(b"\x0a\x05\x0a\x01x\x12\x00")
+    with pytest.raises(InputError, match="graph.pb: TensorFlow graphs are not read; get .* pt_inc.*6726825d.pth"):
         read_inception(tmp_path / "graph.pb")
     path = tmp_path / "pt_inception-2015-12-05-6726825d.pth"
     write_tensors(path, named, {})
@@ -134,13 +96,15 @@ def test_wrong_files_are_named(tmp_path, monkeypatch):
 
 def test_weights_are_found_in_the_cache_folder(tmp_path, monkeypatch, params):
     monkeypatch.setenv("VAR_JAX_CACHE", str(tmp_path))
-    with pytest.raises(InputError, match=f"none in {tmp_path}; get pt_inception.* or .*_def.pb .* and put it there"):
+    with pytest.raises(InputError, match=f"none in {tmp_path}; get pt_inception.* and put it there"):
         read_inception()
-    (tmp_path / "classify_image_graph_def.pb").write_bytes(drawn_inception.graph(constants()))
-    same(read_inception().params, params)
+    (tmp_path / "classify_image_graph_def.pb").write_bytes(b"graph")
+    with pytest.raises(InputError, match="graph_def.pb: TensorFlow graphs are not read; get .* pt_inc.*6726825d.pth"):
+        read_inception()
     monkeypatch.setattr(inception_file, "PUBLISHED_START", "")  # as if the drawn weights were the published ones
     write_tensors(tmp_path / "pt_inception-2015-12-05-6726825d.pth", drawn_inception.tensors(), {})
     found = read_inception()  # it comes before the graph
+    same(found.params, params)
     assert found.published is True
     assert found.file.endswith("6726825d.pth")
     monkeypatch.delenv("VAR_JAX_CACHE")

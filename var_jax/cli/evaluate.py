@@ -22,7 +22,7 @@ from var_jax.formats.atomic import atomic_file
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--samples", required=True, metavar="X", help=".npz, folder of pictures, or model to sample")
     parser.add_argument("--reference", metavar="Y", help=".npz of statistics or pictures, or folder of pictures")
-    parser.add_argument("--inception", metavar="FILE", help="weights, .pth or .pb (default: in the cache folder)")
+    parser.add_argument("--inception", metavar="FILE", help="weights, .pth (default: in the cache folder)")
     parser.add_argument("--json", metavar="FILE", help="write the report to this file")
     parser.add_argument("--statistics", metavar="FILE", help="write the samples' statistics, as a reference")
     parser.add_argument("--work", metavar="DIR", help="keep features in this folder; the same command resumes")

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from var_jax.errors import InputError
-from var_jax.interop.files import read_checkpoint
+from var_jax.formats.tensors import read_state_dict
 from var_jax.interop.hub import PUBLISHED, fetch_published
 from var_jax.interop.tokenizer import import_tokenizer
 from var_jax.interop.transformer import import_transformer
@@ -39,10 +39,10 @@ def run(args: argparse.Namespace) -> None:
         files, origin = (args.tokenizer, args.transformer), ""
     else:
         raise InputError("give --tokenizer FILE (and --transformer FILE), or --published NAME")
-    tokenizer = import_tokenizer(read_checkpoint(files[0]), pyramid, args.lookup or "l2", str(files[0]))
+    tokenizer = import_tokenizer(read_state_dict(files[0]), pyramid, args.lookup or "l2", str(files[0]))
     model = {"source": {"tokenizer": Path(files[0]).name + origin}}
     if files[1]:
-        transformer = import_transformer(read_checkpoint(files[1]), tokenizer.config, args.heads, str(files[1]))
+        transformer = import_transformer(read_state_dict(files[1]), tokenizer.config, args.heads, str(files[1]))
         model["source"]["transformer"] = Path(files[1]).name + origin
         model |= {"transformer_config": transformer.config, "transformer_params": transformer.params}
     save_model(args.out, Model(tokenizer.config, tokenizer.params, tokenizer.code_counts_SxV, **model))

@@ -1,8 +1,8 @@
 """Writes files and folders so that they appear whole or not at all.
 
 The work happens under a temporary name beside the target, is flushed to the disk and takes the
-target's name in one step. Whatever goes wrong before that step leaves no trace: neither the temporary
-nor a parent folder made for it, and what stood at the target before stays as it was.
+target's name in one step. A failure before that step leaves no trace: neither the temporary nor a parent
+folder made for it, and an old file at the target stays as it was.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from var_jax.errors import InputError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-# What writing to an open file may fail with; such errors do not carry the name of the file.
+# Errors of writing to an open file, which do not carry the name of the file.
 _WRITING = _FULL | {errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO}
 
 
@@ -41,14 +41,14 @@ def atomic_file(path: str | os.PathLike[str], temporary_name: str | None = None)
     Missing parent folders are made. The temporary exists, empty, when the body starts.
 
     Args:
-      path: what is written.
-      temporary_name: by default another one each time. What a killed process left under a fixed name is written
-        over by the next attempt; two processes must not use the same at once.
+      path: of the file to write.
+      temporary_name: by default another one each time. A fixed name, left by a killed process, is written over by
+        the next attempt; two processes must not use the same at once.
 
     Raises:
       InputError: if `path` is something else than a file, or the disk or the permissions forbid it.
     """
-    target = local_target(path)  # a link stays a link, and what it points to is replaced
+    target = local_target(path)  # a link stays a link, and its target is replaced
     made: list[Path] = []
     mode = 0
 
@@ -157,7 +157,7 @@ def _mode(target: Path) -> int | None:
 
 
 def _make_parents(folder: Path, made: list[Path]) -> None:
-    """Makes `folder` and what is missing above it, noting each new one in `made`, outermost first."""
+    """Makes `folder` and the missing folders above it, noting each new one in `made`, outermost first."""
     missing = []
     while _mode(folder) is None:
         missing.append(folder)

@@ -23,7 +23,7 @@ def in_bucket(path: str | os.PathLike[str]) -> bool:
 
 
 def open_folder(path: str | os.PathLike[str]) -> epath.Path:
-    """The folder as an absolute path that can be asked and written through, be it there or not.
+    """The folder as an absolute path to read and write through, whether it exists or not.
 
     Raises:
       InputError: for an address that is no bucket's, without the library for it, or if it cannot be reached.
@@ -37,7 +37,7 @@ def open_folder(path: str | os.PathLike[str]) -> epath.Path:
         folder.exists()
     except ImportError:
         raise InputError(f"{path}: a bucket needs gcsfs; install it: pip install 'var_jax[gcs]'") from None
-    except Exception as error:  # whatever network, credentials and client library come up with
+    except Exception as error:  # of network, credentials or client library
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise InputError(f"{path}: the bucket cannot be reached ({reason}); check address and credentials") from error
     return folder
@@ -45,7 +45,7 @@ def open_folder(path: str | os.PathLike[str]) -> epath.Path:
 
 @contextlib.contextmanager
 def local_files(folder: str | os.PathLike[str], names: Sequence[str]) -> Iterator[Path]:
-    """Yields a local folder with those of the named files that `folder` has: itself, or a copy for the time being.
+    """Yields a local folder with those of the named files that `folder` has: itself, or a temporary copy.
 
     Raises:
       InputError: if the bucket cannot be reached; one raised by the body names the bucket in the copy's place.

@@ -1,4 +1,4 @@
-"""Checksums of a folder's files, written when it is whole, so that damage is noticed and not learned from."""
+"""Checksums of a folder's files, written when it is whole, so that damage is noticed before it is used."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SEAL_FILE = "checksums.json"
 
 
 def sha256(file: str | os.PathLike[str]) -> str:
-    """Of a file, hex."""
+    """The SHA-256 of a file, in hex."""
     with open(file, "rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
@@ -31,7 +31,7 @@ def seal(folder: Path) -> None:
 
 
 def damage(folder: Path, part: str = "") -> str | None:
-    """What is wrong with a sealed folder, or with its sub-folder `part`; None if nothing, or if it was never sealed."""
+    """A sentence on the damage of a sealed folder, or of its sub-folder `part`; None if whole, or never sealed."""
     if not (folder / SEAL_FILE).exists():
         return None
     try:

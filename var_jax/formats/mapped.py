@@ -17,7 +17,7 @@ def map_file(path: str | os.PathLike[str]) -> mmap.mmap:
       InputError: if the file is missing, a folder, empty, or cannot be read.
     """
     try:
-        # Opening a pipe would wait for a writer, so the kind of file is asked first.
+        # Opening a pipe would wait for a writer, so the kind of file is checked first.
         if os.path.exists(path) and not os.path.isfile(path):
             kind = "a folder" if os.path.isdir(path) else "not a regular file"
             raise InputError(f"{path}: expected a file, but this is {kind}; give the path of the file itself")

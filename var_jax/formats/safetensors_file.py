@@ -1,4 +1,4 @@
-"""safetensors files by way of the `safetensors` library, with its damage reports in our words."""
+"""Reads and writes safetensors files by the `safetensors` library, with its reports of damage in our words."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from var_jax.errors import InputError
 from var_jax.formats.atomic import atomic_file
 from var_jax.formats.mapped import map_file
 
-# What the library both writes from numpy and reads back into it.
+# Types that the library both writes from numpy and reads back into it.
 _INTEGERS = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 _DTYPES = frozenset(map(np.dtype, (*_INTEGERS, "float16", "float32", "float64", "complex64", ml_dtypes.bfloat16)))
 _RESERVED = "__metadata__"  # where the header keeps the metadata, among the names of the tensors
@@ -43,7 +43,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[safetensors.safe_open]:
-    map_file(path)  # says what is wrong with the path itself, which the library reports by number
+    map_file(path)  # reports a wrong path in words, where the library has a number
     try:
         with safetensors.safe_open(os.fspath(path), framework="np") as file:
             yield file

@@ -13,14 +13,15 @@ from var_jax.formats.mapped import map_file
 from var_jax.formats.safetensors_file import read_safetensors, write_safetensors
 from var_jax.formats.torch_file import PICKLE_START, ZIP_START, read_torch_file, write_torch_file
 
-# Real training checkpoints nest about five deep and hold some ten thousand values; a file made to keep
-# us busy can repeat one dict inside another without end.
+# Real training checkpoints nest about five deep and hold some ten thousand values; a hostile file can repeat one dict
+# inside another without end, or one long name before many.
 _MOST_LEVELS = 32
 _MOST_VALUES = 200_000
+_LONGEST_NAME = 1000
 
 
 def read_tensors(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads a safetensors file or a PyTorch file of either format, told apart by content and not by suffix.
+    """Reads a safetensors file or a PyTorch file of either format, recognised by content and not by suffix.
 
     Returns:
       The dict that the file holds: flat from safetensors, perhaps nested from PyTorch.
@@ -40,15 +41,28 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Any]:
     return tree
 
 
+def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Reads a file's tensors by their dotted names; those that a training checkpoint nests are named by their path.
+
+    Raises:
+      InputError: naming the file, if it is missing, damaged, refused or names two tensors alike.
+    """
+    tree = read_tensors(path)
+    try:
+        return flatten_state_dict(tree)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
 def flatten_state_dict(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, np.ndarray]:
     """Arrays of a nested dict by their dotted names, in order; leaves that are no arrays are left out.
 
     Args:
       tree: nested dicts, as `read_tensors` returns them.
-      prefix: what every name starts with; a dot follows it unless it is empty.
+      prefix: starts every name; a dot follows it unless it is empty.
 
     Raises:
-      InputError: if two arrays get the same name, or the dicts contain one another without end.
+      InputError: if two arrays get the same name, or names or nesting go beyond any model's.
     """
     if not isinstance(tree, Mapping):
         raise InputError(f"state dict: expected a dict of tensors, got {type(tree).__name__}; pick the weights' entry")
@@ -69,6 +83,8 @@ def _leaves(tree: Mapping[Any, Any], prefix: str, level: int) -> Iterator[tuple[
         raise InputError(f"state dict: dicts nest more than {_MOST_LEVELS} deep; expected the weights of one model")
     for key, value in tree.items():
         name = f"{prefix}.{key}" if prefix else str(key)
+        if len(name) > _LONGEST_NAME:
+            raise InputError(f"state dict: a name has more than {_LONGEST_NAME} characters; expected a model's weights")
         if isinstance(value, Mapping):
             yield name, None  # counted too, or empty dicts could repeat for ever
             yield from _leaves(value, name, level + 1)

@@ -1,7 +1,7 @@
 """PyTorch's files without PyTorch: the zip format, the legacy format, and a writer of plain state dicts.
 
 Storages are views of a memory map of the file, so opening a checkpoint of several GB costs no memory
-until an array is used. What is inside the pickle, and what is refused there, is in `torch_pickle.py`.
+until an array is used. The pickle inside, and all that is refused there, is in `torch_pickle.py`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import numpy as np
 from var_jax.errors import InputError
 from var_jax.formats.atomic import atomic_file
 from var_jax.formats.mapped import map_file
+from var_jax.formats.safe_pickle import Problem
 from var_jax.formats.torch_pickle import (
     STORAGE_DTYPES,
     UNTYPED,
-    Problem,
     StorageRef,
     pickle_state_dict,
     read_pickle,
@@ -36,6 +36,8 @@ _LEGACY_PROTOCOL = 1001
 _AGAIN = "copy or download it again"
 _LOCAL_HEADER = 30  # bytes before the name in a zip entry's own header
 _LARGE = 2**30  # bytes from which an entry gets 64-bit sizes, well below where it must
+_MOST_UNPACKED = 16  # of compressed entries' bytes per byte of the file: weights compress by less than half
+_LEAST_UNPACKED = 2**28  # bytes allowed to any file, however small
 _ALIGNMENT = 64  # PyTorch starts each storage at a multiple of this, and so do we
 _STORAGE_CLASSES = {dtype: name for name, dtype in STORAGE_DTYPES.items()}
 
@@ -44,7 +46,7 @@ def read_torch_file(path: str | os.PathLike[str]) -> Any:
     """Reads a file written by `torch.save`, executing nothing that it holds.
 
     Returns:
-      What was saved, as plain containers: dicts (ordered ones too), lists, tuples, text, numbers, None,
+      The saved object as plain containers: dicts (ordered ones too), lists, tuples, text, numbers, None,
       and read-only numpy arrays for tensors and parameters. Tensors that shared memory still do; an
       array of the legacy format may be unaligned. The file must not be overwritten in place meanwhile.
 
@@ -80,6 +82,8 @@ class _Archive:
                 " written by torch.save"
             )
         self.prefix = pickles[0].removesuffix("data.pkl")
+        self.packed_left = len(self.bytes)
+        self.unpacked_left = max(_MOST_UNPACKED * len(self.bytes), _LEAST_UNPACKED)
         self.swapped = False
         self.refs: dict[str, StorageRef] = {}
         self.loaded: dict[str, np.ndarray] = {}
@@ -120,8 +124,11 @@ class _Archive:
         packed = self.bytes[start : start + info.compress_size]
         if header[:4] != ZIP_START or len(packed) != info.compress_size:
             raise Problem(f"its part {name!a} is damaged or cut short; {_AGAIN}")
+        self.packed_left -= len(packed)
+        if self.packed_left < 0:
+            raise Problem(f"its parts overlap one another, so the file is damaged; {_AGAIN}")
         data = self._unpacked(name, info, packed)
-        # PyTorch can be told to leave the checksums out, and writes 0 then.
+        # PyTorch has an option that leaves the checksums out, and writes 0 then.
         if len(data) != info.file_size or (info.CRC and zlib.crc32(data) != info.CRC):
             raise Problem(f"its part {name!a} is damaged, for its checksum differs; {_AGAIN}")
         return data
@@ -131,8 +138,11 @@ class _Archive:
             return packed
         if info.compress_type != zipfile.ZIP_DEFLATED or info.flag_bits & 1:
             raise Problem(f"its part {name!a} is encrypted or packed in an unusual way; zip it again without that")
+        self.unpacked_left -= info.file_size
+        if self.unpacked_left < 0:
+            raise Problem("it unpacks to far more than any weights would; zip it again without compression")
         try:
-            # The limit keeps a small file from filling the memory with what it never announced.
+            # The limit keeps a small file from filling the memory with more than it announced.
             return np.frombuffer(zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, info.file_size + 1), np.uint8)
         except (zlib.error, MemoryError, OverflowError):
             raise Problem(f"its part {name!a} is damaged and cannot be unpacked; {_AGAIN}") from None
@@ -148,7 +158,7 @@ def _read_legacy(mapped: mmap.mmap) -> Any:
         raise Problem("this is a pickle, but PyTorch did not write it; give a .pth file written by torch.save")
     if read_pickle(mapped) != _LEGACY_PROTOCOL:
         raise Problem(f"its legacy format is not version {_LEGACY_PROTOCOL}; re-save it with a newer PyTorch")
-    read_pickle(mapped)  # what the writing machine was like; storages are little-endian whatever it says
+    read_pickle(mapped)  # of the writing machine; storages are little-endian on every machine
     start = mapped.tell()
     roots: dict[str, StorageRef] = {}
 

@@ -15,7 +15,7 @@ import numpy as np
 from flax import linen as nn
 
 from var_jax.errors import InputError
-from var_jax.formats.tensors import flatten_state_dict, read_tensors
+from var_jax.formats.tensors import read_state_dict
 from var_jax.models.parameters import Params
 from var_jax.models.precision import Dtype, at_least_float32, precision_for
 from var_jax.pretrained.files import take_tensor
@@ -102,7 +102,7 @@ def read_dino(path: str | os.PathLike[str], module: DinoViT | None = None) -> Pa
     if not os.fspath(path) or not os.path.exists(path):
         raise InputError(f"weights of DINO: no file '{path}'; {_REMEDY}")
     module = module or DinoViT()
-    tensors = flatten_state_dict(read_tensors(path))
+    tensors = read_state_dict(path)
     width, heads = module.width, module.num_heads
     positions = (module.side // PATCH) ** 2 + 1
     params = {

@@ -18,7 +18,7 @@ from flax import linen as nn
 
 from var_jax.errors import InputError
 from var_jax.formats.mapped import map_file
-from var_jax.formats.tensors import flatten_state_dict, read_tensors
+from var_jax.formats.tensors import read_state_dict
 from var_jax.models.parameters import Params
 from var_jax.pretrained.files import take_tensor
 
@@ -196,7 +196,7 @@ def read_efficientnet(path: str | os.PathLike[str]) -> Params:
     """
     if not os.fspath(path) or not os.path.exists(path):
         raise InputError(f"weights of {NAME}: no file '{path}'; {REMEDY}")
-    tensors = flatten_state_dict(read_tensors(path))
+    tensors = read_state_dict(path)
     params: Params = {"stem": _folded(path, tensors, "_conv_stem", "_bn0", (_STEM, 3, 3, 3))}
     inputs = _STEM
     for index, (kernel, _, expansion, channels) in enumerate(blocks()):

@@ -1,14 +1,14 @@
 """Finds and reads the weights of the 2015 Inception network; runs nothing that a file holds.
 
-Understood are `pt_inception-2015-12-05-6726825d.pth` of pytorch-fid (torch-fidelity's
-`weights-inception-2015-12-05-6726825d.pth` is the same file) and the frozen TensorFlow graph
-`classify_image_graph_def.pb` that both were made from and that the published evaluator runs.
+The file is `pt_inception-2015-12-05-6726825d.pth` of pytorch-fid; torch-fidelity's
+`weights-inception-2015-12-05-6726825d.pth` is the same. Both were made from the frozen TensorFlow graph
+`classify_image_graph_def.pb` that the published evaluator runs, which is refused with the name of the `.pth`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,21 +17,16 @@ import numpy as np
 
 from var_jax.errors import InputError
 from var_jax.formats.checksums import sha256
-from var_jax.formats.frozen_graph import read_constants
-from var_jax.formats.tensors import flatten_state_dict, read_tensors
+from var_jax.formats.tensors import read_state_dict
 from var_jax.models.parameters import Params
-from var_jax.pretrained.inception import BLOCKS, OUTPUTS, POOL, STEM, Conv, Pool, layers
+from var_jax.pretrained.inception import OUTPUTS, POOL, layers
 
 PUBLISHED_START = "6726825d"  # of the .pth file's SHA-256; its name says so, too
 GRAPH_FILE = "classify_image_graph_def.pb"
 NAMES = (f"pt_inception-2015-12-05-{PUBLISHED_START}.pth", f"weights-inception-2015-12-05-{PUBLISHED_START}.pth")
 CACHE_VARIABLE = "VAR_JAX_CACHE"
 _VECTORS = {"scale": "weight", "bias": "bias", "mean": "running_mean", "variance": "running_var"}
-_GRAPH_VECTORS = {"scale": "gamma", "bias": "beta", "mean": "moving_mean", "variance": "moving_variance"}
-_SOURCE = (
-    f"{NAMES[0]} (release fid_weights of github.com/mseitzer/pytorch-fid) or {GRAPH_FILE} (in inception-2015-12-05.tgz "
-    "of download.tensorflow.org/models/image/imagenet)"
-)
+_SOURCE = f"{NAMES[0]} (release fid_weights of github.com/mseitzer/pytorch-fid)"
 
 
 class Weights(NamedTuple):
@@ -41,14 +36,13 @@ class Weights(NamedTuple):
       params: parameters of `Inception`, float32 numpy arrays.
       file: path of the file.
       sha256: SHA-256 of the file.
-      published: True for the published .pth file by its checksum, False for another one in that format, None for a
-        frozen graph: of that no checksum was published, so names and shapes are all that is checked.
+      published: whether it is the published file, by its checksum.
     """
 
     params: Params
     file: str
     sha256: str
-    published: bool | None
+    published: bool
 
 
 def cache_folder() -> Path:
@@ -59,15 +53,15 @@ def cache_folder() -> Path:
 
 
 def read_inception(path: str | os.PathLike[str] | None = None) -> Weights:
-    """The weights in a file, or in the cache folder under one of the published names.
+    """Reads the weights from a file, or from the cache folder under one of the published names.
 
     Raises:
       InputError: if there is no file, it does not match its name, lacks a tensor, or has one of another shape.
     """
     file = _find(path)
-    digest = sha256(file)
     if file.suffix == ".pb":
-        return Weights(_from_graph(file), str(file), digest, None)
+        raise InputError(f"{file}: TensorFlow graphs are not read; get the same network's {_SOURCE}")
+    digest = sha256(file)
     published = digest.startswith(PUBLISHED_START)
     if PUBLISHED_START in file.name and not published:
         raise InputError(
@@ -92,7 +86,7 @@ def _find(path: str | os.PathLike[str] | None) -> Path:
 
 
 def _from_torch(file: Path) -> Params:
-    tensors = flatten_state_dict(read_tensors(file))
+    tensors = read_state_dict(file)
     params: Params = {}
     for name, shape in layers().items():
         kernel = _tensor(file, tensors, f"{name}.conv.weight", (shape[3], shape[2], *shape[:2]))
@@ -101,56 +95,7 @@ def _from_torch(file: Path) -> Params:
             params[name][ours] = _tensor(file, tensors, f"{name}.bn.{theirs}", shape[3:])
     weight = _tensor(file, tensors, "fc.weight", (OUTPUTS, POOL))
     params["fc"] = {"kernel": weight.T, "bias": _tensor(file, tensors, "fc.bias", (OUTPUTS,))}
-    return _float32(params)
-
-
-def _from_graph(file: Path) -> Params:
-    constants = read_constants(file)
-    shapes, params = layers(), {}
-    for name, scope in graph_scopes().items():
-        shape = shapes[name]
-        params[name] = {"kernel": _tensor(file, constants, f"{scope}/conv2d_params", shape)}
-        for ours, theirs in _GRAPH_VECTORS.items():
-            params[name][ours] = _tensor(file, constants, f"{scope}/batchnorm/{theirs}", shape[3:])
-    params["fc"] = {
-        "kernel": _tensor(file, constants, "softmax/weights", (POOL, OUTPUTS)),
-        "bias": _tensor(file, constants, "softmax/biases", (OUTPUTS,)),
-    }
-    return _float32(params)
-
-
-def graph_scopes() -> dict[str, str]:
-    """Each layer's scope in the frozen graph.
-
-    The graph numbers what it makes: conv, conv_1 ... within a scope; a branch of one layer at the front lies in the
-    block's scope, every other branch is a tower; what a fork makes lies in a scope `mixed` of its own.
-    """
-    convs = [step.name for step in STEM if isinstance(step, Conv)]
-    scopes = {name: _numbered("conv", index) for index, name in enumerate(convs)}
-    for index, (name, branches) in enumerate(BLOCKS.items()):
-        block, towers = _numbered("mixed", index), 0
-        for branch in branches:
-            steps = [step for step in branch if not isinstance(step, Pool)]
-            if not steps:
-                continue
-            if branch is branches[0] and len(steps) == 1:
-                scope = block
-            else:
-                scope, towers = f"{block}/{_numbered('tower', towers)}", towers + 1
-            scopes |= {f"{name}.{layer}": place for layer, place in _places(steps, scope)}
-    return scopes
-
-
-def _places(steps: list, scope: str) -> Iterator[tuple[str, str]]:
-    for index, step in enumerate(steps):
-        if isinstance(step, Conv):
-            yield step.name, f"{scope}/{_numbered('conv', index)}"
-        else:
-            yield from ((conv.name, f"{scope}/mixed/{_numbered('conv', n)}") for n, conv in enumerate(step))
-
-
-def _numbered(name: str, index: int) -> str:
-    return f"{name}_{index}" if index else name
+    return jax.tree.map(lambda array: np.ascontiguousarray(array, np.float32), params)
 
 
 def _tensor(file: Path, tensors: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -159,7 +104,3 @@ def _tensor(file: Path, tensors: Mapping[str, np.ndarray], name: str, shape: tup
     if tensors[name].shape != shape:
         raise InputError(f"{file}: {name} has the shape {tensors[name].shape}, expected {shape}; get {_SOURCE}")
     return tensors[name]
-
-
-def _float32(params: Params) -> Params:
-    return jax.tree.map(lambda array: np.ascontiguousarray(array, np.float32), params)

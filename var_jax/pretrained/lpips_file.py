@@ -21,7 +21,7 @@ import numpy as np
 from var_jax.errors import InputError
 from var_jax.formats.mapped import map_file
 from var_jax.formats.numpy_pickle import read_numpy_pickle
-from var_jax.formats.tensors import flatten_state_dict, read_tensors
+from var_jax.formats.tensors import flatten_state_dict, read_state_dict
 from var_jax.models.parameters import Params
 from var_jax.pretrained.vgg import STAGES
 
@@ -93,7 +93,7 @@ def _named(file: Path) -> dict[str, np.ndarray]:
     """The tensors in one file that LPIPS needs, under our names and in our layouts."""
     if file.suffix == ".ckpt":
         return _from_arrays(file)
-    return dict(_from_torch(flatten_state_dict(read_tensors(file))))
+    return dict(_from_torch(read_state_dict(file)))
 
 
 def _from_arrays(file: Path) -> dict[str, np.ndarray]:
