@@ -10,7 +10,9 @@ import pytest
 from tests.interop.checkpoints import drawn_model, transformer_config
 from var_jax.generation import sampler
 from var_jax.generation.kernels import for_sampling, shapes_for_sampling
+from var_jax.generation.settings import Settings
 from var_jax.models.layers import KERNELS
+from var_jax.models.net import Net, Nets
 from var_jax.models.tokenizer import Tokenizer
 from var_jax.models.transformer import Transformer
 
@@ -45,11 +47,13 @@ def test_parameters_of_several_devices_stay_as_they_are(model):
 def test_the_same_pictures(model, dtype):
     config = model.transformer_config
     modules = Tokenizer(model.tokenizer_config, dtype), Transformer(config, dtype)
-    tokenizer_params, params = jax.device_put((model.tokenizer_params, model.transformer_params))
-    given = jnp.array([1, 4, 0]), jax.random.key(3), sampler.controls(config.pyramid, 1.5, 8, 0.9)
+    nets = [Net(*pair) for pair in zip(modules, (model.tokenizer_params, model.transformer_params), strict=True)]
+    nets = jax.device_put(nets)
+    settings = Settings.create(config.pyramid, guidance=1.5, top_k=8, top_p=0.9)
+    prepared = sampler.prepared(*nets)
+    assert isinstance(prepared.transformer.params["blocks"][KERNELS[0]], tuple)
     drawn = [
-        sampler.generate(*modules, tokenizer_params, taken, *given, guided=True, smooth=False)
-        for taken in (params, for_sampling(params))
+        sampler.generate(each, jnp.array([1, 4, 0]), jax.random.key(3), settings) for each in (Nets(*nets), prepared)
     ]
     np.testing.assert_array_equal(*(out.tokens for out in drawn))
     np.testing.assert_allclose(*(out.images for out in drawn), atol=1e-5)

@@ -90,6 +90,8 @@ def _lowered(task: dict[str, Any]) -> Any:
     from var_jax.benchmark.training_program import Program
     from var_jax.generation import sampler
     from var_jax.generation.kernels import shapes_for_sampling
+    from var_jax.generation.settings import Settings
+    from var_jax.models.net import Net, Nets
     from var_jax.models.tokenizer import Tokenizer
     from var_jax.models.transformer import Transformer
 
@@ -99,16 +101,13 @@ def _lowered(task: dict[str, Any]) -> Any:
         return program.lowered(jax.eval_shape(lambda: random_batch(model, task["batch"], task["source"])))
     dtype = jnp.dtype(task["dtype"])
     shapes = transformer_shapes(model.transformer)
+    shapes = shapes_for_sampling(shapes) if jax.default_backend() == "cpu" else shapes
+    tokenizer = Net(Tokenizer(model.tokenizer, dtype), tokenizer_shapes(model.tokenizer))
     return sampler.generate.lower(
-        Tokenizer(model.tokenizer, dtype),
-        Transformer(model.transformer, dtype),
-        tokenizer_shapes(model.tokenizer),
-        shapes_for_sampling(shapes) if jax.default_backend() == "cpu" else shapes,
+        Nets(tokenizer, Net(Transformer(model.transformer, dtype), shapes)),
         jax.ShapeDtypeStruct((task["batch"],), jnp.int32),
         jax.eval_shape(lambda: jax.random.key(0)),
-        jax.eval_shape(lambda: sampler.controls(model.transformer.pyramid, 1.5, 900, 0.96)),
-        guided=task["guidance"] != 0,
-        smooth=False,
+        jax.eval_shape(lambda: Settings.create(model.transformer.pyramid, guidance=task["guidance"])),
     )
 
 

@@ -22,8 +22,8 @@ from var_jax.benchmark.training_program import Program
 from var_jax.data.sources import IMAGES, TOKENS
 from var_jax.errors import InputError
 from var_jax.generation import sampler
-from var_jax.generation.kernels import for_sampling
-from var_jax.generation.settings import make_controls
+from var_jax.generation.settings import Settings
+from var_jax.models.net import Net
 from var_jax.models.pictures import to_signed
 from var_jax.models.tokenizer import Tokenizer
 from var_jax.models.transformer import Transformer
@@ -59,12 +59,13 @@ def sample(
       InputError: for settings or a model that cannot be.
     """
     _check_batches(batches)
-    transformer_params = for_sampling(model.transformer_on_device())
-    params = model.tokenizer_on_device(), transformer_params
-    config = model.transformer
-    modules = Tokenizer(model.tokenizer, jnp.dtype(dtype)), Transformer(config, jnp.dtype(dtype))
-    settings = make_controls(config.pyramid, config.codebook_size, guidance, top_k, top_p, 1.0)
+    params, config = model.transformer_on_device(), model.transformer
+    nets = sampler.prepared(
+        Net(Tokenizer(model.tokenizer, jnp.dtype(dtype)), model.tokenizer_on_device()),
+        Net(Transformer(config, jnp.dtype(dtype)), params),
+    )
     drawing = {"guidance": guidance, "top_k": top_k, "top_p": top_p}
+    settings = Settings.create(config.pyramid, **drawing)
     task = None
     if against:
         task = beside.shape(model.tokenizer, config) | drawing | {"what": "sample", "dtype": dtype}
@@ -72,7 +73,7 @@ def sample(
     def prepared(batch: int) -> Callable[[], Any]:
         labels = jnp.arange(batch, dtype=jnp.int32) % config.num_classes
         key = jax.random.key(0)
-        return lambda: sampler.generate(*modules, *params, labels, key, settings, guided=guidance != 0, smooth=False)
+        return lambda: sampler.generate(nets, labels, key, settings)
 
     phases = lambda batch: work.sampling(config, model.tokenizer, batch, guidance != 0, dtype)
     told = {"model": model.name, "pixels": model.tokenizer.image_size, "dtype": dtype} | drawing

@@ -7,6 +7,7 @@ source is ever in memory as a whole.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -27,9 +28,10 @@ from var_jax.bundle import load
 from var_jax.data.folder import SUFFIXES
 from var_jax.data.images import read_image
 from var_jax.errors import InputError
+from var_jax.evaluation.expected import PUBLISHED_SAMPLING
 from var_jax.formats.bucket import in_bucket
+from var_jax.generation.batching import batches, class_keys
 from var_jax.generation.bulk import shuffled
-from var_jax.generation.many import batches, class_keys
 from var_jax.generation.pictures import to_uint8
 from var_jax.model_directory import CONFIG_FILE
 from var_jax.parallel.mesh import make_mesh
@@ -235,7 +237,7 @@ def _rows(names: list[str]) -> dict[str, set[int]]:
 
 
 class Drawing(NamedTuple):
-    """What a model's samples are drawn with; the defaults are those of the published figures.
+    """How the samples of a model are drawn; the defaults are those of the published figures.
 
     Attributes:
       per_class: pictures of each class.
@@ -247,7 +249,7 @@ class Drawing(NamedTuple):
     per_class: int = 50
     seed: int = 0
     batch: int = 32
-    settings: Mapping[str, Any] = types.MappingProxyType({"guidance": 1.5, "top_k": 900, "top_p": 0.96})
+    settings: Mapping[str, Any] = types.MappingProxyType(dataclasses.asdict(PUBLISHED_SAMPLING))
 
 
 class ModelPictures:
@@ -275,9 +277,9 @@ class ModelPictures:
 
     def identity(self) -> str:
         """From weights and settings."""
-        told = {"per_class": self._drawing.per_class, "seed": self._drawing.seed, **self._drawing.settings}
-        told |= {"model": self._bundle.fingerprints, "type": np.dtype(self._bundle.transformer.dtype).name}
-        return f"model {json.dumps(told, sort_keys=True)}"
+        parts = {"per_class": self._drawing.per_class, "seed": self._drawing.seed, **self._drawing.settings}
+        parts |= {"model": self._bundle.fingerprints, "type": np.dtype(self._bundle.transformer.module.dtype).name}
+        return f"model {json.dumps(parts, sort_keys=True)}"
 
     def batches(self, start: int, size: int) -> Iterator[np.ndarray]:
         """See `Pictures`."""

@@ -8,7 +8,6 @@ how much it listens to them.
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Callable
 
@@ -20,10 +19,8 @@ from var_jax.bundle import Bundle
 from var_jax.data.pipeline import epoch_batches
 from var_jax.data.sources import Source, Spread
 from var_jax.errors import InputError
-from var_jax.generation.many import batches
-from var_jax.models.parameters import Params
-from var_jax.models.tokenizer import Tokenizer
-from var_jax.models.transformer import Transformer
+from var_jax.generation.batching import batches
+from var_jax.models.net import Nets
 from var_jax.pyramid import Pyramid
 
 _BATCH = 50
@@ -145,8 +142,8 @@ def transformer_losses(
         orders_SxB = np.tile(np.arange(len(rows)), (len(pyramid), 1))
         if shuffle is not None:
             orders_SxB = np.stack([other_rows(len(rows), shuffle) for _ in orders_SxB])
-        modules, params = (bundle.tokenizer, bundle.transformer), (bundle.tokenizer_params, bundle.transformer_params)
-        parts.append(np.asarray(_losses(modules, params, labels_N[rows], tokens_NxL[rows], orders_SxB))[:new])
+        nets = Nets(bundle.tokenizer, bundle.transformer)
+        parts.append(np.asarray(_losses(nets, labels_N[rows], tokens_NxL[rows], orders_SxB))[:new])
     return np.concatenate(parts)
 
 
@@ -168,17 +165,10 @@ def permuted_inputs(inputs_BxNxC: jax.Array, orders_SxB: jax.Array, pyramid: Pyr
     return jnp.concatenate(parts, axis=1) if parts else inputs_BxNxC
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _losses(
-    modules: tuple[Tokenizer, Transformer],
-    params: tuple[Params, Params],
-    labels_B: jax.Array,
-    tokens_BxL: jax.Array,
-    orders_SxB: jax.Array,
-) -> jax.Array:
-    tokenizer, transformer = modules
-    config = transformer.config
-    inputs = tokenizer.apply({"params": params[0]}, tokens_BxL, config.inputs, method="transformer_input")
+@jax.jit
+def _losses(nets: Nets, labels_B: jax.Array, tokens_BxL: jax.Array, orders_SxB: jax.Array) -> jax.Array:
+    config = nets.transformer.config
+    inputs = nets.tokenizer.apply(tokens_BxL, config.inputs, method="transformer_input")
     inputs = inputs[orders_SxB[0]] if config.raster else permuted_inputs(inputs, orders_SxB, config.pyramid)
-    log_p = jax.nn.log_softmax(transformer.apply({"params": params[1]}, labels_B, inputs))
+    log_p = jax.nn.log_softmax(nets.transformer.apply(labels_B, inputs))
     return -jnp.take_along_axis(log_p, tokens_BxL[..., None], axis=-1)[..., 0]

@@ -19,10 +19,9 @@ from var_jax.errors import InputError
 from var_jax.evaluation.frechet import Moments, frechet_distance
 from var_jax.evaluation.likelihood import likelihood_figures, likelihood_sums, with_perplexity
 from var_jax.evaluation.reconstruction import reconstruction_figures, reconstruction_sums
+from var_jax.models.net import Net
 from var_jax.models.parameters import Params
 from var_jax.models.pictures import to_signed
-from var_jax.models.tokenizer import Tokenizer
-from var_jax.models.transformer import Transformer
 from var_jax.parallel.mesh import BATCH_AXES, batch_sharding, make_mesh
 
 # uint8 pictures [N, H, W, 3] -> features [N, F].
@@ -65,16 +64,15 @@ def whole_set(
     """
     _check(bundle, source)
     mesh = mesh or make_mesh()
-    parts = int(np.prod([mesh.shape[axis] for axis in BATCH_AXES]))
-    batch = -(-batch // parts) * parts
+    devices = int(np.prod([mesh.shape[axis] for axis in BATCH_AXES]))
+    batch = -(-batch // devices) * devices
     everywhere = jax.sharding.NamedSharding(mesh, jax.P())
-    modules = (bundle.tokenizer, bundle.transformer)
-    params = jax.device_put((bundle.tokenizer_params, bundle.transformer_params, lpips_params), everywhere)
+    parts = jax.device_put((bundle.tokenizer, bundle.transformer, lpips_params), everywhere)
     judges = {name: _Judge(of, len(bundle.tokenizer.config.pyramid)) for name, of in (features or {}).items()}
     totals, done = None, 0
     for examples in epoch_batches(source, bundle.tokenizer.config.image_size, batch, enlarge=enlarge):
         rows = {name: jax.device_put(examples[name], batch_sharding(mesh)) for name in (IMAGES, "labels", "mask")}
-        sums = jax.device_get(_sums(modules, bool(judges), params, rows))
+        sums = jax.device_get(_sums(*parts, rows, bool(judges)))
         kept = examples["mask"] > 0
         shown = sums["tokenizer"].pop("pictures", None)
         for judge in judges.values():
@@ -155,20 +153,16 @@ def table(figures: dict[str, Any], sides: tuple[int, ...]) -> list[str]:
     return lines
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=4)
 def _sums(
-    modules: tuple[Tokenizer, Transformer | None],
-    pictures: bool,
-    params: tuple[Params, Params | None, Params | None],
-    batch: dict[str, jax.Array],
+    tokenizer: Net, transformer: Net | None, lpips_params: Params | None, batch: dict[str, jax.Array], pictures: bool
 ) -> dict[str, dict[str, jax.Array]]:
-    (tokenizer, transformer), (tokenizer_params, transformer_params, lpips_params) = modules, params
     images, mask = batch[IMAGES], batch["mask"]
-    sums = {"tokenizer": reconstruction_sums(tokenizer, tokenizer_params, images, mask, lpips_params, pictures)}
+    module, params = tokenizer.module, tokenizer.params
+    sums = {"tokenizer": reconstruction_sums(module, params, images, mask, lpips_params, pictures)}
     if transformer is not None:
-        bound = tokenizer.bind({"params": tokenizer_params})
-        tokens = bound.encode(to_signed(images))
-        inputs = bound.transformer_input(tokens, transformer.config.inputs)
-        labels = batch["labels"]
-        sums["transformer"] = likelihood_sums(transformer, transformer_params, labels, tokens, inputs, mask)
+        tokens = tokenizer.apply(to_signed(images), method="encode")
+        inputs = tokenizer.apply(tokens, transformer.config.inputs, method="transformer_input")
+        module, params = transformer.module, transformer.params
+        sums["transformer"] = likelihood_sums(module, params, batch["labels"], tokens, inputs, mask)
     return sums

@@ -34,7 +34,7 @@ def _devices(stack: Any) -> set[jax.Device]:
 
 
 def shapes_for_sampling(shapes: Params) -> Params:
-    """What `for_sampling` makes on a CPU, of `jax.ShapeDtypeStruct`s."""
+    """The result of `for_sampling` on a CPU, as `jax.ShapeDtypeStruct`s."""
     blocks = shapes["blocks"]
 
     def by_layer(stack: jax.ShapeDtypeStruct) -> tuple[jax.ShapeDtypeStruct, ...]:

@@ -13,7 +13,9 @@ import jax.numpy as jnp
 import ml_collections
 
 from var_jax.errors import InputError
-from var_jax.generation.sampler import controls, generate
+from var_jax.generation.sampler import generate
+from var_jax.generation.settings import Settings
+from var_jax.models.net import Net, Nets
 from var_jax.models.pictures import to_signed
 from var_jax.models.presets import IMAGENET_CLASSES
 from var_jax.models.shapes import tokenizer_shapes, transformer_shapes
@@ -145,19 +147,21 @@ def sampling(
       InputError: for a batch that does not divide over the mesh.
     """
     check_batch(mesh, batch)
-    modules = Tokenizer(tokenizer, jnp.bfloat16), Transformer(transformer, jnp.bfloat16)
+    model = Nets(
+        Net(Tokenizer(tokenizer, jnp.bfloat16), tokenizer_shapes(tokenizer)),
+        Net(Transformer(transformer, jnp.bfloat16), transformer_shapes(transformer)),
+    )
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch))
-    settings = jax.eval_shape(lambda: controls(transformer.pyramid, 1.5, 900, 0.96))
+    settings = jax.eval_shape(lambda: Settings.create(transformer.pyramid))
     whole, rows = _everywhere(mesh), batch_sharding(mesh)
     arguments = (
-        _placed(tokenizer_shapes(tokenizer), whole),
-        _placed(transformer_shapes(transformer), whole),
+        _placed(model, whole),
         _placed(jax.ShapeDtypeStruct((batch,), jnp.int32), rows),
         _placed(keys, rows),
         _placed(settings, whole),
     )
     with jax.set_mesh(mesh):
-        return generate.lower(*modules, *arguments, guided=True, smooth=False)
+        return generate.lower(*arguments)
 
 
 def _everywhere(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:

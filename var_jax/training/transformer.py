@@ -12,11 +12,12 @@ import numpy as np
 from var_jax.data.sources import IMAGES, TOKENS
 from var_jax.evaluation.likelihood import likelihood_figures, likelihood_sums
 from var_jax.generation import sampler
-from var_jax.generation.kernels import for_sampling
-from var_jax.generation.many import class_keys
+from var_jax.generation.batching import class_keys
 from var_jax.generation.pictures import grid
+from var_jax.generation.settings import DEFAULTS, Settings
 from var_jax.losses.tokens import token_losses
 from var_jax.models.attention import xla_attention
+from var_jax.models.net import Net
 from var_jax.models.parameters import Params
 from var_jax.models.pictures import to_signed
 from var_jax.models.precision import parameters_for
@@ -48,7 +49,7 @@ class TransformerTask:
         label_smoothing: float = 0.0,
         grid_classes: int = 10,
         grid_columns: int = 8,
-        guidance: float = 1.5,
+        guidance: float = DEFAULTS.guidance,
     ) -> None:
         """`grid_*` and `guidance` are of the sample grid at evaluations; without classes there is none."""
         self.module, self.tokenizer = transformer, Tokenizer(tokenizer, transformer.dtype)
@@ -135,13 +136,13 @@ class TransformerTask:
         )
 
     def pictures(self, params: Params, fixed: Params, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Samples: a row a class, always from the same keys, so that grids of a run can be compared."""
+        """Samples, a row per class, always from the same keys, so that grids of a run can be compared."""
         classes, columns, guidance = self._grid
         if not classes:
             return {}
         rows = np.repeat(np.arange(classes), columns)
         keys = class_keys(0, rows, np.tile(np.arange(columns), classes))
-        settings = sampler.controls(self.config.pyramid, guidance, 900, 0.96)
-        given = fixed, for_sampling(params), jnp.asarray(rows), keys, settings
-        out = sampler.generate(self.tokenizer, self.module, *given, guided=True, smooth=False)
+        settings = Settings.create(self.config.pyramid, guidance=guidance)
+        model = sampler.prepared(Net(self.tokenizer, fixed), Net(self.module, params))
+        out = sampler.generate(model, jnp.asarray(rows), keys, settings)
         return {"samples": grid(whole(out.images), columns)}
