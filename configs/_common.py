@@ -6,6 +6,8 @@ change on the command line: `--config.batch_size=64 --config.optimizer.warmup=0.
 
 from ml_collections import ConfigDict
 
+from var_jax.generation.settings import DEFAULTS
+
 # (pattern searched in a parameter's path, mesh axis of each array axis); the first found decides,
 # none means replicated. "fsdp" splits storage, "tensor" splits heads and hidden widths.
 TRANSFORMER_SHARDING = (
@@ -162,5 +164,5 @@ def transformer(preset: str) -> ConfigDict:
     c.attention = "xla"  # or a kernel: "splash" on TPUs, "cudnn" on NVIDIA GPUs; "plain" is there to compare with
     c.attention_blocks = (384, 768)  # queries and keys per block of "splash", at most; multiples of 128
     c.sample_classes = 10  # rows of the sample grid at evaluations, at most; 0: no grid
-    c.sample_guidance = 1.5  # of the sample grid; 0 is none
+    c.sample_guidance = DEFAULTS.guidance  # of the sample grid; 0 is none
     return c

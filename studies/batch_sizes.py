@@ -15,7 +15,7 @@ import numpy as np
 from studies.command_line import exit_with, options
 from var_jax.bundle import Bundle, load
 from var_jax.generation import sampler
-from var_jax.generation.many import batches, class_keys
+from var_jax.generation.batching import batches, class_keys
 
 
 def drawn_tokens(bundle: Bundle, count: int, batch: int, seed: int = 0) -> np.ndarray:
@@ -23,8 +23,8 @@ def drawn_tokens(bundle: Bundle, count: int, batch: int, seed: int = 0) -> np.nd
     indices, classes = np.divmod(np.arange(count), bundle.transformer.config.num_classes)
     keys, parts = class_keys(seed, classes, indices), []
     for rows, new in batches(count, batch, fill=True):
-        given = bundle._checked(classes[rows], keys[rows], guidance=3.0, top_p=0.95)
-        parts.append(np.asarray(sampler.generate(*bundle._parts, **given).tokens)[:new])
+        arguments = bundle.sampler_arguments(classes[rows], keys[rows], guidance=3.0, top_p=0.95)
+        parts.append(np.asarray(sampler.generate(*arguments).tokens)[:new])
     return np.concatenate(parts)
 
 

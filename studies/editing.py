@@ -44,8 +44,8 @@ from var_jax.data.sources import SPLITS, Spread, make_source
 from var_jax.evaluation.classifier import Classifier, train_classifier
 from var_jax.evaluation.small_data import pictures_of
 from var_jax.generation import masks, upscaling
-from var_jax.generation.editing import box_mask, shown_and_kept
-from var_jax.generation.many import batches
+from var_jax.generation.batching import batches
+from var_jax.generation.editing import box_mask, seen_and_keep_mask
 from var_jax.generation.pictures import grid, save_picture, to_uint8
 from var_jax.losses.perceptual import lpips, structure_loss
 from var_jax.pretrained.lpips_file import read_lpips
@@ -134,13 +134,13 @@ def redraw_all(
     shown: np.ndarray,
     keep: np.ndarray,
     seed: int,
-    retold: bool = True,
+    reencode: bool = True,
     labels: np.ndarray | None = None,
 ) -> np.ndarray:
     """uint8 pictures redrawn, each from a key of its own; without labels, of no class."""
     keys = jax.random.split(jax.random.key(seed), len(shown))
     classes = [None] * len(shown) if labels is None else [int(label) for label in labels]
-    settings, parts = SETTINGS | {"guidance": 0.0 if labels is None else _GUIDANCE, "retold": retold}, []
+    settings, parts = SETTINGS | {"guidance": 0.0 if labels is None else _GUIDANCE, "reencode": reencode}, []
     for rows, new in batches(len(shown), _BATCH):
         drawn = bundle.redraw(shown[rows], keep[rows], [classes[row] for row in rows], keys[rows], **settings)
         parts.append(to_uint8(drawn)[:new])
@@ -157,10 +157,12 @@ def inpainted(
     result = {"mean_fill": np.where(weights, originals, np.rint(means).astype(np.uint8))}
     keep_mask = reference_keep_mask(mask_NxHxW, pyramid)
     for name, classes in (("reference", None), ("reference_class", labels)):
-        result[name] = redraw_all(bundle, originals, keep_mask, seed, retold=False, labels=classes)
+        result[name] = redraw_all(bundle, originals, keep_mask, seed, reencode=False, labels=classes)
     alphas = [masks.soft_edge(mask, soft_edge(mask)) for mask in mask_NxHxW]
     for dilate, classes in ((0, None), (1, None), (2, None), (0, labels)):
-        pairs = [shown_and_kept(*pair, pyramid, size, 0, dilate) for pair in zip(originals, mask_NxHxW, strict=True)]
+        pairs = [
+            seen_and_keep_mask(*pair, pyramid, size, 0, dilate) for pair in zip(originals, mask_NxHxW, strict=True)
+        ]
         shown, keep = (np.stack(part) for part in zip(*pairs, strict=True))
         drawn = redraw_all(bundle, shown, keep, seed, labels=classes)
         result[f"dilate_{dilate}{'' if classes is None else '_class'}"] = np.stack(

@@ -142,7 +142,7 @@ def _by_column(columns: list[np.ndarray], captions: list[str]) -> np.ndarray:
 
 
 def _tokenizer(bundle: Bundle) -> tuple[Tokenizer, dict]:
-    return bundle.tokenizer, bundle.tokenizer_params
+    return bundle.tokenizer.module, bundle.tokenizer.params
 
 
 def _sides(pyramid: Pyramid) -> list[str]:

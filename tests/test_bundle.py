@@ -102,10 +102,10 @@ def test_without_a_class_guidance_changes_nothing(bundle):
 
 
 def test_compute_type(folder, bundle, pictures, tokens):
-    assert bundle.tokenizer.dtype == bundle.transformer.dtype == jnp.float32  # the default on a CPU
+    assert bundle.tokenizer.module.dtype == bundle.transformer.module.dtype == jnp.float32  # the default on a CPU
     narrow = var_jax.load(folder, jnp.bfloat16)
-    assert narrow.tokenizer.dtype == narrow.transformer.dtype == jnp.bfloat16
-    assert {leaf.dtype for leaf in jax.tree.leaves(narrow.transformer_params)} == {jnp.dtype("float32")}
+    assert narrow.tokenizer.module.dtype == narrow.transformer.module.dtype == jnp.bfloat16
+    assert {leaf.dtype for leaf in jax.tree.leaves(narrow.transformer)} == {jnp.dtype("float32")}
     np.testing.assert_array_equal(narrow.encode(pictures), tokens)
     decoded = narrow.decode(tokens)
     assert decoded.dtype == jnp.float32

@@ -1,4 +1,4 @@
-"""The object that notebooks hold: a model on the device, and what can be asked of it."""
+"""The object that notebooks hold: a model on the device, which encodes, decodes, draws and edits pictures."""
 
 from __future__ import annotations
 
@@ -16,22 +16,31 @@ import numpy as np
 from var_jax.cpu.backend import backend_for
 from var_jax.errors import InputError
 from var_jax.generation import editing, sampler, upscaling
-from var_jax.generation.classes import class_ids
-from var_jax.generation.guidance import LINEAR, Schedule
-from var_jax.generation.many import batches
-from var_jax.generation.settings import PerScale, check_settings, make_controls
+from var_jax.generation.batching import batches, picture_keys
+from var_jax.generation.checks import (
+    checked_images,
+    checked_keep_mask,
+    checked_key,
+    checked_labels,
+    checked_picture,
+    checked_tokens,
+)
+from var_jax.generation.guidance import Schedule
+from var_jax.generation.known import KnownPicture
+from var_jax.generation.settings import DEFAULTS, PerScale, Settings
 from var_jax.model_directory import bundled_model, fingerprint
 from var_jax.models.baselines import make_transformer
-from var_jax.models.parameters import Params
-from var_jax.models.pictures import to_signed
+from var_jax.models.net import Net, Nets
+from var_jax.models.pictures import to_signed, to_unit
 from var_jax.models.tokenizer import Tokenizer
-from var_jax.models.transformer import Transformer
-from var_jax.parallel.mesh import batch_sharding
+from var_jax.parallel.mesh import batch_sharding, replicated
 from var_jax.training_directory import read_any_model
 
-__all__ = ["Bundle", "check_settings", "load"]
+__all__ = ["Bundle", "load"]
 
 _WINDOWS_AT_A_TIME = 8  # of a picture that is edited in several
+
+Labels = Sequence[int | str | None] | np.ndarray | jax.Array
 
 
 def load(path: str | os.PathLike[str] | None = None, dtype: Any = None) -> Bundle:
@@ -49,34 +58,26 @@ def load(path: str | os.PathLike[str] | None = None, dtype: Any = None) -> Bundl
         dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
     model = read_any_model(bundled_model() if path is None else path)
     backend, transformer = backend_for(), None
-    if model.transformer_config:
-        transformer = make_transformer(model.transformer_config, dtype, backend)
-    return Bundle(
-        tokenizer=Tokenizer(model.tokenizer_config, dtype, backend=backend),
-        tokenizer_params=jax.device_put(model.tokenizer_params),
-        transformer=transformer,
-        transformer_params=jax.device_put(model.transformer_params),
-        class_names=model.class_names,
-    )
+    tokenizer = Net(Tokenizer(model.tokenizer_config, dtype, backend=backend), jax.device_put(model.tokenizer_params))
+    if model.transformer_config is not None:
+        module = make_transformer(model.transformer_config, dtype, backend)
+        transformer = Net(module, jax.device_put(model.transformer_params))
+    return Bundle(tokenizer, transformer, model.class_names)
 
 
 @dataclasses.dataclass(frozen=True)
 class Bundle:
-    """A model ready to be used: modules and parameters on the device.
+    """A model ready to be used: networks with their parameters on the device.
 
     Attributes:
-      tokenizer: the tokenizer module, with its compute type.
-      tokenizer_params: its parameters.
-      transformer: the transformer module, or None where the directory has only a tokenizer.
-      transformer_params: its parameters, or None.
+      tokenizer: module and parameters, see `Net`; `tokenizer.config` is the config.
+      transformer: the same, or None where the directory has only a tokenizer.
       class_names: of its classes, by id; empty where nobody named them.
       mesh: the devices that a batch is split over, see `over`; None: the default device.
     """
 
-    tokenizer: Tokenizer
-    tokenizer_params: Params = dataclasses.field(repr=False)
-    transformer: Transformer | None = None
-    transformer_params: Params | None = dataclasses.field(default=None, repr=False)
+    tokenizer: Net
+    transformer: Net | None = None
     class_names: tuple[str, ...] = ()
     mesh: jax.sharding.Mesh | None = None
 
@@ -85,26 +86,21 @@ class Bundle:
 
         A batch has to divide over the mesh's axes data x fsdp.
         """
-        everywhere = jax.sharding.NamedSharding(mesh, jax.P())
-        put, backend = lambda params: jax.device_put(params, everywhere), backend_for(mesh)
-        return dataclasses.replace(
-            self,
-            tokenizer=self.tokenizer.clone(backend=backend),
-            transformer=self.transformer and self.transformer.clone(backend=backend),
-            tokenizer_params=put(self.tokenizer_params),
-            transformer_params=put(self.transformer_params),
-            mesh=mesh,
+        backend = backend_for(mesh)
+        nets = (
+            net and Net(net.module.clone(backend=backend), net.params) for net in (self.tokenizer, self.transformer)
         )
+        tokenizer, transformer = jax.device_put(tuple(nets), replicated(mesh))
+        return dataclasses.replace(self, tokenizer=tokenizer, transformer=transformer, mesh=mesh)
 
     @property
     def fingerprints(self) -> dict[str, str]:
         """Of config and weights of each part, computed anew, as a model directory records them."""
-        parts = {"tokenizer": (self.tokenizer, self.tokenizer_params)}
-        if self.transformer is not None:
-            parts["transformer"] = (self.transformer, self.transformer_params)
+        parts = {"tokenizer": self.tokenizer, "transformer": self.transformer}
         return {
-            part: fingerprint(module.config.to_dict(), jax.tree.map(np.asarray, params))
-            for part, (module, params) in parts.items()
+            part: fingerprint(net.config.to_dict(), jax.tree.map(np.asarray, net.params))
+            for part, net in parts.items()
+            if net is not None
         }
 
     def encode(self, images: np.ndarray | jax.Array) -> jax.Array:
@@ -116,7 +112,7 @@ class Bundle:
         Raises:
           InputError: for another shape, type or range.
         """
-        return _encode(self.tokenizer, self.tokenizer_params, jnp.asarray(self._checked_images(images)))
+        return _encode(self.tokenizer, jnp.asarray(checked_images(images, self.tokenizer.config.image_size)))
 
     def decode(self, tokens_BxL: np.ndarray | jax.Array, scales: int | None = None) -> jax.Array:
         """Tokens -> pictures [B, H, W, 3] float32 in [0, 1], from all scales or the first `scales`.
@@ -129,11 +125,10 @@ class Bundle:
             scales = total
         if not isinstance(scales, (int, np.integer)) or not 1 <= scales <= total:
             raise InputError(f"scales {scales}: expected 1 to {total}")
-        tokens_BxL = self._checked_tokens(tokens_BxL)
-        return _decode(self.tokenizer, self.tokenizer_params, tokens_BxL, int(scales))
+        return _decode(self.tokenizer, checked_tokens(tokens_BxL, self.tokenizer.config), int(scales))
 
-    def logits(self, labels: Sequence[int] | np.ndarray | jax.Array, tokens_BxL: np.ndarray | jax.Array) -> jax.Array:
-        """Teacher-forced logits [B, L, V] float32: what the transformer expects at every position.
+    def logits(self, labels: Labels, tokens_BxL: np.ndarray | jax.Array) -> jax.Array:
+        """Teacher-forced logits [B, L, V] float32: the prediction of the transformer at every position.
 
         Args:
           labels: [B] class ids; `num_classes` is "no class".
@@ -142,23 +137,21 @@ class Bundle:
         Raises:
           InputError: without a transformer, or for labels or tokens that cannot be.
         """
-        labels_B, tokens_BxL = self._checked_labels(labels), self._checked_tokens(tokens_BxL)
+        labels_B, tokens_BxL = self._checked_labels(labels), checked_tokens(tokens_BxL, self.tokenizer.config)
         if labels_B.shape[0] != tokens_BxL.shape[0]:
             raise InputError(f"{labels_B.shape[0]} labels for {tokens_BxL.shape[0]} rows of tokens")
-        return _logits(
-            self.tokenizer, self.transformer, self.tokenizer_params, self.transformer_params, labels_B, tokens_BxL
-        )
+        return _logits(Nets(self.tokenizer, self.transformer), labels_B, tokens_BxL)
 
     def generate(
         self,
-        labels: Sequence[int | str | None] | np.ndarray | jax.Array,
+        labels: Labels,
         key: jax.Array,
-        guidance: float = 1.5,
-        top_k: PerScale = 900,
-        top_p: PerScale = 0.96,
-        temperature: PerScale = 1.0,
-        smooth: bool = False,
-        schedule: Schedule | str = LINEAR,
+        guidance: float = DEFAULTS.guidance,
+        top_k: PerScale = DEFAULTS.top_k,
+        top_p: PerScale = DEFAULTS.top_p,
+        temperature: PerScale = DEFAULTS.temperature,
+        smooth: bool = DEFAULTS.smooth,
+        schedule: Schedule | str = DEFAULTS.schedule,
     ) -> jax.Array:
         """Draws pictures [B, H, W, 3] float32 in [0, 1], one for each label.
 
@@ -181,49 +174,46 @@ class Bundle:
         Raises:
           InputError: without a transformer, or naming the setting that cannot be.
         """
-        given = self._checked(labels, key, guidance, top_k, top_p, temperature, smooth, schedule)
-        return sampler.generate(*self._parts, **given).images
+        strengths = {"guidance": guidance, "top_k": top_k, "top_p": top_p, "temperature": temperature}
+        arguments = self.sampler_arguments(labels, key, **strengths, smooth=smooth, schedule=schedule)
+        return sampler.generate(*arguments).images
 
-    def grow(
-        self, labels: Sequence[int | str | None] | np.ndarray | jax.Array, key: jax.Array, **settings: Any
-    ) -> jax.Array:
+    def grow(self, labels: Labels, key: jax.Array, **settings: Any) -> jax.Array:
         """As `generate`, with its settings, but [S, B, H, W, 3]: each picture as it is after every scale.
 
         Raises:
           InputError: as `generate`.
         """
-        return sampler.grow(*self._parts, **self._checked(labels, key, **settings))
+        return sampler.grow(*self.sampler_arguments(labels, key, **settings))
 
     def redraw(
         self,
         images: np.ndarray | jax.Array,
-        keep_BxL: np.ndarray | jax.Array,
-        labels: Sequence[int | str | None] | np.ndarray | jax.Array,
+        keep_mask_BxL: np.ndarray | jax.Array,
+        labels: Labels,
         key: jax.Array,
-        retold: bool = True,
+        reencode: bool = True,
         **settings: Any,
     ) -> jax.Array:
-        """Pictures [B, H, W, 3] float32 in [0, 1] whose kept tokens tell `images`, and whose others are drawn.
+        """Pictures [B, H, W, 3] float32 in [0, 1] that keep the tokens of `images` where the mask says so.
+
+        All other tokens are drawn.
 
         Args:
           images: [B, H, W, 3] as for `encode`.
-          keep_BxL: bool; True where the picture's own token stays, see `generation.masks`.
+          keep_mask_BxL: bool; True where the token of the picture stays, see `generation.masks`.
           labels, key, **settings: as for `generate`.
-          retold: kept tokens are told anew at each scale, of what is then still untold; without it they are
-            those of `encode`, as in the reference.
+          reencode: encode the kept tokens anew at each scale, from the residual that the scales before it leave,
+            drawn ones included; False takes the tokens of `encode`, as the reference does.
 
         Raises:
-          InputError: as `encode` and `generate`, or for a `keep_BxL` of another shape.
+          InputError: as `encode` and `generate`, or for a mask of another shape.
         """
-        images, length = self._checked_images(images), self.tokenizer.config.pyramid.length
-        given = self._checked(labels, key, **settings)
-        expected, keep_BxL = (len(images), length), _as_array("keep", keep_BxL)
-        if keep_BxL.shape != expected or keep_BxL.dtype != bool or len(given["labels_B"]) != len(images):
-            raise InputError(
-                f"keep of shape {keep_BxL.shape} and type {keep_BxL.dtype} with {len(given['labels_B'])} labels: "
-                f"expected {expected} of bool and {len(images)} labels"
-            )
-        return editing.redraw(*self._parts, jnp.asarray(images), jnp.asarray(keep_BxL), retold=retold, **given).images
+        images, length = checked_images(images, self.tokenizer.config.image_size), self.tokenizer.config.pyramid.length
+        arguments = self.sampler_arguments(labels, key, **settings)
+        keep_mask_BxL = checked_keep_mask(keep_mask_BxL, (len(images), length), len(arguments[1]))
+        known = KnownPicture(jnp.asarray(images), keep_mask_BxL, reencode)
+        return sampler.generate(*arguments, known).images
 
     def edit(
         self,
@@ -236,7 +226,6 @@ class Bundle:
         dilate: int = 0,
         edge: int | None = None,
         factor: int = 2,
-        guidance: float = 3.0,
         **settings: Any,
     ) -> np.ndarray:
         """One picture of any size, edited: uint8 [H, W, 3], and [factor H, factor W, 3] for "upscale".
@@ -251,35 +240,24 @@ class Bundle:
           keep_scales: scales that are kept everywhere; None: half of them for "vary", all
             for "upscale", which then draws nothing, else none.
           dilate: tokens around the region that are redrawn with it.
-          edge: width in pixels of the soft edge around the region; None: a 32nd of what the model is shown. Beyond
-            it every byte stays.
+          edge: width in pixels of the soft edge around the region; None: a 32nd of the window that the model sees.
+            Beyond it every byte stays.
           factor: of "upscale".
-          guidance, **settings: as for `generate`; without a label guidance changes nothing.
+          **settings: as for `generate`; without a label guidance changes nothing.
 
         Raises:
-          InputError: naming what cannot be.
+          InputError: naming the argument that cannot be.
         """
-        image, config = np.asarray(image), self.tokenizer.config
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-            raise InputError(f"image of shape {image.shape} and type {image.dtype}: expected uint8 [H, W, 3]")
+        image, config = checked_picture(image), self.tokenizer.config
         if task not in editing.TASKS:
             raise InputError(f"task '{task}': there is no such task; expected one of {', '.join(editing.TASKS)}")
         if task == "class" and label is None:
             raise InputError("task class: needs the class that the region is to become")
-
         calls = itertools.count()
 
-        def redraw(images: np.ndarray, keep: np.ndarray) -> np.ndarray:
-            keys = sampler.picture_keys(jax.random.fold_in(key, next(calls)), len(images))
-
-            def redrawn(rows: np.ndarray) -> jax.Array:
-                if keep.all():  # nothing is left to the transformer
-                    return self.decode(self.encode(images[rows]))
-                given = images[rows], keep[rows], [label] * len(rows), keys[rows]
-                return self.redraw(*given, guidance=guidance, **settings)
-
-            parts = batches(len(images), _WINDOWS_AT_A_TIME)
-            return np.concatenate([np.asarray(redrawn(rows))[:new] for rows, new in parts])
+        def redraw(images: np.ndarray, keep_mask: np.ndarray) -> np.ndarray:
+            keys = picture_keys(jax.random.fold_in(key, next(calls)), len(images))
+            return self._redraw_windows(images, keep_mask, label, keys, settings)
 
         shape = redraw, config.pyramid, config.image_size
         if task == "upscale":
@@ -289,113 +267,59 @@ class Bundle:
             keep_scales = len(config.pyramid) // 2 if task == "vary" else 0
         return editing.edit(*shape, image, region, keep_scales, dilate, edge)
 
-    @functools.cached_property
-    def _parts(self) -> tuple[Tokenizer, Transformer | None, Params, Params | None]:
-        """Modules and parameters as the programs take them."""
-        params = self.transformer_params
-        prepared = params and self.transformer.backend.prepare(params)
-        return self.tokenizer, self.transformer, self.tokenizer_params, prepared
+    def _redraw_windows(
+        self, images: np.ndarray, keep_mask: np.ndarray, label: Any, keys: jax.Array, settings: dict[str, Any]
+    ) -> np.ndarray:
+        """`redraw` in batches of a few windows, without the transformer where every token stays."""
+        parts = []
+        for rows, new in batches(len(images), _WINDOWS_AT_A_TIME):
+            if keep_mask.all():
+                drawn = self.decode(self.encode(images[rows]))
+            else:
+                drawn = self.redraw(images[rows], keep_mask[rows], [label] * len(rows), keys[rows], **settings)
+            parts.append(np.asarray(drawn)[:new])
+        return np.concatenate(parts)
 
-    def _checked(
-        self,
-        labels: Any,
-        key: jax.Array,
-        guidance: float = 1.5,
-        top_k: PerScale = 900,
-        top_p: PerScale = 0.96,
-        temperature: PerScale = 1.0,
-        smooth: bool = False,
-        schedule: Schedule | str = LINEAR,
-    ) -> dict[str, Any]:
-        """What the sampler takes, by name."""
-        labels_B = self._checked_labels(labels)
-        config = self.transformer.config
-        numbers = (guidance, top_k, top_p, temperature, schedule)
-        settings = make_controls(config.pyramid, config.codebook_size, *numbers)
-        key = _checked_key(key, labels_B.shape[0])
-        # Without a class both halves of guidance are equal, so the batch need not be doubled.
-        guided = guidance != 0 and not np.all(np.asarray(labels_B) == config.no_class)
+    def sampler_arguments(
+        self, labels: Labels, key: jax.Array, **settings: Any
+    ) -> tuple[Nets, jax.Array, jax.Array, Settings]:
+        """The arguments of `sampler.generate`, checked, and on the mesh where there is one.
+
+        Raises:
+          InputError: as `generate`.
+        """
+        labels_B, config = self._checked_labels(labels), self.transformer.config
+        laid_out, key = Settings.create(config.pyramid, **settings), checked_key(key, labels_B.shape[0])
+        if np.all(np.asarray(labels_B) == config.no_class):  # both halves of guidance are equal
+            laid_out = laid_out.unguided()
         if self.mesh is not None:
             rows = batch_sharding(self.mesh)
             labels_B = jax.device_put(labels_B, rows)
-            key = jax.device_put(sampler.picture_keys(key, labels_B.shape[0]), rows)
-        return {"labels_B": labels_B, "key": key, "settings": settings, "guided": guided, "smooth": smooth}
+            key = jax.device_put(picture_keys(key, labels_B.shape[0]), rows)
+        return self._nets, labels_B, key, laid_out
 
-    def _checked_images(self, images: np.ndarray | jax.Array) -> np.ndarray | jax.Array:
-        size, images = self.tokenizer.config.image_size, _as_array("images", images)
-        shape, kind = images.shape, images.dtype
-        if len(shape) != 4 or shape[1:] != (size, size, 3) or not shape[0]:
-            raise InputError(f"images of shape {shape}: expected [B, {size}, {size}, 3]")
-        if kind != np.uint8:
-            if not jnp.issubdtype(kind, jnp.floating):
-                raise InputError(f"images of type {kind}: expected uint8, or float in [0, 1]")
-            low, high = float(jnp.min(images)), float(jnp.max(images))
-            if not (low >= 0.0 and high <= 1.0):
-                raise InputError(f"float images range from {low:g} to {high:g}: expected [0, 1]")
-        return images
+    @functools.cached_property
+    def _nets(self) -> Nets:
+        """The networks as the sampler runs them, prepared once."""
+        return sampler.prepared(self.tokenizer, self.transformer)
 
-    def _checked_tokens(self, tokens_BxL: np.ndarray | jax.Array) -> jax.Array:
-        config, tokens_BxL = self.tokenizer.config, _as_array("tokens", tokens_BxL)
-        shape = tokens_BxL.shape
-        if len(shape) != 2 or shape[1] != config.pyramid.length or not shape[0]:
-            raise InputError(f"tokens of shape {shape}: expected [B, {config.pyramid.length}]")
-        if not jnp.issubdtype(tokens_BxL.dtype, jnp.integer):
-            raise InputError(f"tokens of type {tokens_BxL.dtype}: expected integers")
-        low, high = int(tokens_BxL.min()), int(tokens_BxL.max())
-        if low < 0 or high >= config.codebook_size:
-            raise InputError(f"tokens range from {low} to {high}: the codebook has 0 to {config.codebook_size - 1}")
-        return jnp.asarray(tokens_BxL, jnp.int32)
-
-    def _checked_labels(self, labels: Sequence[int] | np.ndarray | jax.Array) -> jax.Array:
+    def _checked_labels(self, labels: Labels) -> jax.Array:
         if self.transformer is None:
             raise InputError("this model has a tokenizer only: import a transformer with it to sample")
-        classes = self.transformer.config.num_classes
-        labels_B = np.asarray(_as_array("labels", class_ids(labels, classes, self.class_names)))
-        if labels_B.ndim != 1 or not labels_B.size or not np.issubdtype(labels_B.dtype, np.integer):
-            raise InputError(
-                f"labels of shape {labels_B.shape} and type {labels_B.dtype}: expected a list of class ids"
-            )
-        for label in labels_B:
-            if not 0 <= label <= classes:
-                raise InputError(f"class id {label}: expected 0 to {classes - 1}, or {classes} for no class")
-        return jnp.asarray(labels_B, jnp.int32)
+        return checked_labels(labels, self.transformer.config.num_classes, self.class_names)
 
 
-def _as_array(name: str, value: Any) -> np.ndarray | jax.Array:
-    """The value as an array, numpy's unless it is on a device already: numpy keeps numbers beyond 32 bits."""
-    try:
-        return value if isinstance(value, jax.Array) else np.asarray(value)
-    except ValueError:
-        raise InputError(f"{name}: expected an array, got a list with rows of different lengths") from None
+@jax.jit
+def _encode(tokenizer: Net, images: jax.Array) -> jax.Array:
+    return tokenizer.apply(to_signed(images), method="encode")
 
 
-def _checked_key(key: jax.Array, batch: int) -> jax.Array:
-    if not jnp.issubdtype(getattr(key, "dtype", None), jax.dtypes.prng_key):
-        raise InputError("key: expected one made by jax.random.key(seed), or an array of such keys")
-    if key.shape not in ((), (batch,)):
-        raise InputError(f"key of shape {key.shape}: expected one key, or {batch} of them")
-    return key
+@jax.jit
+def _decode(tokenizer: Net, tokens_BxL: jax.Array, scales: jax.Array) -> jax.Array:
+    return to_unit(tokenizer.apply(tokens_BxL, scales, method="decode"))
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _encode(tokenizer: Tokenizer, params: Params, images: jax.Array) -> jax.Array:
-    return tokenizer.apply({"params": params}, to_signed(images), method="encode")
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _decode(tokenizer: Tokenizer, params: Params, tokens_BxL: jax.Array, scales: jax.Array) -> jax.Array:
-    return (tokenizer.apply({"params": params}, tokens_BxL, scales, method="decode") + 1.0) / 2.0
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _logits(
-    tokenizer: Tokenizer,
-    transformer: Transformer,
-    tokenizer_params: Params,
-    transformer_params: Params,
-    labels_B: jax.Array,
-    tokens_BxL: jax.Array,
-) -> jax.Array:
-    quantizer = tokenizer.bind({"params": tokenizer_params}).quantizer
-    inputs = transformer.teacher_inputs(quantizer, tokens_BxL)
-    return transformer.apply({"params": transformer_params}, labels_B, inputs)
+@jax.jit
+def _logits(model: Nets, labels_B: jax.Array, tokens_BxL: jax.Array) -> jax.Array:
+    inputs = model.teacher_inputs(tokens_BxL)
+    return model.transformer.apply(labels_B, inputs)

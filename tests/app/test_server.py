@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import http.client
 import io
 import json
@@ -16,8 +17,9 @@ from PIL import Image
 
 from tests.app.conftest import served
 from var_jax.app import answers, server
-from var_jax.generation.many import class_keys
+from var_jax.generation.batching import class_keys
 from var_jax.generation.pictures import to_uint8
+from var_jax.generation.settings import DEFAULTS
 
 JSON = {"Content-Type": "application/json"}
 
@@ -63,9 +65,10 @@ def test_the_page_needs_nothing_from_elsewhere(url):
 
 
 def test_the_model_is_described(url):
-    told = json.loads(ask(url, "GET", "/model")[1])
-    assert told["classes"] == [f"class {label}" for label in range(5)]
-    assert (told["size"], told["sides"], told["most_upload"]) == (6, [1, 2, 3], 8 * 2**20)
+    model = json.loads(ask(url, "GET", "/model")[1])
+    assert model["classes"] == [f"class {label}" for label in range(5)]
+    assert (model["size"], model["sides"], model["most_upload"]) == (6, [1, 2, 3], 8 * 2**20)
+    assert model["defaults"] == dataclasses.asdict(DEFAULTS)
 
 
 def test_pictures_are_those_of_the_sample_command(url, bundle):

@@ -11,7 +11,9 @@ from tests.interop.checkpoints import drawn_model, transformer_config
 from var_jax.cpu.backend import ONE_CPU
 from var_jax.cpu.layer_kernels import KERNELS, for_sampling, shapes_for_sampling
 from var_jax.generation import sampler
+from var_jax.generation.settings import Settings
 from var_jax.models.backend import XLA
+from var_jax.models.net import Net, Nets
 from var_jax.models.tokenizer import Tokenizer
 from var_jax.models.transformer import Transformer
 
@@ -45,14 +47,15 @@ def test_parameters_of_several_devices_stay_as_they_are(model):
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_the_same_pictures(model, dtype):
     config = model.transformer_config
-    tokenizer = Tokenizer(model.tokenizer_config, dtype)
-    tokenizer_params, params = jax.device_put((model.tokenizer_params, model.transformer_params))
-    given = jnp.array([1, 4, 0]), jax.random.key(3), sampler.controls(config.pyramid, 1.5, 8, 0.9)
+    params = jax.device_put((model.tokenizer_params, model.transformer_params))
+    tokenizer = Net(Tokenizer(model.tokenizer_config, dtype), params[0])
+    plain, own = (Net(Transformer(config, dtype, backend), params[1]) for backend in (XLA, ONE_CPU))
+    settings = Settings.create(config.pyramid, guidance=1.5, top_k=8, top_p=0.9)
+    prepared = sampler.prepared(tokenizer, own)
+    assert isinstance(prepared.transformer.params["blocks"][KERNELS[0]], tuple)
     drawn = [
-        sampler.generate(
-            tokenizer, Transformer(config, dtype, backend), tokenizer_params, taken, *given, guided=True, smooth=False
-        )
-        for backend, taken in ((XLA, params), (ONE_CPU, params), (ONE_CPU, for_sampling(params)))
+        sampler.generate(each, jnp.array([1, 4, 0]), jax.random.key(3), settings)
+        for each in (Nets(tokenizer, plain), Nets(tokenizer, own), prepared)
     ]
     for other in drawn[1:]:
         np.testing.assert_array_equal(drawn[0].tokens, other.tokens)

@@ -11,8 +11,8 @@ from tests.evaluation.small_judge import CLASSES, DRAWING, TOKENIZER, pictures, 
 from tests.interop.checkpoints import drawn_model
 from var_jax.errors import InputError
 from var_jax.evaluation.pictures import FolderPictures, ModelPictures, NpzPictures, open_pictures
+from var_jax.generation.batching import class_keys
 from var_jax.generation.bulk import shuffled
-from var_jax.generation.many import class_keys
 from var_jax.model_directory import save_model
 from var_jax.parallel.mesh import make_mesh
 

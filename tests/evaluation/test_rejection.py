@@ -15,7 +15,7 @@ from var_jax.data.images import read_image
 from var_jax.errors import InputError
 from var_jax.evaluation import rejection
 from var_jax.evaluation.rejection import Chooser, Rejection, drawn_for, imagenet_chooser, model_draws
-from var_jax.generation.many import class_keys
+from var_jax.generation.batching import class_keys
 from var_jax.generation.pictures import to_uint8
 from var_jax.pretrained.efficientnet import ImageNetClassifier
 

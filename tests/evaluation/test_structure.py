@@ -14,6 +14,7 @@ from var_jax.bundle import Bundle
 from var_jax.data.sources import make_source
 from var_jax.errors import InputError
 from var_jax.evaluation.structure import other_rows, permuted_inputs, structure, transformer_losses, unigram_loss
+from var_jax.models.net import Net
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
 from var_jax.models.transformer import Transformer, TransformerConfig
 from var_jax.pyramid import Pyramid
@@ -83,7 +84,7 @@ def bundle():
     own = transformer.init(jax.random.key(1), jnp.zeros((1,), jnp.int32), jnp.zeros((1, 20, 4)))["params"]
     noise = jax.random.normal(jax.random.key(3), (1000,))
     own = jax.tree.map(lambda x: x + 0.3 * jnp.resize(noise, x.shape), own)  # inputs and classes count for something
-    return Bundle(tokenizer, params, transformer, own)
+    return Bundle(Net(tokenizer, params), Net(transformer, own))
 
 
 def test_shuffled_inputs_leave_the_first_scale_alone(bundle):

@@ -11,7 +11,9 @@ from tests.interop.checkpoints import drawn_model, tokenizer_config, transformer
 from var_jax.bundle import Bundle
 from var_jax.errors import InputError
 from var_jax.generation import editing, sampler, upscaling
+from var_jax.generation.known import KnownPicture
 from var_jax.generation.masks import first_scales, soft_edge
+from var_jax.models.net import Net
 from var_jax.models.pictures import to_signed
 from var_jax.models.tokenizer import Tokenizer
 from var_jax.models.transformer import Transformer
@@ -28,7 +30,7 @@ def bundle():
     tokenizer = tokenizer_config(pyramid=PYRAMID, base_channels=8, norm_groups=4)
     transformer = transformer_config(pyramid=PYRAMID, depth=1)
     model = drawn_model(tokenizer, transformer)
-    parts = Tokenizer(tokenizer), model.tokenizer_params, Transformer(transformer), model.transformer_params
+    parts = Net(Tokenizer(tokenizer), model.tokenizer_params), Net(Transformer(transformer), model.transformer_params)
     return Bundle(*parts, class_names=("a", "b", "c", "d", "e"))
 
 
@@ -41,28 +43,27 @@ def keys(count=3):
     return jax.random.split(jax.random.key(5), count)
 
 
-def redrawn(bundle, pictures, keep, retold=True):
+def redrawn(bundle, pictures, keep, reencode=True):
     """Pictures and tokens; one program for all that use it."""
-    return editing.redraw(
-        *bundle._parts, pictures, jnp.asarray(keep), retold=retold, **bundle._checked([1, 0, 4], keys(), **SETTINGS)
-    )
+    arguments = bundle.sampler_arguments([1, 0, 4], keys(), **SETTINGS)
+    return sampler.generate(*arguments, KnownPicture(pictures, jnp.asarray(keep), reencode))
 
 
 def keep_where(mask_L):
     return np.tile(mask_L, (3, 1))
 
 
-@pytest.mark.parametrize("retold", [True, False])
-def test_keeping_everything_is_the_tokenizers_reconstruction(bundle, pictures, retold):
-    out = redrawn(bundle, pictures, keep_where(np.ones(PYRAMID.length, bool)), retold)
+@pytest.mark.parametrize("reencode", [True, False])
+def test_keeping_everything_is_the_tokenizers_reconstruction(bundle, pictures, reencode):
+    out = redrawn(bundle, pictures, keep_where(np.ones(PYRAMID.length, bool)), reencode)
     np.testing.assert_array_equal(out.tokens, bundle.encode(pictures))
     np.testing.assert_allclose(out.images, bundle.decode(bundle.encode(pictures)), atol=1e-4)
 
 
-@pytest.mark.parametrize("retold", [True, False])
-def test_keeping_nothing_is_plain_sampling(bundle, pictures, retold):
-    out = redrawn(bundle, pictures, keep_where(np.zeros(PYRAMID.length, bool)), retold)
-    plain = sampler.generate(*bundle._parts, **bundle._checked([1, 0, 4], keys(), **SETTINGS))
+@pytest.mark.parametrize("reencode", [True, False])
+def test_keeping_nothing_is_plain_sampling(bundle, pictures, reencode):
+    out = redrawn(bundle, pictures, keep_where(np.zeros(PYRAMID.length, bool)), reencode)
+    plain = sampler.generate(*bundle.sampler_arguments([1, 0, 4], keys(), **SETTINGS))
     np.testing.assert_array_equal(out.tokens, plain.tokens)
     np.testing.assert_allclose(out.images, plain.images, atol=1e-4)
 
@@ -75,17 +76,17 @@ def test_first_scales_stay_and_the_others_follow_from_the_key(bundle, pictures):
     np.testing.assert_array_equal(redrawn(bundle, pictures, keep).tokens, out.tokens)
 
 
-def test_given_tokens_are_kept_where_the_mask_says(bundle, pictures):
+def test_known_tokens_stay_where_the_mask_says(bundle, pictures):
     keep = RNG.random((3, PYRAMID.length)) < 0.5
     own = np.asarray(bundle.encode(pictures))
     np.testing.assert_array_equal(np.asarray(redrawn(bundle, pictures, keep, False).tokens)[keep], own[keep])
 
 
-def test_kept_tokens_are_told_what_the_drawn_ones_left(bundle, pictures):
-    """Only the coarsest is drawn: what follows is the encoding of what it left untold."""
+def test_known_tokens_encode_the_residual_of_the_drawn_ones(bundle, pictures):
+    """Only the coarsest is drawn: the finer scales are the encoding of the residual that it leaves."""
     keep = keep_where(~first_scales(PYRAMID, 1))
     out = redrawn(bundle, pictures, keep)
-    bound = bundle.tokenizer.bind({"params": bundle.tokenizer_params})
+    bound = bundle.tokenizer.bound()
     features = bound.features(to_signed(jnp.asarray(pictures)))
     rest, own = features, np.asarray(bundle.encode(pictures))
     drawn = np.asarray(out.tokens)
@@ -100,9 +101,9 @@ def test_kept_tokens_are_told_what_the_drawn_ones_left(bundle, pictures):
 
 def test_masks_and_classes_recompile_nothing(bundle, pictures):
     redrawn(bundle, pictures, keep_where(np.ones(PYRAMID.length, bool)))
-    before = editing.redraw._cache_size()
+    before = sampler.generate._cache_size()
     redrawn(bundle, pictures, keep_where(RNG.random(PYRAMID.length) < 0.5))
-    assert editing.redraw._cache_size() == before
+    assert sampler.generate._cache_size() == before
 
 
 def test_redraw_refuses_what_does_not_fit(bundle, pictures):

@@ -1,4 +1,4 @@
-"""Schedules of guidance, and the settings spread over scales."""
+"""Schedules of guidance, and the rows that it doubles."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from var_jax.errors import InputError
-from var_jax.generation.guidance import Schedule
-from var_jax.generation.settings import check_settings, make_controls
+from var_jax.generation.guidance import Schedule, guide, with_no_class
 from var_jax.pyramid import Pyramid
 
 FIVE = Pyramid((1, 2, 3, 4, 5))
@@ -51,26 +50,8 @@ def test_schedules_that_there_are_not(text):
         Schedule.parse(text)
 
 
-def test_settings_one_a_scale():
-    made = make_controls(FIVE, 16, 1.0, [0, 1, 2, 3, 2**40], 0.5, [1, 1, 1, 1, 0.5], "constant")
-    np.testing.assert_array_equal(made.top_k_S, [0, 1, 2, 3, 16])
-    np.testing.assert_allclose(made.top_p_S, [0.5] * 5)
-    np.testing.assert_allclose(made.temperature_S, [1, 1, 1, 1, 0.5])
-    np.testing.assert_allclose(made.guidance_S, [1.0] * 5)
-
-
-@pytest.mark.parametrize(
-    ("setting", "value", "needle"),
-    [
-        ("top_k", [1, 2], "top_k .*: expected a number, or one for each scale, which are 5"),
-        ("top_p", [], "top_p .*: expected a number"),
-        ("top_p", [0.5] * 4 + [1.5], "top_p 1.5: expected 0 to 1"),
-        ("temperature", [1, 1, 0, 1, 1], "temperature 0: expected a number above 0"),
-        ("guidance", [1.0] * 5, r"guidance \[.*\]: expected a number$"),
-        ("schedule", "none", "guidance schedule 'none'"),
-    ],
-)
-def test_settings_that_cannot_be(setting, value, needle):
-    numbers = {"guidance": 1.0, "top_k": 0, "top_p": 0.0, "temperature": 1.0} | {setting: value}
-    with pytest.raises(InputError, match=needle):
-        check_settings(**numbers, scales=5)
+def test_each_label_has_its_unguided_row_beside_it():
+    rows = with_no_class(jax.numpy.array([4, 1]), 9)
+    np.testing.assert_array_equal(rows, [4, 9, 1, 9])
+    logits_2BxlxV = np.stack([np.full((1, 2), float(row)) for row in rows])
+    np.testing.assert_allclose(guide(logits_2BxlxV, 2.0)[:, 0, 0], [3 * 4 - 2 * 9, 3 * 1 - 2 * 9])

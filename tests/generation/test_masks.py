@@ -24,7 +24,7 @@ def finest(kept, row=0):
 def test_everything_and_nothing():
     both = np.stack([np.zeros((16, 16), bool), np.ones((16, 16), bool)])
     for dilate in (0, 1, 8):
-        kept = masks.kept_positions(both, PYRAMID, dilate)
+        kept = masks.keep_mask(both, PYRAMID, dilate)
         assert kept.shape == (2, PYRAMID.length)
         assert kept[0].all()
         assert not kept[1].any()
@@ -32,14 +32,14 @@ def test_everything_and_nothing():
 
 @pytest.mark.parametrize(("dilate", "redrawn"), [(0, (4, 5)), (1, (3, 6)), (2, (2, 7))])
 def test_one_pixel_redraws_its_cell_and_those_around_it(dilate, redrawn):
-    kept = finest(masks.kept_positions(box(16, 8, 9, 9, 10)[None], PYRAMID, dilate))
+    kept = finest(masks.keep_mask(box(16, 8, 9, 9, 10)[None], PYRAMID, dilate))
     expected = np.ones((8, 8), bool)
     expected[redrawn[0] : redrawn[1], redrawn[0] : redrawn[1]] = False
     np.testing.assert_array_equal(kept, expected)
 
 
 def test_coarse_tokens_stay_where_any_of_their_cell_does():
-    kept = masks.kept_positions(box(16, 0, 0, 8, 10)[None], PYRAMID, 0)  # 4 x 5 cells of the upper left
+    kept = masks.keep_mask(box(16, 0, 0, 8, 10)[None], PYRAMID, 0)  # 4 x 5 cells of the upper left
     by_scale = [kept[0, PYRAMID.slice(k)].reshape(side, side) for k, side in enumerate(PYRAMID.sides)]
     assert by_scale[0].all()
     np.testing.assert_array_equal(by_scale[1], [[False, True], [True, True]])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import jax
-import jax.numpy as jnp
 import pytest
 
 from tests.interop.checkpoints import drawn_model, tokenizer_config, transformer_config
@@ -34,9 +33,8 @@ def test_later_pictures_compile_nothing(bundle):
 
 
 def test_the_program_asks_for_no_transfer(bundle):
-    settings = sampler.controls(bundle.transformer.config.pyramid, 1.5, 8, 0.9)
-    given = jnp.array([1, 2]), jax.random.key(0), settings
-    draw = lambda: sampler.generate(*bundle._parts, *given, guided=True, smooth=False)
+    arguments = bundle.sampler_arguments([1, 2], jax.random.key(0), guidance=1.5, top_k=8, top_p=0.9)
+    draw = lambda: sampler.generate(*arguments)
     draw()
     with jax.transfer_guard("disallow"), compilations() as compiled:
         draw()

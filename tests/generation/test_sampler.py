@@ -12,7 +12,10 @@ import pytest
 
 from tests.models.golden_models import random_params, relative_error, small_tokenizer, to_nhwc, weights
 from var_jax.generation import sampler
+from var_jax.generation.batching import picture_keys
+from var_jax.generation.settings import PLAIN, Settings
 from var_jax.interop import transformer as transformer_interop
+from var_jax.models.net import Net, Nets
 from var_jax.models.quantizer import Quantizer
 from var_jax.models.shapes import tokenizer_shapes, transformer_shapes
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
@@ -22,28 +25,10 @@ from var_jax.pyramid import PUBLISHED_SIDES, Pyramid
 FILES = ["transformer_small", "transformer_small_shared_adaln", "transformer_small_no_qk_norm"]
 
 
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """Modules and parameters, in the order the sampler takes them."""
-
-    tokenizer: Tokenizer
-    transformer: Transformer
-    tokenizer_params: dict
-    transformer_params: dict
-
-    @property
-    def parts(self) -> tuple:
-        return self.tokenizer, self.transformer, self.tokenizer_params, self.transformer_params
-
-    @property
-    def pyramid(self) -> Pyramid:
-        return self.tokenizer.config.pyramid
-
-
-def golden_case(golden, name: str, dtype=jnp.float32) -> Case:
+def golden_case(golden, name: str, dtype=jnp.float32) -> Nets:
     imported = small_tokenizer(golden("tokenizer_small"))
     config, params = transformer_interop.import_transformer(weights(golden(name)), imported.config, num_heads=2)
-    return Case(Tokenizer(imported.config, dtype), Transformer(config, dtype), imported.params, params)
+    return Nets(Net(Tokenizer(imported.config, dtype), imported.params), Net(Transformer(config, dtype), params))
 
 
 @pytest.fixture(scope="module")
@@ -51,16 +36,18 @@ def case(golden):
     return golden_case(golden, FILES[0])
 
 
-def loop(case: Case, labels, key, guided=True, smooth=False, **numbers) -> sampler.Sampled:
+def settings_for(case: Nets, guided=True, **options) -> Settings:
+    """Settings that limit nothing unless `options` do; guided even at strength 0 unless `guided` says otherwise."""
+    return dataclasses.replace(Settings.create(case.tokenizer.config.pyramid, **PLAIN | options), guided=guided)
+
+
+def loop(case: Nets, labels, key, **options) -> sampler.Sampled:
     """The loop under jit, with its logits."""
-    settings = sampler.controls(case.pyramid, **numbers)
-    run = jax.jit(sampler.sample, static_argnums=(0, 1, 7, 8))
-    return run(*case.parts, jnp.asarray(labels), key, settings, guided, smooth)
+    return jax.jit(sampler.sample)(case, jnp.asarray(labels), key, settings_for(case, **options))
 
 
-def pictures(case: Case, labels, key, guided=True, smooth=False, **numbers) -> sampler.Generated:
-    settings = sampler.controls(case.pyramid, **numbers)
-    return sampler.generate(*case.parts, jnp.asarray(labels), key, settings, guided=guided, smooth=smooth)
+def pictures(case: Nets, labels, key, **options) -> sampler.Generated:
+    return sampler.generate(case, jnp.asarray(labels), key, settings_for(case, **options))
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -82,16 +69,16 @@ def test_bfloat16_guided_logits_stay_close(golden):
     assert relative_error(sampled.logits_BxLxV, teacher_forced(wide, stored["labels"], sampled.tokens_BxL)) < 2e-2
 
 
-def teacher_forced(case: Case, labels, tokens) -> jax.Array:
-    inputs = case.tokenizer.apply({"params": case.tokenizer_params}, tokens, method="transformer_input")
-    return case.transformer.apply({"params": case.transformer_params}, jnp.asarray(labels), inputs)
+def teacher_forced(case: Nets, labels, tokens) -> jax.Array:
+    return case.transformer.apply(jnp.asarray(labels), case.tokenizer.apply(tokens, method="transformer_input"))
 
 
 def test_logits_are_the_teacher_forced_ones_on_its_own_tokens(case):
     labels = jnp.array([1, 7, 3])
     sampled = loop(case, labels, jax.random.key(5), guidance=2.0, temperature=1.3)
     no_class = jnp.full_like(labels, case.transformer.config.no_class)
-    t = np.repeat([2.0 * case.pyramid.ratio(k) for k in range(len(case.pyramid))], case.pyramid.lengths)[None, :, None]
+    pyramid = case.tokenizer.config.pyramid
+    t = np.repeat([2.0 * pyramid.ratio(k) for k in range(len(pyramid))], pyramid.lengths)[None, :, None]
     with_class, without = (teacher_forced(case, y, sampled.tokens_BxL) for y in (labels, no_class))
     assert relative_error(sampled.logits_BxLxV, (1 + t) * with_class - t * without) < 1e-4
 
@@ -108,15 +95,14 @@ def test_one_executable_for_everything_a_user_turns(case):
         numbers = {"guidance": guidance, "top_k": top_k, "top_p": top_p, "temperature": temperature}
         pictures(case, labels, key, **numbers)
     assert sampler.generate._cache_size() == 1
-    settings = sampler.controls(case.pyramid, guidance=1.5)
-    lowered = sampler.generate.lower(*case.parts, jnp.array([1, 2]), key, settings, guided=True, smooth=False)
+    lowered = sampler.generate.lower(case, jnp.array([1, 2]), key, settings_for(case, guidance=1.5))
     assert len(lowered.compile().runtime_executable().hlo_modules()) == 1  # decoder and all
 
 
 def test_a_picture_depends_on_its_own_key_and_label_alone(case):
     """Batch 1 against batch 8: tokens equal in nearly all pictures, and those pictures within 1/255."""
     labels = np.arange(64) % 10
-    keys = sampler.picture_keys(jax.random.key(3), 64)
+    keys = picture_keys(jax.random.key(3), 64)
     numbers = {"guidance": 1.5, "top_k": 100, "top_p": 0.96}
     singles = [pictures(case, labels[i : i + 1], keys[i : i + 1], **numbers) for i in range(64)]
     eights = [pictures(case, labels[i : i + 8], keys[i : i + 8], **numbers) for i in range(0, 64, 8)]
@@ -151,8 +137,8 @@ def test_smooth_variant_uses_the_filtered_logits(case):
     smooth = pictures(case, labels, key, top_k=1, guidance=1.5, smooth=True)
     np.testing.assert_allclose(smooth.images, plain.images, atol=1e-4)
     mixed = loop(case, labels, key, smooth=True)
-    codes = case.tokenizer_params["quantizer"]["codebook"]
-    bound = case.tokenizer.bind({"params": case.tokenizer_params}).quantizer
+    codes = case.tokenizer.params["quantizer"]["codebook"]
+    bound = case.tokenizer.bound().quantizer
     assert relative_error(mixed.f_hat_BxhxwxC, bound.decode(mixed.tokens_BxL)) > 0.05
     assert np.max(np.abs(mixed.f_hat_BxhxwxC)) < 50 * np.max(np.abs(codes))
 
@@ -166,14 +152,15 @@ def test_loop_with_a_fake_transformer():
     wanted = np.random.default_rng(0).integers(0, 11, (2, pyramid.length))
     seen = []
 
-    def next_logits(state, k, codes):
+    def next_logits(cache, k, codes):
+        assert cache == (k or None)  # carried from scale to scale, and None at the first
         seen.append(codes)
         logits = jnp.where(jnp.arange(11) == wanted[:, pyramid.slice(k), None], 30.0, -30.0)
-        return logits, state + 1
+        return logits, k + 1
 
-    keys = sampler.picture_keys(jax.random.key(1), 2)
+    keys = picture_keys(jax.random.key(1), 2)
     bound = quantizer.bind(variables)
-    out = sampler.sample_scales(next_logits, 0, bound, keys, sampler.controls(pyramid), guided=False, smooth=False)
+    out = sampler.sample_scales(next_logits, bound, keys, Settings.create(pyramid, **PLAIN))
     np.testing.assert_array_equal(out.tokens_BxL, wanted)
     np.testing.assert_allclose(out.f_hat_BxhxwxC, bound.decode(wanted), atol=1e-5)
     assert seen[0] is None
@@ -187,18 +174,12 @@ def test_shapes_of_many(sides, guided, smooth):
     pyramid = Pyramid(sides)
     tokenizer_config = TokenizerConfig(pyramid, 64, 8, 32, (1, 1), encoder_blocks=1, decoder_blocks=1)
     config = TransformerConfig(pyramid, 64, 8, 3, 2, 32, 2, shared_adaln=guided)
-    params = tokenizer_shapes(tokenizer_config), transformer_shapes(config)
-    run = lambda *params: sampler.generate(
-        Tokenizer(tokenizer_config),
-        Transformer(config),
-        *params,
-        jnp.array([0, 3]),
-        jax.random.key(0),
-        sampler.controls(pyramid),
-        guided=guided,
-        smooth=smooth,
+    case = Nets(
+        Net(Tokenizer(tokenizer_config), tokenizer_shapes(tokenizer_config)),
+        Net(Transformer(config), transformer_shapes(config)),
     )
-    images, tokens = jax.eval_shape(run, *params)
+    run = lambda case: pictures(case, [0, 3], jax.random.key(0), guided=guided, smooth=smooth)
+    images, tokens = jax.eval_shape(run, case)
     size = tokenizer_config.image_size
     assert (images.shape, images.dtype) == ((2, size, size, 3), jnp.float32)
     assert tokens.shape == (2, pyramid.length)
@@ -209,11 +190,9 @@ def test_a_few_really_run(sides, classes, codes):
     pyramid = Pyramid(sides)
     tokenizer_config = TokenizerConfig(pyramid, codes, 4, 8, (1,), 1, 1, norm_groups=4)
     config = TransformerConfig(pyramid, codes, 4, classes, 2, 16, 2)
-    made = Case(
-        Tokenizer(tokenizer_config),
-        Transformer(config),
-        random_params(tokenizer_shapes(tokenizer_config)),
-        random_params(transformer_shapes(config)),
+    made = Nets(
+        Net(Tokenizer(tokenizer_config), random_params(tokenizer_shapes(tokenizer_config))),
+        Net(Transformer(config), random_params(transformer_shapes(config))),
     )
     out = pictures(made, [0, classes], jax.random.key(0), guidance=2.0, top_k=5, top_p=0.9)
     assert np.all((out.images >= 0) & (out.images <= 1))
@@ -228,11 +207,13 @@ def test_the_cache_is_written_in_place():
     pyramid = Pyramid((1, 2, 3, 4))
     tokenizer_config = TokenizerConfig(pyramid, 16, 4, 8, (1,), 1, 1, norm_groups=4)
     config = TransformerConfig(pyramid, 16, 4, 3, 5, 32, 2)
-    params = tokenizer_shapes(tokenizer_config), transformer_shapes(config)
-    labels, settings = jax.ShapeDtypeStruct((2,), jnp.int32), sampler.controls(pyramid, 1.5, 9, 0.9)
-    modules = Tokenizer(tokenizer_config), Transformer(config)
-    run = lambda a, b, y: sampler.sample(*modules, a, b, y, jax.random.key(0), settings, True, False).f_hat_BxhxwxC
-    text = jax.jit(run).lower(*params, labels).compile().as_text()
+    case = Nets(
+        Net(Tokenizer(tokenizer_config), tokenizer_shapes(tokenizer_config)),
+        Net(Transformer(config), transformer_shapes(config)),
+    )
+    labels, settings = jax.ShapeDtypeStruct((2,), jnp.int32), Settings.create(pyramid, guidance=1.5, top_k=9, top_p=0.9)
+    run = lambda case, labels: sampler.sample(case, labels, jax.random.key(0), settings).f_hat_BxhxwxC
+    text = jax.jit(run).lower(case, labels).compile().as_text()
     shape = r"f32\[5,4,14,2,16\]"  # depth, pictures twice, positions but the finest scale's, heads, head width
     assert len(re.findall(rf"= {shape}\S* dynamic-update-slice\(", text)) == 6  # k and v of three scales
     assert len(re.findall(rf"= {shape}\S* copy\(", text)) <= 2

@@ -10,6 +10,8 @@ import pytest
 from var_jax.cpu.backend import ONE_CPU
 from var_jax.errors import InputError
 from var_jax.generation import sampler
+from var_jax.generation.batching import picture_keys
+from var_jax.generation.settings import PLAIN, Settings
 from var_jax.interop.transformer import export_transformer
 from var_jax.models.baselines import (
     LAST_SCALE,
@@ -19,6 +21,7 @@ from var_jax.models.baselines import (
     transformer_config_from,
 )
 from var_jax.models.costs import block_parameters, transformer_parameters
+from var_jax.models.net import Net, Nets
 from var_jax.models.presets import transformer_preset
 from var_jax.models.quantizer import Quantizer
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
@@ -68,10 +71,10 @@ def both(config, sides, guided, seed=3):
     own_params = own.init(jax.random.key(1), jnp.zeros((1, shape.image_size, shape.image_size, 3)))["params"]
     random = np.random.default_rng(seed)
     own_params["quantizer"]["codebook"] = jnp.asarray(random.standard_normal((CODES, WIDTH)), jnp.float32)
-    settings = sampler.controls(config.pyramid, 1.5 if guided else 0.0)
-    run = jax.jit(sampler.sample, static_argnums=(0, 1, 7, 8))
-    draw = lambda params: run(own, module, own_params, params, labels, jax.random.key(seed), settings, guided, False)
-    sampled, by_layer = draw(params), draw(ONE_CPU.prepare(jax.device_put(params)))
+    settings = Settings.create(config.pyramid, **PLAIN | {"guidance": 1.5 if guided else 0.0})
+    nets = Net(own, own_params), Net(module, jax.device_put(params))
+    draw = lambda nets: jax.jit(sampler.sample)(nets, labels, jax.random.key(seed), settings)
+    sampled, by_layer = draw(Nets(*nets)), draw(sampler.prepared(*nets))
     np.testing.assert_array_equal(sampled.tokens_BxL, by_layer.tokens_BxL)
     inputs = module.teacher_inputs(own.bind({"params": own_params}).quantizer, sampled.tokens_BxL)
     with_class = module.apply({"params": params}, labels, inputs)
@@ -103,10 +106,9 @@ def test_a_raster_picture_depends_on_its_own_key_alone():
     module, params, labels, _ = drawn(config)
     own = Tokenizer(tokenizer((4,)))
     own_params = own.init(jax.random.key(1), jnp.zeros((1, 8, 8, 3)))["params"]
-    settings, keys = sampler.controls(config.pyramid, top_k=5), sampler.picture_keys(jax.random.key(0), 3)
-    draw = lambda rows: (
-        sampler.sample(own, module, own_params, params, labels[rows], keys[rows], settings, False, False).tokens_BxL
-    )
+    settings, keys = Settings.create(config.pyramid, **PLAIN | {"top_k": 5}), picture_keys(jax.random.key(0), 3)
+    nets = Nets(Net(own, own_params), Net(module, params))
+    draw = lambda rows: sampler.sample(nets, labels[rows], keys[rows], settings).tokens_BxL
     np.testing.assert_array_equal(draw(np.array([2, 0])), np.asarray(draw(np.arange(3)))[[2, 0]])
 
 

@@ -11,6 +11,7 @@ from studies import editing
 from tests.interop.checkpoints import drawn_model, tokenizer_config, transformer_config
 from var_jax.bundle import Bundle
 from var_jax.data.images import read_image
+from var_jax.models.net import Net
 from var_jax.models.tokenizer import Tokenizer
 from var_jax.models.transformer import Transformer
 from var_jax.pyramid import Pyramid
@@ -64,7 +65,9 @@ def bundle():
     tokenizer = tokenizer_config(pyramid=PYRAMID, base_channels=8, norm_groups=4)
     transformer = transformer_config(pyramid=PYRAMID, depth=1, num_classes=10)
     model = drawn_model(tokenizer, transformer)
-    return Bundle(Tokenizer(tokenizer), model.tokenizer_params, Transformer(transformer), model.transformer_params)
+    return Bundle(
+        Net(Tokenizer(tokenizer), model.tokenizer_params), Net(Transformer(transformer), model.transformer_params)
+    )
 
 
 def test_the_command(bundle, tmp_path, monkeypatch):

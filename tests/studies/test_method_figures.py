@@ -51,13 +51,12 @@ def test_the_command_writes_every_figure(model, tmp_path, capsys):
 def test_contributions_add_up_to_what_the_models_see(model):
     bundle = load(model)
     tokens_BxL = bundle.encode(np.stack([Shapes("validation", 8, 10)[index][0] for index in range(2)]))
-    steps = method_figures.decoded(bundle.tokenizer, bundle.tokenizer_params, tokens_BxL)
-    variables = {"params": bundle.tokenizer_params}
-    inputs = bundle.tokenizer.apply(variables, tokens_BxL, method="transformer_input")
+    steps = method_figures.decoded(bundle.tokenizer.module, bundle.tokenizer.params, tokens_BxL)
+    inputs = bundle.tokenizer.apply(tokens_BxL, method="transformer_input")
     flat = np.concatenate([np.asarray(each).reshape(2, -1, each.shape[-1]) for each in steps.inputs], axis=1)
     assert flat.shape[1] == PYRAMID.length - 1
     np.testing.assert_allclose(flat, inputs, atol=1e-5)
-    decoded = bundle.tokenizer.apply(variables, steps.sums[-1], method="decode_features")
+    decoded = bundle.tokenizer.apply(steps.sums[-1], method="decode_features")
     np.testing.assert_allclose((np.clip(decoded, -1, 1) + 1) / 2, bundle.decode(tokens_BxL), atol=1e-4)
 
 

@@ -1,1 +1,1 @@
-"""The page of `var-jax app`: a small server on this machine, and what the browser is given."""
+"""The page of `var-jax app`: a small server on this machine, and the files for the browser."""

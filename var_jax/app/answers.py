@@ -1,4 +1,4 @@
-"""What the page asks for, checked and answered: from a request's JSON to pictures, without a server or a file.
+"""The answers to the requests of the page: from checked JSON to pictures, without a server or a file.
 
 Every request is bounded here: how many pictures, how large, how many windows of the model an enlargement takes.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import dataclasses
 import io
 from typing import Any
 
@@ -17,14 +18,15 @@ from PIL import Image
 from var_jax.bundle import Bundle
 from var_jax.data.images import decode_image
 from var_jax.errors import InputError
+from var_jax.generation.batching import LARGEST_SEED, batches, class_keys
 from var_jax.generation.editing import TASKS, extended
 from var_jax.generation.guidance import KINDS
-from var_jax.generation.many import LARGEST_SEED, batches, class_keys
 from var_jax.generation.pictures import to_uint8
+from var_jax.generation.settings import DEFAULTS
 from var_jax.generation.upscaling import windows
 
 MOST_PICTURES = 4  # of a request, drawn together; the page asks again for more
-MOST_PIXELS = 2048 * 2048  # of a picture that is sent, and of what becomes of it
+MOST_PIXELS = 2048 * 2048  # of a picture that is sent, and of the result
 MOST_BYTES = 12 * 2**20  # of a request
 MOST_WINDOWS = 64  # of the model, when a picture is enlarged
 _WHITE = 128  # and above: marked
@@ -34,7 +36,7 @@ Request = dict[str, Any]
 
 
 def described(bundle: Bundle) -> dict[str, Any]:
-    """What the page has to know of a model."""
+    """The properties of a model that the page needs, and the defaults of its fields."""
     config = bundle.transformer.config
     names = bundle.class_names or tuple(f"class {label}" for label in range(config.num_classes))
     return {
@@ -44,6 +46,7 @@ def described(bundle: Bundle) -> dict[str, Any]:
         "codes": config.codebook_size,
         "tasks": list(TASKS),
         "schedules": list(KINDS),
+        "defaults": dataclasses.asdict(DEFAULTS),
         "most_pictures": MOST_PICTURES,
         "most_upload": MOST_BYTES * 3 // 4 - 2**20,  # in base64, with room for a mask
         "largest_seed": LARGEST_SEED,
@@ -51,16 +54,16 @@ def described(bundle: Bundle) -> dict[str, Any]:
 
 
 def sample(bundle: Bundle, request: Request) -> dict[str, Any]:
-    """Pictures of given classes as they grow: `frames` of each are PNG files in base64, one a scale.
+    """Pictures of chosen classes as they grow: `frames` of each are PNG files in base64, one per scale.
 
     Args:
       request: `pictures`, a list of [class id or null, index within the class], and the settings. A picture is the
         one that `var-jax sample` draws for the same seed, class and index.
 
     Raises:
-      InputError: naming what cannot be.
+      InputError: naming the field that cannot be.
     """
-    wanted, settings = _wanted(bundle, request.get("pictures")), _settings(request)
+    wanted, settings = _wanted(bundle, request), _settings(request)
     labels, indices = (list(column) for column in zip(*wanted, strict=True))
     keys, pictures = class_keys(_whole(request, "seed", 0, LARGEST_SEED), labels, indices), []
     # One picture or a full batch: two programs serve every request.
@@ -78,7 +81,7 @@ def edit(bundle: Bundle, request: Request) -> dict[str, Any]:
         to add left, top, right, bottom (or null); `keep_scales`, `dilate`, `factor` as for `Bundle.edit`; the settings.
 
     Raises:
-      InputError: naming what cannot be.
+      InputError: naming the field that cannot be.
     """
     task, extend = request.get("task"), request.get("extend")
     if task not in TASKS:
@@ -110,12 +113,13 @@ def edit(bundle: Bundle, request: Request) -> dict[str, Any]:
     return {"image": _png(edited)}
 
 
-def _wanted(bundle: Bundle, given: Any) -> list[tuple[int, int]]:
+def _wanted(bundle: Bundle, request: Request) -> list[tuple[int, int]]:
     """(class id, index) of each picture; no class is `num_classes`."""
-    if not isinstance(given, list) or not 1 <= len(given) <= MOST_PICTURES:
+    pairs = request.get("pictures")
+    if not isinstance(pairs, list) or not 1 <= len(pairs) <= MOST_PICTURES:
         raise InputError(f"pictures: expected a list of 1 to {MOST_PICTURES} pairs of class and index")
     total, wanted = bundle.transformer.config.num_classes, []
-    for pair in given:
+    for pair in pairs:
         if not isinstance(pair, list) or len(pair) != 2:
             raise InputError("pictures: expected pairs of class and index")
         one = {"class": total if pair[0] is None else pair[0], "index": pair[1]}
@@ -124,13 +128,12 @@ def _wanted(bundle: Bundle, given: Any) -> list[tuple[int, int]]:
 
 
 def _settings(request: Request) -> dict[str, Any]:
-    """What `Bundle.generate` is given beside labels and keys, where it is known; it checks the numbers itself."""
-    settings = {name: request[name] for name in ("guidance", "top_k", "top_p", "temperature") if name in request}
+    """The sampling options in the request; `Bundle.generate` checks the numbers itself."""
     if not isinstance(request.get("smooth", False), bool):
         raise InputError(f"smooth {request['smooth']!r}: expected true or false")
     if not isinstance(request.get("schedule", ""), str):
         raise InputError(f"schedule {request['schedule']!r}: expected text like linear or power:2")
-    return settings | {name: request[name] for name in ("smooth", "schedule") if name in request}
+    return {field.name: request[field.name] for field in dataclasses.fields(DEFAULTS) if field.name in request}
 
 
 def _extended(image: np.ndarray, mask: np.ndarray | None, task: str, extend: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -1,11 +1,11 @@
 """The server of the page: seven addresses, nothing of the machine's files among them.
 
 The page, its style and its two scripts are read from the package when the server starts; an address is looked up in a
-table and never becomes a path. Models draw in one thread, and few requests may wait for it. What a request sends is
-held in memory while it is answered, and nothing is written.
+table and never becomes a path. Models draw in one thread, and few requests may wait for it. The body of a request is
+held in memory until it is answered, and nothing is written.
 
 A page of another site cannot use it: requests name the host they think they talk to (which a re-bound name gets wrong),
-and what draws takes JSON alone, which a browser sends to another site only if that allows it; this one never does.
+and drawing accepts JSON alone, which a browser sends to another site only if that site allows it; this one never does.
 """
 
 from __future__ import annotations
@@ -55,18 +55,18 @@ class Desk:
         self._thread = concurrent.futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="draw")
 
     async def draw(self, answer: Callable[[Bundle, dict[str, Any]], dict[str, Any]], request: web.Request) -> Any:
-        """The answer to a request, when its turn has come; a full queue is told before its body is read."""
+        """The answer to a request in its turn; with the queue full it is refused before its body is read."""
         if self._waiting >= MOST_WAITING:
             raise web.HTTPServiceUnavailable(text=f"{self._waiting} requests are being drawn; try again in a while")
         self._waiting += 1
         try:
-            asked = await _json(request)
-            return await asyncio.get_running_loop().run_in_executor(self._thread, answer, self._bundle, asked)
+            content = await _json(request)
+            return await asyncio.get_running_loop().run_in_executor(self._thread, answer, self._bundle, content)
         finally:
             self._waiting -= 1
 
     def close(self) -> None:
-        """Drops what waits; what is being drawn ends."""
+        """Drops the requests that wait; the one that is being drawn ends."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
 
@@ -75,14 +75,14 @@ def application(bundle: Bundle, host: str = LOCAL[0]) -> web.Application:
 
     Args:
       bundle: the model, with a transformer.
-      host: what the server listens on; requests must name it, or this machine, unless it listens everywhere.
+      host: the name to listen on; requests must name it, or this machine, unless the server listens everywhere.
     """
     app = web.Application(client_max_size=answers.MOST_BYTES, middlewares=[_guard(host)])
     desk, folder = Desk(bundle), files("var_jax.app") / "page"
     for address, (name, kind) in _FILES.items():
         app.router.add_get(address, _constant((folder / name).read_bytes(), kind))
-    told = json.dumps(answers.described(bundle)).encode()
-    app.router.add_get("/model", _constant(told, "application/json"))
+    description = json.dumps(answers.described(bundle)).encode()
+    app.router.add_get("/model", _constant(description, "application/json"))
 
     async def sample(request: web.Request) -> web.Response:
         return web.json_response(await desk.draw(answers.sample, request))
@@ -101,7 +101,7 @@ def application(bundle: Bundle, host: str = LOCAL[0]) -> web.Application:
 
 
 async def serve(bundle: Bundle, host: str, port: int, ready: Callable[[str], None]) -> None:
-    """Serves until it is cancelled; `ready` is told the page's address. Port 0 is any free one.
+    """Serves until it is cancelled; calls `ready` with the address of the page. Port 0 is any free one.
 
     Raises:
       InputError: if it cannot listen there.
@@ -143,9 +143,9 @@ def _guard(host: str) -> Any:
             response = _refusal(refused.status, _line(refused))
         except InputError as error:
             response = _refusal(400, str(error))
-        except Exception:  # told to the operator in full, to the page in short
+        except Exception:  # logged in full for the operator, and in short for the page
             _log.exception("%s failed", request.path)
-            response = _refusal(500, "something went wrong; the terminal of var-jax app tells what")
+            response = _refusal(500, "something went wrong; the terminal of var-jax app shows the error")
         response.headers.update(_HEADERS)
         return response
 
@@ -173,11 +173,11 @@ async def _json(request: web.Request) -> dict[str, Any]:
     try:
         async with asyncio.timeout(SECONDS_TO_SEND):
             content = await request.read()
-        asked = json.loads(content)
+        parsed = json.loads(content)
     except TimeoutError:
         raise web.HTTPRequestTimeout(text=f"the request took more than {SECONDS_TO_SEND} s to arrive") from None
     except (ValueError, RecursionError):
         raise InputError("the request is not JSON") from None
-    if not isinstance(asked, dict):
+    if not isinstance(parsed, dict):
         raise InputError("the request: expected an object of JSON")
-    return asked
+    return parsed

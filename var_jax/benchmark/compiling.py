@@ -91,7 +91,9 @@ def _lowered(task: dict[str, Any]) -> Any:
     from var_jax.cpu.backend import backend_for
     from var_jax.cpu.layer_kernels import shapes_for_sampling
     from var_jax.generation import sampler
+    from var_jax.generation.settings import Settings
     from var_jax.models.baselines import make_transformer
+    from var_jax.models.net import Net, Nets
     from var_jax.models.tokenizer import Tokenizer
 
     model = preset(task["preset"], task["pyramid"], task["channels"])
@@ -100,16 +102,13 @@ def _lowered(task: dict[str, Any]) -> Any:
         return lowered(program, model, jax.eval_shape(lambda: random_batch(model, task["batch"], task["source"])))
     dtype, backend = jnp.dtype(task["dtype"]), backend_for()
     shapes = transformer_shapes(model.transformer)
+    shapes = shapes_for_sampling(shapes) if jax.default_backend() == "cpu" else shapes
+    tokenizer = Net(Tokenizer(model.tokenizer, dtype, backend=backend), tokenizer_shapes(model.tokenizer))
     return sampler.generate.lower(
-        Tokenizer(model.tokenizer, dtype, backend=backend),
-        make_transformer(model.transformer, dtype, backend),
-        tokenizer_shapes(model.tokenizer),
-        shapes_for_sampling(shapes) if jax.default_backend() == "cpu" else shapes,
+        Nets(tokenizer, Net(make_transformer(model.transformer, dtype, backend), shapes)),
         jax.ShapeDtypeStruct((task["batch"],), jnp.int32),
         jax.eval_shape(lambda: jax.random.key(0)),
-        jax.eval_shape(lambda: sampler.controls(model.transformer.pyramid, 1.5, 900, 0.96)),
-        guided=task["guidance"] != 0,
-        smooth=False,
+        jax.eval_shape(lambda: Settings.create(model.transformer.pyramid, guidance=task["guidance"])),
     )
 
 

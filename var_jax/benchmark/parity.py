@@ -12,8 +12,10 @@ import numpy as np
 from var_jax.benchmark.reference import draw_weights, load_reference, load_weights, quiet, shapes_of
 from var_jax.cpu.backend import backend_for
 from var_jax.generation import sampler
+from var_jax.generation.settings import Settings
 from var_jax.interop.tokenizer import import_tokenizer
 from var_jax.interop.transformer import import_transformer
+from var_jax.models.net import Net
 from var_jax.models.presets import transformer_preset
 from var_jax.models.quantizer import area_downsample, nearest_codes
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
@@ -145,9 +147,9 @@ def transformer_parity(
     del weights, vae_weights, tokenizer, transformer
     logits = jax.jit(lambda p, y, x: modules[1].apply({"params": p}, y, x))(params[1], labels, inputs)
     rows = [compare("teacher-forced logits", logits, logits_ref)]
-    settings = sampler.controls(pyramid, guidance=guidance, top_k=1)
-    given = params[0], backend.prepare(params[1]), jnp.asarray(labels), jax.random.key(0), settings
-    ours = sampler.generate(*modules, *given, guided=True, smooth=False)
+    settings = Settings.create(pyramid, guidance=guidance, top_k=1, top_p=0.0)
+    nets = sampler.prepared(*map(Net, modules, params))
+    ours = sampler.generate(nets, jnp.asarray(labels), jax.random.key(0), settings)
     greedy_ref = np.concatenate(drawn, axis=1)
     differing = int(np.sum(np.asarray(ours.tokens) != greedy_ref))
     label = f"greedy tokens that differ ({differing} of {greedy_ref.size}; {len(np.unique(greedy_ref))} codes in use)"

@@ -23,8 +23,9 @@ from var_jax.cpu.backend import backend_for
 from var_jax.data.sources import IMAGES, TOKENS
 from var_jax.errors import InputError
 from var_jax.generation import sampler
-from var_jax.generation.settings import make_controls
+from var_jax.generation.settings import Settings
 from var_jax.models.baselines import make_transformer
+from var_jax.models.net import Net
 from var_jax.models.pictures import to_signed
 from var_jax.models.tokenizer import Tokenizer
 
@@ -60,13 +61,12 @@ def sample(
     """
     _check_batches(batches)
     config, backend = model.transformer, backend_for()
-    params = model.tokenizer_on_device(), backend.prepare(model.transformer_on_device())
-    modules = (
-        Tokenizer(model.tokenizer, jnp.dtype(dtype), backend=backend),
-        make_transformer(config, jnp.dtype(dtype), backend),
+    nets = sampler.prepared(
+        Net(Tokenizer(model.tokenizer, jnp.dtype(dtype), backend=backend), model.tokenizer_on_device()),
+        Net(make_transformer(config, jnp.dtype(dtype), backend), model.transformer_on_device()),
     )
-    settings = make_controls(config.pyramid, config.codebook_size, guidance, top_k, top_p, 1.0)
     drawing = {"guidance": guidance, "top_k": top_k, "top_p": top_p}
+    settings = Settings.create(config.pyramid, **drawing)
     task = None
     if against:
         task = beside.shape(model.tokenizer, config) | drawing | {"what": "sample", "dtype": dtype}
@@ -74,7 +74,7 @@ def sample(
     def prepared(batch: int) -> Callable[[], Any]:
         labels = jnp.arange(batch, dtype=jnp.int32) % config.num_classes
         key = jax.random.key(0)
-        return lambda: sampler.generate(*modules, *params, labels, key, settings, guided=guidance != 0, smooth=False)
+        return lambda: sampler.generate(nets, labels, key, settings)
 
     phases = lambda batch: work.sampling(config, model.tokenizer, batch, guidance != 0, dtype)
     shown = {"model": model.name, "pixels": model.tokenizer.image_size, "dtype": dtype} | drawing

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import importlib
 
+from var_jax.cli.sampling_options import add_guidance, add_limits
+
 TAKES_OVERRIDES = True
 _AGAINST = "a checkout of FoundationVision/VAR (PyTorch installed), to run in turn with this package"
 
@@ -14,9 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sample = verbs.add_parser("sample", help="labels to pictures, everything in one program")
     _add_model(sample, "1", directory=True)
     _add_dtype(sample)
-    _add_guidance(sample)
-    sample.add_argument("--top-k", type=int, default=900, help="0 is off (default 900)")
-    sample.add_argument("--top-p", type=float, default=0.96, help="0 is off (default 0.96)")
+    add_limits(sample)
     train = verbs.add_parser("train", help="a step of a transformer's training")
     _add_model(train, "8")
     _add_dtype(train)
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_preset(compile_)
     compile_.add_argument("--batch", type=int, default=1, help="pictures per call (default 1)")
     _add_dtype(compile_)
-    _add_guidance(compile_)
+    add_guidance(compile_)
     _add_training(compile_)
     for name, verb in verbs.choices.items():
         repeats = 1 if name == "compile" else 7
@@ -61,10 +61,6 @@ def _add_model(parser: argparse.ArgumentParser, batch: str, directory: bool = Fa
 def _add_dtype(parser: argparse.ArgumentParser) -> None:
     text = "compute type (default: float32 on CPUs, bfloat16 elsewhere)"
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help=text)
-
-
-def _add_guidance(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--guidance", type=float, default=1.5, help="0 is none (default 1.5)")
 
 
 def _add_training(parser: argparse.ArgumentParser) -> None:

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--edge", type=int, help="pixels of the soft edge (default: a 32nd of the model's picture)")
     parser.add_argument("--factor", type=int, default=2, help="enlargement of upscale (default 2)")
     parser.add_argument("--out", required=True, metavar="FILE", help="the result, as .png")
-    add_sampling_options(parser, guidance=3.0)
+    add_sampling_options(parser)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -12,7 +12,7 @@ import jax
 from var_jax.cli.process_options import add_process_options, joined
 from var_jax.cli.sampling_options import add_sampling_options, sampling_settings
 from var_jax.errors import InputError
-from var_jax.evaluation.expected import beside, published
+from var_jax.evaluation.expected import PUBLISHED_SAMPLING, beside, published
 from var_jax.evaluation.pictures import Drawing, open_pictures
 from var_jax.evaluation.protocol import evaluate, inception_judge, open_reference
 from var_jax.evaluation.statistics import write_statistics
@@ -34,8 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=64, help="pictures judged at a time (default 64)")
     parser.add_argument("--per-class", type=int, default=50, help="pictures to draw per class (default 50)")
     parser.add_argument("--draw-batch", type=int, default=32, help="pictures drawn at a time (default 32)")
-    add_sampling_options(parser, guidance=1.5)
-    parser.set_defaults(top_p=0.96)  # as published figures have it
+    add_sampling_options(parser, PUBLISHED_SAMPLING)
     add_process_options(parser)
 
 
@@ -47,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
 def _evaluate(args: argparse.Namespace) -> None:
     settings = sampling_settings(args)
     if args.expect:
-        published(args.expect)  # an unknown name is told before hours of work
+        published(args.expect)  # an unknown name is refused before hours of work
     samples = open_pictures(args.samples, Drawing(args.per_class, args.seed, args.draw_batch, settings))
     if args.count is not None and samples.count != args.count:
         raise InputError(f"{args.samples}: {samples.count} pictures, --count says {args.count}; find the missing ones")

@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+from var_jax.cli.sampling_options import add_limits
 from var_jax.evaluation.small_data import measure
 from var_jax.formats.atomic import atomic_file
 
@@ -13,10 +14,8 @@ from var_jax.formats.atomic import atomic_file
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, metavar="DIR", help="a transformer's training directory")
     parser.add_argument("--samples", type=int, default=500, help="pictures to draw, over all classes (default 500)")
-    parser.add_argument("--guidance", type=float, default=1.5, help="0 is none (default 1.5)")
-    parser.add_argument("--top-k", type=int, default=900, help="0 is off (default 900)")
-    parser.add_argument("--top-p", type=float, default=0.96, help="0 is off (default 0.96)")
-    parser.add_argument("--real", type=int, default=6000, help="real training pictures to compare with (default 6000)")
+    add_limits(parser)
+    parser.add_argument("--real", type=int, default=6000, help="real training pictures to look at (default 6000)")
     parser.add_argument(
         "--counted", type=int, default=20_000, help="training pictures that the unigram model counts (default 20000)"
     )

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from var_jax.bundle import Bundle, check_settings, load
+from var_jax.bundle import Bundle
+from var_jax.cli.sampling_options import add_limits, load_to_sample, sampling_settings
 from var_jax.errors import InputError
 from var_jax.evaluation.rejection import Chooser, Rejection, drawn_for, imagenet_chooser, model_draws, trained_chooser
 from var_jax.formats.atomic import atomic_directory
 from var_jax.generation.classes import parse_classes
-from var_jax.generation.many import LARGEST_SEED
 from var_jax.generation.pictures import save_picture
 
 _TRAINED = "trained"
@@ -27,32 +27,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--classifier",
         default=_TRAINED,
         metavar="trained|FILE",
-        help="trained: a small one, trained on the real pictures of --model, a training directory (default); "
+        help="trained: a small one, trained on the real pictures of the training directory that --model is (default); "
         "FILE: EfficientNet-Lite0's weights, for models of ImageNet's classes",
     )
     parser.add_argument(
         "--held-out", metavar="DIR", help="with FILE: ImageNet's validation pictures, to measure its accuracy on"
     )
-    parser.add_argument("--per-class", type=int, default=50, help="pictures to keep per class (default 50)")
-    parser.add_argument("--classes", help="ids or names like 207,980 (default: all classes)")
-    parser.add_argument("--guidance", type=float, default=1.5, help="0 is none (default 1.5)")
-    parser.add_argument("--top-k", type=int, default=900, help="0 is off (default 900)")
-    parser.add_argument("--top-p", type=float, default=0.96, help="0 is off (default 0.96)")
+    parser.add_argument("--per-class", type=int, default=50, help="pictures to keep of each (default 50)")
+    parser.add_argument("--classes", help="ids or names like 207,980; without it every class")
+    add_limits(parser)
     parser.add_argument("--seed", type=int, default=0, help="pictures depend on seed, class and index alone")
     parser.add_argument("--batch", type=int, default=50, help="pictures drawn at a time (default 50)")
     parser.add_argument("--out", required=True, metavar="DIR", help="a new folder: RANK_CLASS.png and rejection.json")
 
 
 def run(args: argparse.Namespace) -> None:
-    check_settings(args.guidance, args.top_k, args.top_p, 1.0)
+    settings = sampling_settings(args)
     each = drawn_for(args.per_class, args.accept)
     if args.batch < 1:
         raise InputError(f"--batch {args.batch}: expected 1 or more")
-    if not 0 <= args.seed <= LARGEST_SEED:
-        raise InputError(f"--seed {args.seed}: expected 0 to {LARGEST_SEED}")
-    bundle = load(args.model)
-    if bundle.transformer is None:
-        raise InputError(f"{args.model}: has a tokenizer only, import a transformer with it to sample")
+    bundle = load_to_sample(args.model)
     total = bundle.transformer.config.num_classes
     classes = parse_classes(args.classes, total, bundle.class_names) if args.classes else list(range(total))
     if total in classes:
@@ -60,7 +54,6 @@ def run(args: argparse.Namespace) -> None:
     with atomic_directory(Path(args.out)) as folder:
         chooser = _chooser(args, bundle)
         print(f"{chooser.name}: right about {chooser.accuracy:.1%} of {chooser.accuracy_of}", flush=True)
-        settings = {name: getattr(args, name) for name in ("guidance", "top_k", "top_p")}
         draw = model_draws(bundle, args.seed, **settings)
         rejection = Rejection(draw, chooser.probabilities, args.per_class, args.accept, args.batch)
         pictures = _write(rejection, classes, folder, each)

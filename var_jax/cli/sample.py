@@ -14,9 +14,9 @@ from var_jax.bundle import Bundle
 from var_jax.cli.process_options import add_process_options, joined
 from var_jax.cli.sampling_options import add_model_option, add_sampling_options, load_to_sample, sampling_settings
 from var_jax.errors import InputError
+from var_jax.generation.batching import batches, class_keys
 from var_jax.generation.bulk import NpzFile, PngFolder, draw_all, shuffled
 from var_jax.generation.classes import label_text, parse_classes
-from var_jax.generation.many import batches, class_keys
 from var_jax.generation.pictures import (
     ANIMATED,
     check_picture_path,
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "a grid as .png; with --growth a strip as .png, or an animation as .gif or .webp; for many a folder, or .npz"
     )
     parser.add_argument("--out", required=True, metavar="FILE|DIR", help=where)
-    add_sampling_options(parser, guidance=4.0)
+    add_sampling_options(parser)
     add_process_options(parser)
 
 
@@ -103,12 +103,12 @@ def _draw_many(args: argparse.Namespace, bundle: Bundle, classes: list[int], set
     batch = -(-args.batch // mesh.size) * mesh.size  # a multiple of the devices
     bundle, classes = bundle.over(mesh), list(dict.fromkeys(classes))
     labels, indices = shuffled(classes, args.per_class)
-    told = {"seed": args.seed, "classes": classes, "per_class": args.per_class, **settings}
-    told |= {"model": bundle.fingerprints, "compute_type": np.dtype(bundle.transformer.dtype).name}
+    recorded = {"seed": args.seed, "classes": classes, "per_class": args.per_class, **settings}
+    recorded |= {"model": bundle.fingerprints, "compute_type": np.dtype(bundle.transformer.module.dtype).name}
     if args.out.endswith(".npz"):
-        target = NpzFile(Path(args.out), labels, bundle.tokenizer.config.image_size, told)
+        target = NpzFile(Path(args.out), labels, bundle.tokenizer.config.image_size, recorded)
     else:
-        target = PngFolder(Path(args.out), labels, indices, told)
+        target = PngFolder(Path(args.out), labels, indices, recorded)
     draw = lambda labels, keys: to_uint8(bundle.generate(labels, keys, **settings))
     draw_all(draw, target, labels, indices, args.seed, batch, jax.process_index(), jax.process_count())
     print(f"wrote {args.out}: {len(labels)} pictures in shuffled order")

@@ -9,10 +9,17 @@ import dataclasses
 from collections.abc import Mapping
 
 from var_jax.errors import InputError
+from var_jax.generation.settings import SamplingOptions
+
+# The published protocol, whatever the defaults of other commands become.
+PUBLISHED_SAMPLING = SamplingOptions(
+    guidance=1.5, top_k=900, top_p=0.96, temperature=1.0, smooth=False, schedule="linear"
+)
 
 _VAR_SETTINGS = (
-    "50 pictures per class of ImageNet, guidance 1.5 rising linearly, top-k 900, top-p 0.96, by the protocol of "
-    "OpenAI's evaluator; the paper's text says guidance 2.0, which the authors have not resolved"
+    f"50 pictures per class of ImageNet, guidance {PUBLISHED_SAMPLING.guidance:g} rising linearly, "
+    f"top-k {PUBLISHED_SAMPLING.top_k}, top-p {PUBLISHED_SAMPLING.top_p:g}, by the protocol of OpenAI's evaluator; "
+    "the paper's text says guidance 2.0, which the authors have not resolved"
 )
 _ADM_SETTINGS = "the samples that OpenAI published, judged by its evaluator: they serve to check an evaluator"
 

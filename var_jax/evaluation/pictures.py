@@ -7,6 +7,7 @@ no source is ever in memory as a whole.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -27,9 +28,10 @@ from var_jax.bundle import load
 from var_jax.data.folder import SUFFIXES
 from var_jax.data.images import read_image
 from var_jax.errors import InputError
+from var_jax.evaluation.expected import PUBLISHED_SAMPLING
 from var_jax.formats.bucket import in_bucket
+from var_jax.generation.batching import batches, class_keys
 from var_jax.generation.bulk import shuffled
-from var_jax.generation.many import batches, class_keys
 from var_jax.generation.pictures import to_uint8
 from var_jax.model_directory import CONFIG_FILE
 from var_jax.parallel.mesh import make_mesh
@@ -249,7 +251,7 @@ class Drawing(NamedTuple):
     per_class: int = 50
     seed: int = 0
     batch: int = 32
-    settings: Mapping[str, Any] = types.MappingProxyType({"guidance": 1.5, "top_k": 900, "top_p": 0.96})
+    settings: Mapping[str, Any] = types.MappingProxyType(dataclasses.asdict(PUBLISHED_SAMPLING))
 
 
 class ModelPictures:
@@ -278,7 +280,7 @@ class ModelPictures:
     def identity(self) -> str:
         """Made from weights and settings."""
         values = {"per_class": self._drawing.per_class, "seed": self._drawing.seed, **self._drawing.settings}
-        values |= {"model": self._bundle.fingerprints, "type": np.dtype(self._bundle.transformer.dtype).name}
+        values |= {"model": self._bundle.fingerprints, "type": np.dtype(self._bundle.transformer.module.dtype).name}
         return f"model {json.dumps(values, sort_keys=True)}"
 
     def batches(self, start: int, size: int) -> Iterator[np.ndarray]:

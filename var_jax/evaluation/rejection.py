@@ -20,7 +20,7 @@ from var_jax.data.sources import Spread
 from var_jax.errors import InputError
 from var_jax.evaluation.classifier import train_classifier
 from var_jax.evaluation.small_data import pictures_of, real_pictures
-from var_jax.generation.many import batches, class_keys
+from var_jax.generation.batching import batches, class_keys
 from var_jax.generation.pictures import to_uint8
 from var_jax.pretrained import efficientnet
 

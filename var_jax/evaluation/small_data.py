@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from var_jax.bundle import Bundle, check_settings, load
+from var_jax.bundle import Bundle, load
 from var_jax.data.pipeline import epoch_batches
 from var_jax.data.sources import SPLITS, Source, Spread, make_source
 from var_jax.errors import InputError
@@ -19,8 +19,9 @@ from var_jax.evaluation.classifier import nearest_distances, spread_within_class
 from var_jax.evaluation.frechet import frechet_distance, mean_and_covariance
 from var_jax.evaluation.reconstruction import psnr
 from var_jax.evaluation.structure import structure
-from var_jax.generation.many import batches, class_keys
+from var_jax.generation.batching import batches, class_keys
 from var_jax.generation.pictures import to_uint8
+from var_jax.generation.settings import DEFAULTS, SamplingOptions
 from var_jax.pretrained.efficientnet import ImageNetClassifier
 from var_jax.training_directory import read_run
 
@@ -37,9 +38,9 @@ Features = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 def measure(
     directory: str | os.PathLike[str],
     samples: int = 500,
-    guidance: float = 1.5,
-    top_k: int = 900,
-    top_p: float = 0.96,
+    guidance: float = DEFAULTS.guidance,
+    top_k: int = DEFAULTS.top_k,
+    top_p: float = DEFAULTS.top_p,
     real: int = 6000,
     seed: int = 0,
     counted: int = 20_000,
@@ -71,7 +72,8 @@ def measure(
     Raises:
       InputError: if the directory is no transformer's run, its data is gone, or a file is not the expected one.
     """
-    check_settings(guidance, top_k, top_p, 1.0)
+    sampling = {"guidance": guidance, "top_k": top_k, "top_p": top_p}
+    SamplingOptions(**sampling).check()
     judges: dict[str, Features] = {}
     if efficientnet is not None:  # read first: a wrong file is found before the work
         judges["efficientnet_lite0"] = ImageNetClassifier.from_file(efficientnet)
@@ -82,7 +84,7 @@ def measure(
     losses = structure(bundle, source, *held_out, counted, data["enlarge"], seed, _say)
     classifier = train_classifier(*training, classes, seed=seed, progress=_say)
     labels = np.arange(samples) % classes
-    drawn = _samples(bundle, labels, seed, guidance=guidance, top_k=top_k, top_p=top_p)
+    drawn = _samples(bundle, labels, seed, **sampling)
     reconstructed, mean_fill = _psnr(bundle, held_out[0][: 4 * _BATCH])
     features = classifier(drawn)[1], classifier(held_out[0])[1]
     judges = {"small_classifier": classifier, **judges}

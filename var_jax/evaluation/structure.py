@@ -8,7 +8,6 @@ the more it relies on them.
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Callable
 
@@ -20,10 +19,8 @@ from var_jax.bundle import Bundle
 from var_jax.data.pipeline import epoch_batches
 from var_jax.data.sources import Source, Spread
 from var_jax.errors import InputError
-from var_jax.generation.many import batches
-from var_jax.models.parameters import Params
-from var_jax.models.tokenizer import Tokenizer
-from var_jax.models.transformer import Transformer
+from var_jax.generation.batching import batches
+from var_jax.models.net import Nets
 from var_jax.pyramid import Pyramid
 
 _BATCH = 50
@@ -145,13 +142,13 @@ def transformer_losses(
         orders_SxB = np.tile(np.arange(len(rows)), (len(pyramid), 1))
         if shuffle is not None:
             orders_SxB = np.stack([other_rows(len(rows), shuffle) for _ in orders_SxB])
-        modules, params = (bundle.tokenizer, bundle.transformer), (bundle.tokenizer_params, bundle.transformer_params)
-        parts.append(np.asarray(_losses(modules, params, labels_N[rows], tokens_NxL[rows], orders_SxB))[:new])
+        nets = Nets(bundle.tokenizer, bundle.transformer)
+        parts.append(np.asarray(_losses(nets, labels_N[rows], tokens_NxL[rows], orders_SxB))[:new])
     return np.concatenate(parts)
 
 
 def other_rows(count: int, rng: np.random.Generator) -> np.ndarray:
-    """[count] a random permutation of the rows in one cycle, so that no row of two or more stays in place."""
+    """[count] a random permutation of the rows in one cycle: none of two or more stays where it is."""
     order = rng.permutation(count)
     result = np.empty(count, order.dtype)
     result[order] = np.roll(order, 1)
@@ -159,21 +156,14 @@ def other_rows(count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def permuted_inputs(inputs_BxNxC: jax.Array, orders_SxB: jax.Array, levels_N: np.ndarray) -> jax.Array:
-    """Reorders the rows of teacher-forced inputs, scale by scale; `levels_N` is each position's scale."""
+    """Teacher-forced inputs, whose scales are `levels_N`, with the rows of each scale in an order of its own."""
     return inputs_BxNxC[orders_SxB[levels_N].T, np.arange(len(levels_N))]
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _losses(
-    modules: tuple[Tokenizer, Transformer],
-    params: tuple[Params, Params],
-    labels_B: jax.Array,
-    tokens_BxL: jax.Array,
-    orders_SxB: jax.Array,
-) -> jax.Array:
-    tokenizer, transformer = modules
-    config = transformer.config
-    inputs = transformer.teacher_inputs(tokenizer.bind({"params": params[0]}).quantizer, tokens_BxL)
-    inputs = permuted_inputs(inputs, orders_SxB, config.pyramid.level_ids[config.start_length :])
-    log_p = jax.nn.log_softmax(transformer.apply({"params": params[1]}, labels_B, inputs))
+@jax.jit
+def _losses(nets: Nets, labels_B: jax.Array, tokens_BxL: jax.Array, orders_SxB: jax.Array) -> jax.Array:
+    config = nets.transformer.config
+    levels_N = config.pyramid.level_ids[config.start_length :]
+    inputs = permuted_inputs(nets.teacher_inputs(tokens_BxL), orders_SxB, levels_N)
+    log_p = jax.nn.log_softmax(nets.transformer.apply(labels_B, inputs))
     return -jnp.take_along_axis(log_p, tokens_BxL[..., None], axis=-1)[..., 0]

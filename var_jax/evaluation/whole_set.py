@@ -19,10 +19,9 @@ from var_jax.errors import InputError
 from var_jax.evaluation.frechet import Moments, frechet_distance
 from var_jax.evaluation.likelihood import likelihood_figures, likelihood_sums, with_perplexity
 from var_jax.evaluation.reconstruction import reconstruction_figures, reconstruction_sums
+from var_jax.models.net import Net, Nets
 from var_jax.models.parameters import Params
 from var_jax.models.pictures import to_signed
-from var_jax.models.tokenizer import Tokenizer
-from var_jax.models.transformer import Transformer
 from var_jax.parallel.mesh import BATCH_AXES, batch_sharding, make_mesh, replicated
 
 # uint8 pictures [N, H, W, 3] -> features [N, F].
@@ -52,36 +51,35 @@ def whole_set(
       lpips_params: weights of LPIPS, if it is to be measured.
       features: by the name of the Frechet distance on them: "rfid" for Inception's.
       references: by the same names, mean and covariance of features of other pictures, like the published reference:
-        adds NAME_reference, a figure of its own (rFID is against the same crops of the same pictures).
-      mesh: its devices share each batch; by default all devices.
-      say: called with lines about progress.
+        gives NAME_reference, a figure of its own (rFID is against the same crops of the same pictures).
+      mesh: whose devices share each batch; all of them unless given.
+      say: told how far it is.
 
     Returns:
-      "pictures", their number; "tokenizer", see `reconstruction_figures`, with NAME and NAME_by_scales for each kind
-      of features; "transformer", if the model has one: see `likelihood_figures`.
+      "pictures", how many there were; "tokenizer", see `reconstruction_figures`, with NAME and NAME_by_scales for
+      each kind of features; "transformer", if there is one: see `likelihood_figures`.
 
     Raises:
-      InputError: if the source holds no pictures, classes that the model does not have, or only damaged pictures.
+      InputError: if the source holds no pictures, classes that the model does not have, or damaged pictures alone.
     """
     _check(bundle, source)
     mesh = mesh or make_mesh()
-    parts = int(np.prod([mesh.shape[axis] for axis in BATCH_AXES]))
-    batch = -(-batch // parts) * parts
+    devices = int(np.prod([mesh.shape[axis] for axis in BATCH_AXES]))
+    batch = -(-batch // devices) * devices
     bundle = bundle.over(mesh)
-    modules = (bundle.tokenizer, bundle.transformer)
-    params = bundle.tokenizer_params, bundle.transformer_params, jax.device_put(lpips_params, replicated(mesh))
+    parts = bundle.tokenizer, bundle.transformer, jax.device_put(lpips_params, replicated(mesh))
     judges = {name: _Judge(of, len(bundle.tokenizer.config.pyramid)) for name, of in (features or {}).items()}
     totals, done = None, 0
     for examples in epoch_batches(source, bundle.tokenizer.config.image_size, batch, enlarge=enlarge):
         rows = {name: jax.device_put(examples[name], batch_sharding(mesh)) for name in (IMAGES, "labels", "mask")}
-        sums = jax.device_get(_sums(modules, bool(judges), params, rows))
-        real = examples["mask"] > 0
+        sums = jax.device_get(_sums(*parts, rows, bool(judges)))
+        kept = examples["mask"] > 0
         shown = sums["tokenizer"].pop("pictures", None)
         for judge in judges.values():
-            judge.add(examples[IMAGES][real], shown[:, real])
+            judge.add(examples[IMAGES][kept], shown[:, kept])
         sums = jax.tree.map(lambda x: np.asarray(x, np.float64), sums)
         totals = sums if totals is None else jax.tree.map(np.add, totals, sums)
-        done += int(real.sum())
+        done += int(kept.sum())
         say(f"{done}/{len(source)} pictures")
     if not done:
         raise InputError(f"not one of the {len(source)} pictures can be read: expected a set with pictures in it")
@@ -155,20 +153,16 @@ def table(figures: dict[str, Any], sides: tuple[int, ...]) -> list[str]:
     return lines
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=4)
 def _sums(
-    modules: tuple[Tokenizer, Transformer | None],
-    pictures: bool,
-    params: tuple[Params, Params | None, Params | None],
-    batch: dict[str, jax.Array],
+    tokenizer: Net, transformer: Net | None, lpips_params: Params | None, batch: dict[str, jax.Array], pictures: bool
 ) -> dict[str, dict[str, jax.Array]]:
-    (tokenizer, transformer), (tokenizer_params, transformer_params, lpips_params) = modules, params
     images, mask = batch[IMAGES], batch["mask"]
-    sums = {"tokenizer": reconstruction_sums(tokenizer, tokenizer_params, images, mask, lpips_params, pictures)}
+    module, params = tokenizer.module, tokenizer.params
+    sums = {"tokenizer": reconstruction_sums(module, params, images, mask, lpips_params, pictures)}
     if transformer is not None:
-        bound = tokenizer.bind({"params": tokenizer_params})
-        tokens = bound.encode(to_signed(images))
-        inputs = transformer.teacher_inputs(bound.quantizer, tokens)
-        labels = batch["labels"]
-        sums["transformer"] = likelihood_sums(transformer, transformer_params, labels, tokens, inputs, mask)
+        tokens = tokenizer.apply(to_signed(images), method="encode")
+        inputs = Nets(tokenizer, transformer).teacher_inputs(tokens)
+        module, params = transformer.module, transformer.params
+        sums["transformer"] = likelihood_sums(module, params, batch["labels"], tokens, inputs, mask)
     return sums

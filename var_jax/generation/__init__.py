@@ -1,1 +1,1 @@
-"""From parameters to pictures: sampling, filtering of logits, guidance."""
+"""From parameters to pictures: sampling, guidance, editing."""

@@ -3,12 +3,13 @@
 The order is shuffled, and fixed by class and index alone. Evaluators compute the Inception Score over parts of
 the file in turn, which is far too low where the file goes class by class.
 
-A folder holds a PNG a picture, `00017_class3_0001.png` for the second picture of class 3 that stands at place 17.
-An .npz holds what the common evaluator reads: `arr_0` uint8 [N, H, W, 3], and `arr_1` int64 [N], the classes. Either
-tells in `settings` what it was drawn with, and is never mixed with pictures of other settings.
+A folder holds one PNG per picture, `00017_class3_0001.png` for the second picture of class 3 at place 17. An .npz has
+the layout of the common evaluator: `arr_0` uint8 [N, H, W, 3], and `arr_1` int64 [N], the classes. Both record the
+settings of their pictures in `settings`, and never mix them with pictures of other settings.
 
-Several processes, on one machine or on several that see the same files, share the work: each has its stretch of
-the order, and the first one ends it once nobody's pictures are missing. Which process drew a picture does not show.
+Several processes, on one machine or on several that see the same files, share the work: each has its stretch of the
+order, and the first one finishes the target once no picture is missing. Pictures do not depend on the process that
+drew them.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ from PIL import Image
 
 from var_jax.errors import InputError
 from var_jax.formats.atomic import atomic_file, local_target
-from var_jax.generation.many import batches, class_keys
+from var_jax.generation.batching import batches, class_keys
 from var_jax.parallel.processes import at
 
 SETTINGS_FILE = "settings.json"
 _SECONDS_BETWEEN_LINES = 5.0
-_SECONDS_BETWEEN_LOOKS = 1.0  # at what other processes have drawn
+_SECONDS_BETWEEN_LOOKS = 1.0  # at the pictures of other processes
 
 Draw = Callable[[np.ndarray, jax.Array], np.ndarray]  # labels [B], keys [B] -> uint8 [B, H, W, 3]
 
@@ -62,7 +63,7 @@ class Target(Protocol):
 
 
 class PngFolder:
-    """A picture a file."""
+    """One file per picture."""
 
     def __init__(self, path: Path, labels_N: np.ndarray, indices_N: np.ndarray, settings: Mapping[str, Any]) -> None:
         """Opens the folder, or makes it.
@@ -96,10 +97,10 @@ class PngFolder:
 
 
 class NpzFile:
-    """All pictures in one file; until they are whole, in a folder `FILE.part` beside it."""
+    """All pictures in one file; until all are there, in a folder `FILE.part` beside it."""
 
     def __init__(self, path: Path, labels_N: np.ndarray, size: int, settings: Mapping[str, Any]) -> None:
-        """Opens what is there, or begins.
+        """Opens the file or its parts, or begins them.
 
         Raises:
           InputError: if the file or its parts hold anything but pictures of the same settings.
@@ -164,7 +165,7 @@ class _Rows:
 
 
 def _same_settings(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Makes the folder and notes the settings in it, or checks that they are those noted."""
+    """Makes the folder and records the settings in it, or checks that they are those recorded."""
     file, target = folder / SETTINGS_FILE, local_target(folder)
     if target.exists() and not target.is_dir():
         raise InputError(f"{folder}: is a file, expected a folder for the pictures; choose another --out")
@@ -210,15 +211,15 @@ def draw_all(
     process: int = 0,
     processes: int = 1,
 ) -> None:
-    """Draws what is missing and tells on one line now and then how far it is.
+    """Draws the missing pictures, with a line on the progress every few seconds.
 
     Args:
-      draw: the model; is always called with `batch` rows, so that one program serves all.
+      draw: the model; is always called with `batch` rows, so that one program serves all batches.
       target: where pictures go.
       labels_N, indices_N: see `shuffled`.
       seed: a picture follows from seed, class and index.
       batch: rows.
-      process, processes: which of how many this is; each returns once all is drawn, and the first has finished then.
+      process, processes: which of how many this is; each returns once all is drawn and the first has finished.
     """
     mine = np.array_split(np.arange(len(labels_N)), processes)[process]
     missing, started, said = np.intersect1d(target.missing(), mine), time.monotonic(), 0.0

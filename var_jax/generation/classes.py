@@ -12,27 +12,27 @@ NO_CLASS = "none"
 _NAMES_SHOWN = 12
 
 
-def class_id(given: int | str | None, num_classes: int, names: Sequence[str] = ()) -> int:
+def class_id(label: int | str | None, num_classes: int, names: Sequence[str] = ()) -> int:
     """The id of one class; None and "none" are `num_classes`, which stands for no class.
 
     Args:
-      given: an id, a name in any case, or digits.
+      label: an id, a name in any case, or digits.
       num_classes: of the model.
       names: of its classes, empty where nobody named them.
 
     Raises:
       InputError: if there is no such class.
     """
-    if given is None or (isinstance(given, str) and given.strip().lower() == NO_CLASS):
+    if label is None or (isinstance(label, str) and label.strip().lower() == NO_CLASS):
         return num_classes
-    if isinstance(given, str):
+    if isinstance(label, str):
         folded = [name.casefold() for name in names]
-        if given.strip().casefold() in folded:
-            return folded.index(given.strip().casefold())
-        given = _number(given, names)
-    if not 0 <= given < num_classes:
-        raise InputError(f"class id {given}: this model has classes 0 to {num_classes - 1}")
-    return given
+        if label.strip().casefold() in folded:
+            return folded.index(label.strip().casefold())
+        label = _number(label, names)
+    if not 0 <= label < num_classes:
+        raise InputError(f"class id {label}: this model has classes 0 to {num_classes - 1}")
+    return label
 
 
 def _number(text: str, names: Sequence[str]) -> int:
@@ -49,7 +49,7 @@ def parse_classes(text: str, num_classes: int, names: Sequence[str] = ()) -> lis
     """Class ids from a list like "207,980", "disc, star" or "none"; commas part names, blanks too part ids.
 
     Raises:
-      InputError: naming the class that there is not.
+      InputError: naming the class that the model does not have.
     """
     known = {name.casefold() for name in names}
     parts = []
@@ -61,7 +61,7 @@ def parse_classes(text: str, num_classes: int, names: Sequence[str] = ()) -> lis
 
 
 def label_text(label: int, num_classes: int, names: Sequence[str] = ()) -> str:
-    """What to call a class in a message: its name, else its id."""
+    """The name of a class for a message, else its id."""
     return NO_CLASS if label == num_classes else names[label] if names else str(label)
 
 

@@ -1,18 +1,17 @@
-"""Editing without training for it: parts of a picture keep their tokens, the rest is drawn.
+"""Editing without training for it: parts of a picture keep their tokens, the others are drawn.
 
-`redraw` is the sampler with kept tokens, encoder and decoder in one XLA program. Around it, on the host: a
-window of the picture is brought to the model's size with the masked pixels blanked, and what comes back is
-pasted in with a soft edge. What is kept of a scale is a mask, so every task is one of masks:
+`sampler.generate` with a `KnownPicture` encodes, draws and decodes in one XLA program. Around it, on the host: a window
+of the picture is brought to the size of the model with the masked pixels blanked, and the result is pasted in with a
+soft edge. A mask says which tokens of each scale stay, so every task comes down to a mask:
 
 * in-painting redraws a region, out-painting all but a region, class editing a region as another class;
 * a variation keeps the first scales and draws the finer ones;
-* `upscaling.py` does the same with a picture that has nothing fine to tell.
+* `upscaling.py` does the same with a picture that has no fine detail yet.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
 
 import jax
@@ -20,80 +19,42 @@ import numpy as np
 from PIL import Image
 
 from var_jax.errors import InputError
-from var_jax.generation import masks, sampler
+from var_jax.generation import masks
 from var_jax.generation.pictures import to_uint8
-from var_jax.models.pictures import to_signed
-from var_jax.models.tokenizer import Tokenizer
-from var_jax.models.transformer import Transformer
 from var_jax.pyramid import Pyramid
 
 MASKED_TASKS = ("inpaint", "outpaint", "class", "vary")
 TASKS = (*MASKED_TASKS, "upscale")
-_EDGES_A_SIDE = 32  # the soft edge is one part in so many of the window: half a token of 16
+_EDGES_PER_SIDE = 32  # the soft edge is one part in so many of the window: half a token of 16
+_ROOM = 2  # the side of the window in sides of the redrawn region
 
-_ROOM = 2  # the window's side in sides of what is redrawn in it
-
-# Pictures uint8 [B, M, M, 3] at the model's size, keep [B, L] -> pictures [B, M, M, 3] in [0, 1].
+# Pictures uint8 [B, M, M, 3] at the size of the model, keep_mask [B, L] bool -> pictures [B, M, M, 3] in [0, 1].
 Redraw = Callable[[np.ndarray, np.ndarray], np.ndarray | jax.Array]
-
-
-@functools.partial(jax.jit, static_argnames=("tokenizer", "transformer", "guided", "smooth", "retold"))
-def redraw(
-    tokenizer: Tokenizer,
-    transformer: Transformer,
-    tokenizer_params: sampler.Params,
-    transformer_params: sampler.Params,
-    images_BxHxWx3: jax.Array,
-    keep_BxL: jax.Array,
-    labels_B: jax.Array,
-    key: jax.Array,
-    settings: sampler.Controls,
-    guided: bool,
-    smooth: bool,
-    retold: bool,
-) -> sampler.Generated:
-    """Encodes, draws all but what is kept, decodes: one program, which also an empty or a full mask runs.
-
-    Args:
-      tokenizer, transformer, tokenizer_params, transformer_params, labels_B, key, settings, guided, smooth: as
-        for `sampler.generate`.
-      images_BxHxWx3: uint8, or float in [0, 1]; already blanked where it is to be redrawn.
-      keep_BxL: bool.
-      retold: static; see `sampler.Kept`: True gives it the features, False the tokens.
-    """
-    bound = tokenizer.bind({"params": tokenizer_params})
-    features = bound.features(to_signed(images_BxHxWx3))
-    given = {"features_BxhxwxC": features} if retold else {"tokens_BxL": bound.quantizer.encode(features)}
-    kept = sampler.Kept(keep_BxL, **given)
-    sampled = sampler.sample(
-        tokenizer, transformer, tokenizer_params, transformer_params, labels_B, key, settings, guided, smooth, kept
-    )
-    return sampler.Generated(sampler.decoded(tokenizer, tokenizer_params, sampled.f_hat_BxhxwxC), sampled.tokens_BxL)
 
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """A square of a picture that the model is shown; it may reach beyond the picture."""
+    """A square of a picture, which the model sees; it may reach beyond the picture."""
 
     left: int
     top: int
     side: int
 
     def cut(self, array_HxWx: np.ndarray) -> np.ndarray:
-        """The window's part [side, side, ...]; beyond the picture its border pixels go on."""
+        """The part [side, side, ...] in the window; beyond the picture its border pixels are repeated."""
         height, width = array_HxWx.shape[:2]
         rows = np.clip(np.arange(self.top, self.top + self.side), 0, height - 1)
         columns = np.clip(np.arange(self.left, self.left + self.side), 0, width - 1)
         return array_HxWx[rows][:, columns]
 
     def outside(self, height: int, width: int) -> np.ndarray:
-        """[side, side] bool: what lies beyond a picture of that size."""
+        """[side, side] bool: True beyond a picture of that size."""
         rows, columns = np.arange(self.side) + self.top, np.arange(self.side) + self.left
         inside = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))[None]
         return ~inside
 
     def put_back(self, array_HxWx: np.ndarray, part: np.ndarray) -> np.ndarray:
-        """A copy of the picture with the window's part [side, side, ...] in its place."""
+        """A copy of the picture with `part` [side, side, ...] in the place of the window."""
         height, width = array_HxWx.shape[:2]
         top, left = max(self.top, 0), max(self.left, 0)
         bottom, right = min(self.top + self.side, height), min(self.left + self.side, width)
@@ -103,10 +64,10 @@ class Window:
 
 
 def window_around(mask_HxW: np.ndarray, size: int) -> Window:
-    """A square of twice the mask's longer side around its middle, moved into the picture.
+    """A square of twice the longer side of the mask around its middle, moved into the picture.
 
-    It is `size` at least, where nothing has to be scaled, and no larger than the picture; but where no square
-    within the picture holds the mask, it is the smallest that does.
+    Its side is at least `size`, at which nothing has to be scaled, and at most that of the picture; where no square
+    within the picture holds the mask, it is the smallest square that does.
     """
     height, width = mask_HxW.shape
     rows, columns = np.flatnonzero(mask_HxW.any(axis=1)), np.flatnonzero(mask_HxW.any(axis=0))
@@ -123,9 +84,9 @@ def window_around(mask_HxW: np.ndarray, size: int) -> Window:
 
 
 def region_of(task: str, mask_HxW: np.ndarray | None, shape: tuple[int, int]) -> np.ndarray:
-    """[H, W] bool: what a task redraws, of a marked region.
+    """[H, W] bool: the pixels that a task redraws, from a marked region.
 
-    Out-painting redraws what is *not* marked; a variation needs no region and then redraws everything.
+    Out-painting redraws all that is *not* marked; a variation needs no region and then redraws everything.
 
     Raises:
       InputError: for an unknown task, a mask of another size than the picture, or one that leaves nothing to do.
@@ -140,7 +101,7 @@ def region_of(task: str, mask_HxW: np.ndarray | None, shape: tuple[int, int]) ->
         (height, width), (h, w) = shape, mask_HxW.shape[:2]
         raise InputError(f"mask of {w} x {h} pixels: the picture has {width} x {height}, make it the same size")
     if not mask_HxW.any():
-        raise InputError("mask: is empty, mark what the task is about in white")
+        raise InputError("mask: is empty, mark the region of the task in white")
     if task == "outpaint" and mask_HxW.all():
         raise InputError("mask: marks all of the picture as kept, which leaves out-painting nothing to draw")
     return ~mask_HxW if task == "outpaint" else mask_HxW
@@ -163,7 +124,7 @@ def edit(
       pyramid, size: of the model.
       image_HxWx3: uint8, of any size.
       region_HxW: bool, see `region_of`.
-      keep_scales: the first so many scales are kept in the region too, whose pixels are then not blanked.
+      keep_scales: so many of the first scales stay in the region too, whose pixels are then not blanked.
       dilate: tokens around the region that are redrawn with it.
       edge: width of the soft edge around the region in pixels; None: a 32nd of the window.
 
@@ -176,22 +137,22 @@ def edit(
     window = window_around(region_HxW, size)
     part, region = window.cut(image_HxWx3), window.cut(region_HxW)
     unknown = window.outside(*region_HxW.shape)
-    shown, keep_L = shown_and_kept(part, region | unknown, pyramid, size, keep_scales, dilate)
-    redrawn = to_uint8(np.asarray(redraw(shown[None], keep_L[None]))[0])
-    alpha = masks.soft_edge(region & ~unknown, max(1, window.side // _EDGES_A_SIDE) if edge is None else edge)
+    seen, keep_mask_L = seen_and_keep_mask(part, region | unknown, pyramid, size, keep_scales, dilate)
+    redrawn = to_uint8(np.asarray(redraw(seen[None], keep_mask_L[None]))[0])
+    alpha = masks.soft_edge(region & ~unknown, max(1, window.side // _EDGES_PER_SIDE) if edge is None else edge)
     pasted = masks.composite(part, resized(redrawn, window.side), alpha)
     return window.put_back(image_HxWx3, pasted)
 
 
-def shown_and_kept(
+def seen_and_keep_mask(
     part_sxsx3: np.ndarray, region_sxs: np.ndarray, pyramid: Pyramid, size: int, keep_scales: int, dilate: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What the model is shown, uint8 [size, size, 3], and which tokens of it stay, [L] bool."""
+    """The picture that the model sees, uint8 [size, size, 3], and which of its tokens stay, [L] bool."""
     if not keep_scales:  # blanked before it is scaled: scaling, too, mixes pixels with their neighbours
         part_sxsx3 = masks.blank(part_sxsx3, region_sxs)
     covered = Image.fromarray(region_sxs.astype(np.uint8) * 255).resize((size, size), Image.Resampling.BOX)
-    keep_L = masks.kept_positions(np.asarray(covered)[None] > 0, pyramid, dilate)[0]
-    return resized(part_sxsx3, size), keep_L | masks.first_scales(pyramid, keep_scales)
+    keep_mask_L = masks.keep_mask(np.asarray(covered)[None] > 0, pyramid, dilate)[0]
+    return resized(part_sxsx3, size), keep_mask_L | masks.first_scales(pyramid, keep_scales)
 
 
 def resized(image_sxsx3: np.ndarray, size: int) -> np.ndarray:

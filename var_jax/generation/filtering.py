@@ -1,8 +1,8 @@
-"""Which logits may be drawn (top-k, top-p), and the draw.
+"""Filtering of logits by top-k and top-p, and the draw.
 
 Both limits are thresholds on the logits, found exactly by deciding the bits of the threshold from
 the highest down: 32 passes of counting, against a full sort of the vocabulary that costs an order of
-magnitude more. Ties at a threshold are kept. k and p may be traced: changing them recompiles nothing.
+magnitude more. Ties at a threshold stay. k and p may be traced: changing them recompiles nothing.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ _BITS = 32
 
 
 def filter_logits(logits_xV: jax.Array, top_k: jax.Array | int, top_p: jax.Array | float) -> jax.Array:
-    """Logits [..., V] float32 with what may not be drawn at -inf.
+    """Logits [..., V] float32, with -inf for every token that may not be drawn.
 
     Args:
       logits_xV: float32.
       top_k: keep the k largest and all equal to the k-th; 0, or V and more, keeps all.
       top_p: then drop the tail whose probabilities, added from the smallest up, stay within 1 - p;
-        the largest is always kept; 0, or 1 and more, keeps all.
+        the largest always stays; 0, or 1 and more, keeps all.
     """
     top_k, top_p = jnp.asarray(top_k, jnp.int32), jnp.asarray(top_p, jnp.float32)
     vocabulary = logits_xV.shape[-1]
@@ -71,7 +71,7 @@ def _ordered_bits(x: jax.Array) -> jax.Array:
 def draw(keys_B: jax.Array, logits_BxlxV: jax.Array) -> jax.Array:
     """One token [B, l] int32 for each position from softmax(logits); row b depends on keys_B[b] alone.
 
-    Inverts the cumulative sum at one uniform number a position, in two levels (blocks of about
+    Inverts the cumulative sum at one uniform number per position, in two levels (blocks of about
     sqrt(V), then within the block), because a cumulative sum over a whole vocabulary is slow.
     A token whose logit is -inf is never drawn.
     """

@@ -1,8 +1,8 @@
 """Classifier-free guidance: how strong at which scale.
 
-The reference's convention: logits = (1 + t) cond - t uncond, so a strength of **0 is no guidance**
-(papers often call that 1). By the reference's schedule t grows linearly from 0 at the coarsest scale to
-the strength at the finest; others are a matter of taste.
+The reference's convention: logits = (1 + t) cond - t uncond, so a strength of **0 is no guidance** (papers often call
+that 1). By the reference's schedule t grows linearly from 0 at the coarsest scale to the strength at the finest;
+other schedules are a matter of taste.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ EXPECTED = "linear, constant, interval:LOW,HIGH with 0 <= LOW <= HIGH <= 1, or p
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """t of each scale as a share of the strength, by the scale's ratio r = k / (S-1).
+    """t of each scale as a share of the strength, from the ratio r = k / (S-1) of the scale.
 
     Attributes:
       kind: "linear": r; "constant": 1; "interval": 1 where low <= r <= high, else 0; "power": r ** exponent.
@@ -77,7 +77,12 @@ class Schedule:
         return jnp.asarray(strength, jnp.float32) * jnp.asarray(shares, jnp.float32)
 
 
-LINEAR = Schedule()
+def with_no_class(labels_B: jax.Array, no_class: int) -> jax.Array:
+    """[2B] class ids: each label, and "no class" after it.
+
+    Pairs, not halves: a batch split over devices keeps both rows of a picture together.
+    """
+    return jnp.stack([labels_B, jnp.full_like(labels_B, no_class)], axis=1).reshape(-1)
 
 
 def guide(logits_2BxlxV: jax.Array, t: jax.Array) -> jax.Array:

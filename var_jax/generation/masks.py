@@ -12,27 +12,28 @@ from var_jax.pyramid import Pyramid, area_matrix
 _FROM_AFAR = 1e-6  # weight that keeps a division finite where nothing is known
 
 
-def kept_positions(mask_BxHxW: np.ndarray, pyramid: Pyramid, dilate: int = 0) -> np.ndarray:
-    """[B, L] bool: the tokens of all scales that stay as they are.
+def keep_mask(mask_BxHxW: np.ndarray, pyramid: Pyramid, dilate: int = 0) -> np.ndarray:
+    """[B, L] bool: True for the tokens of all scales that stay as they are.
 
     On the finest grid a token is redrawn if its cell holds one pixel of the mask or lies within `dilate`
-    tokens of one that does: an encoder's token knows of pixels beyond its cell. On a coarser grid it stays
-    where any of its cell does: the rest was filled in from around (`blank`), and what such a token tells of
-    colours is worth more than what is drawn without seeing its neighbours. So a mask over everything keeps
-    nothing, and an empty one all.
+    tokens of one that does, since an encoder sees pixels beyond the cell of a token. On a coarser grid a token
+    stays where any part of its cell stays: the remaining part was filled in from around (`blank`), and the colours
+    in such a token are worth more than a draw that does not see its neighbours. So a mask over everything keeps
+    nothing, and an empty one everything.
 
     Args:
-      mask_BxHxW: bool, at the model's size, a multiple of the finest side.
-      pyramid: the model's.
+      mask_BxHxW: bool, at the size of the model, a multiple of the finest side.
+      pyramid: of the model.
       dilate: tokens of the finest grid, 0 or more.
     """
     side = pyramid.final_side
     cells = mask_BxHxW.reshape(len(mask_BxHxW), side, mask_BxHxW.shape[1] // side, side, -1).any(axis=(2, 4))
-    kept = 1.0 - dilated(cells, dilate)
+    staying = 1.0 - dilated(cells, dilate)
     scales = []
     for p in pyramid.sides:
         matrix = area_matrix(side, p).astype(np.float64)
-        scales.append((np.einsum("ih,bhw,jw->bij", matrix, kept, matrix) > _FROM_AFAR).reshape(len(kept), -1))
+        share = np.einsum("ih,bhw,jw->bij", matrix, staying, matrix)
+        scales.append((share > _FROM_AFAR).reshape(len(share), -1))
     return np.concatenate(scales, axis=1)
 
 
@@ -61,7 +62,7 @@ def _dilated_along(mask: np.ndarray, steps: int, axis: int) -> np.ndarray:
 def blank(image_HxWx3: np.ndarray, mask_HxW: np.ndarray) -> np.ndarray:
     """The picture (any type) with masked pixels filled smoothly from the others: nothing of them is left.
 
-    Known pixels are averaged 2x2 over and over; what is unknown at a level is taken from the coarser one.
+    Known pixels are averaged 2x2 over and over; a pixel that is unknown at one level comes from the coarser one.
     So near the edge the fill has the colours of the edge, and far inside the mean of all. Where nothing is
     known it is mid-grey.
     """
@@ -75,7 +76,7 @@ def blank(image_HxWx3: np.ndarray, mask_HxW: np.ndarray) -> np.ndarray:
 
 
 def _fill(sums_HxWx3: np.ndarray, weights_HxWx1: np.ndarray) -> np.ndarray:
-    """Weighted means where there is weight; elsewhere those of the level below, brought to this size."""
+    """Weighted means where there is weight; elsewhere those of the coarser level, brought to this size."""
     known = sums_HxWx3 / np.maximum(weights_HxWx1, _FROM_AFAR)
     if max(weights_HxWx1.shape[:2]) == 1 or weights_HxWx1.all():
         return known

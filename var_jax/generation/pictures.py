@@ -50,7 +50,7 @@ def grid(images_NxHxWx3: np.ndarray, columns: int, captions: Sequence[str] = ())
 
 
 def strips(growth_SxBxHxWx3: np.ndarray, captions: Sequence[str] = ()) -> np.ndarray:
-    """Pictures as they grow by scale: one a row, the scales side by side, uint8."""
+    """Pictures as they grow by scale: one per row, the scales side by side, uint8."""
     growth = np.asarray(growth_SxBxHxWx3)
     scales, count = growth.shape[:2]
     return grid(growth.swapaxes(0, 1).reshape(scales * count, *growth.shape[2:]), scales, captions)
@@ -86,7 +86,7 @@ def save_picture(path: str | os.PathLike[str], image_HxWx3: np.ndarray) -> None:
 
 
 def check_picture_path(path: str | os.PathLike[str]) -> None:
-    """To be asked before long work whose result goes there: may a picture be written at `path`?
+    """Checks, before long work, that a picture may be written at `path`.
 
     Raises:
       InputError: for a suffix that is no picture format, or a place that cannot be written.

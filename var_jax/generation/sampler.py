@@ -1,67 +1,47 @@
-"""Next-scale sampling: scales, guidance, filtering, draw, and the running sum, in one XLA program.
+"""Next-scale sampling: every scale and the decoder in one XLA program.
 
-`sample_scales` is the loop. It knows the transformer only as a function from a scale's inputs to its
-logits, so it can be tested with a fake one. `generate` puts the real network, the loop and the
-decoder under one `jit`: labels, keys and every number a user turns are traced, so that changing them
-compiles nothing; only guidance on or off and the smooth variant are decided at compile time.
+`sample_scales` is the loop: at each scale predict logits, guide and filter them, draw all tokens at once, add their
+codes to the running sum f_hat, and hand f_hat on at the size of the next scale. It knows the transformer only as a
+function from a scale's inputs to its logits, so a test can put a fake one in its place. `generate` puts the real
+network, the loop and the decoder under one `jit`: classes, keys and every number of the settings are traced, so that
+changing them compiles nothing.
 """
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from var_jax.errors import InputError
+from var_jax.generation.batching import picture_keys
 from var_jax.generation.filtering import draw, filter_logits
-from var_jax.generation.guidance import LINEAR, Schedule, guide
+from var_jax.generation.guidance import guide, with_no_class
+from var_jax.generation.known import Known, KnownPicture
 from var_jax.generation.raster import sample_tokens
-from var_jax.models.baselines import BaselineConfig
-from var_jax.models.parameters import Params
+from var_jax.generation.settings import Settings
+from var_jax.models.baselines import BaselineTransformer
+from var_jax.models.net import Net, Nets
 from var_jax.models.pictures import to_unit
-from var_jax.models.quantizer import Quantizer, nearest_codes
-from var_jax.models.tokenizer import Tokenizer
+from var_jax.models.quantizer import Quantizer
 from var_jax.models.transformer import Transformer, new_cache
-from var_jax.pyramid import Pyramid
+
+# (cache, scale k, inputs [B, l_k, C]) -> (logits, cache); at the first scale cache and inputs are None.
+# Under guidance the logits have 2B rows that alternate with class, without class.
+NextLogits = Callable[[Any, int, jax.Array | None], tuple[jax.Array, Any]]
+# (quantizer, f_hat, the last scale's contribution, scale k) -> inputs [B, l_k, C].
+ScaleInput = Callable[[Quantizer, jax.Array, jax.Array, int], jax.Array]
 
 
-class Controls(NamedTuple):
-    """The numbers a user turns, one of each a scale; all traced.
-
-    Attributes:
-      guidance_S: t in (1 + t) cond - t uncond; 0 is none.
-      top_k_S: int32; 0 keeps all.
-      top_p_S: 0 keeps all.
-      temperature_S: divides the guided logits before filtering; above 0.
-    """
-
-    guidance_S: jax.Array
-    top_k_S: jax.Array
-    top_p_S: jax.Array
-    temperature_S: jax.Array
-
-
-class Kept(NamedTuple):
-    """Positions whose tokens are given instead of drawn, which is all that editing is.
-
-    Attributes:
-      keep_BxL: bool; where False the token is drawn as ever.
-      tokens_BxL: the given tokens, int32, as the reference's editing has them; or None with
-      features_BxhxwxC: float32, a map that kept tokens tell. Each scale is told what the scales before it have left
-        untold, drawn ones included, as Algorithm 1 does. Given tokens in their place would tell what *their own*
-        coarser scales left, and be wrong wherever something drawn reaches.
-    """
-
-    keep_BxL: jax.Array
-    tokens_BxL: jax.Array | None = None
-    features_BxhxwxC: jax.Array | None = None
+def downsampled_sum(quantizer: Quantizer, f_hat: jax.Array, contribution: jax.Array, k: int) -> jax.Array:
+    """VAR's input of scale k: the sum of all coarser scales at its size."""
+    return quantizer.next_scale_input(f_hat, k)
 
 
 class Sampled(NamedTuple):
-    """What the loop leaves behind; what nobody uses of it costs nothing.
+    """Everything the loop computes; XLA drops each part that is not used.
 
     Attributes:
       tokens_BxL: int32.
@@ -76,98 +56,55 @@ class Sampled(NamedTuple):
     growth_SxBxhxwxC: jax.Array
 
 
-# (state, scale k, codes [B, l_k, C] so far at that scale, or None at the first) -> (logits, state).
-# Under guidance the logits have 2B rows that alternate with class, without class.
-NextLogits = Callable[[Any, int, jax.Array | None], tuple[jax.Array, Any]]
-ScaleInput = Callable[[Quantizer, jax.Array, jax.Array, int], jax.Array]
+class Generated(NamedTuple):
+    """Pictures [B, H, W, 3] float32 in [0, 1] and the tokens [B, L] they were drawn as."""
 
-
-def controls(
-    pyramid: Pyramid,
-    guidance: jax.Array | float = 0.0,
-    top_k: jax.Array | int = 0,
-    top_p: jax.Array | float = 0.0,
-    temperature: jax.Array | float = 1.0,
-    schedule: Schedule = LINEAR,
-) -> Controls:
-    """A strength of guidance laid out by its schedule; of the others one number for every scale, or [S]."""
-    everywhere = lambda value, dtype: jnp.broadcast_to(jnp.asarray(value, dtype), (len(pyramid),))
-    return Controls(
-        schedule.strengths(guidance, pyramid),
-        everywhere(top_k, jnp.int32),
-        everywhere(top_p, jnp.float32),
-        everywhere(temperature, jnp.float32),
-    )
-
-
-def picture_keys(key: jax.Array, batch: int) -> jax.Array:
-    """[B] keys: a scalar key folded with the row index; an array of keys as it is."""
-    if key.ndim == 0:
-        return jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(batch))
-    return key
+    images: jax.Array
+    tokens: jax.Array
 
 
 def sample_scales(
     next_logits: NextLogits,
-    state: Any,
     quantizer: Quantizer,
     keys_B: jax.Array,
-    settings: Controls,
-    guided: bool,
-    smooth: bool,
-    kept: Kept | None = None,
-    scale_input: ScaleInput | None = None,
+    settings: Settings,
+    known: Known | None = None,
+    scale_input: ScaleInput = downsampled_sum,
 ) -> Sampled:
     """Draws every scale, coarse to fine.
 
     Args:
       next_logits: the transformer as a function.
-      state: what it starts from (its cache).
       quantizer: bound to its parameters.
-      keys_B: one key a picture; a picture depends on its own key alone.
-      settings: see `Controls`.
-      guided: whether `next_logits` returns pairs of rows.
-      smooth: instead of the drawn code, a Gumbel-softmax mixture of codes over the filtered logits,
-        sharper at finer scales; for looks only.
-      kept: tokens that are given instead of drawn; None draws all.
-      scale_input: see `Transformer.scale_input`; None: the sum of all coarser scales at the size of the next.
+      keys_B: one key per picture; a picture depends on its own key alone.
+      settings: one number of each kind per scale.
+      known: tokens that stay; None draws all.
+      scale_input: see `Transformer.scale_input`.
     """
-    pyramid = quantizer.pyramid
-    scale_input = scale_input or (lambda quantizer, f_hat, contribution, k: quantizer.next_scale_input(f_hat, k))
-    f_hat, tokens, all_logits, growth, inputs = 0.0, [], [], [], None
-    untold = None if kept is None else kept.features_BxhxwxC
+    pyramid, f_hat, cache, inputs = quantizer.pyramid, 0.0, None, None
+    all_tokens, all_logits, growth = [], [], []
     for k in range(len(pyramid)):
         with jax.named_scope(f"scale_{k}"):
-            logits, state = next_logits(state, k, inputs)
-            logits = guide(logits, settings.guidance_S[k]) if guided else logits
+            logits, cache = next_logits(cache, k, inputs)
+            logits = guide(logits, settings.guidance_S[k]) if settings.guided else logits
             all_logits.append(logits)
             logits = filter_logits(logits / settings.temperature_S[k], settings.top_k_S[k], settings.top_p_S[k])
             keys = jax.vmap(lambda key, k=k: jax.random.fold_in(key, k))(keys_B)
-            tokens.append(draw(keys, logits))
-            if smooth:
+            tokens = draw(keys, logits)
+            if settings.smooth:
                 codes = _smooth_codes(keys, logits, pyramid.ratio(k), quantizer.codebook)
             else:
-                codes = quantizer.embed(tokens[-1])
-            if kept is not None:
-                keep, given = _given(kept, quantizer, untold, k)
-                tokens[-1] = jnp.where(keep, given, tokens[-1])
-                codes = jnp.where(keep[..., None], quantizer.embed(given), codes)
-            told = quantizer.contribution(codes, k)
-            f_hat, untold = f_hat + told, None if untold is None else untold - told
+                codes = quantizer.embed(tokens)
+            if known is not None:
+                tokens, codes = known.in_place_of(tokens, codes, quantizer, k)
+            contribution = quantizer.contribution(codes, k)
+            f_hat = f_hat + contribution
+            known = known and known.less(contribution)
+            all_tokens.append(tokens)
             growth.append(f_hat)
             if k < len(pyramid) - 1:
-                inputs = scale_input(quantizer, f_hat, told, k + 1)
-    return Sampled(jnp.concatenate(tokens, axis=1), f_hat, jnp.concatenate(all_logits, axis=1), jnp.stack(growth))
-
-
-def _given(kept: Kept, quantizer: Quantizer, untold: jax.Array | None, k: int) -> tuple[jax.Array, jax.Array]:
-    """Which positions [B, l_k] of scale k are kept, and the tokens [B, l_k] that they would be given."""
-    positions = quantizer.pyramid.slice(k)
-    if untold is None:
-        return kept.keep_BxL[:, positions], kept.tokens_BxL[:, positions]
-    asked_BxlxC = quantizer.next_scale_input(untold, k)
-    given_N = nearest_codes(asked_BxlxC.reshape(-1, quantizer.code_width), quantizer.codebook, quantizer.lookup)
-    return kept.keep_BxL[:, positions], given_N.reshape(asked_BxlxC.shape[:2])
+                inputs = scale_input(quantizer, f_hat, contribution, k + 1)
+    return Sampled(jnp.concatenate(all_tokens, axis=1), f_hat, jnp.concatenate(all_logits, axis=1), jnp.stack(growth))
 
 
 def _smooth_codes(keys_B: jax.Array, logits_BxlxV: jax.Array, ratio: float, codebook_VxC: jax.Array) -> jax.Array:
@@ -179,116 +116,70 @@ def _smooth_codes(keys_B: jax.Array, logits_BxlxV: jax.Array, ratio: float, code
     return jnp.einsum("blv,vc->blc", weights, codebook_VxC, precision=jax.lax.Precision.HIGHEST)
 
 
-def transformer_as_function(transformer: Transformer, labels_B: jax.Array, guided: bool) -> tuple[NextLogits, Any]:
-    """A bound transformer as the loop's `next_logits`, and the state it starts from."""
+def as_next_logits(transformer: Transformer, given: jax.Array, guided: bool) -> NextLogits:
+    """A transformer, bound to its parameters, as the function that the loop calls."""
     config = transformer.config
-    labels_B = _rows(labels_B, config.no_class, guided)
-    conditioning = transformer.condition(labels_B)
+    rows = with_no_class(given, config.no_class) if guided else given
+    conditioning = transformer.condition(rows)
 
-    def next_logits(cache: Any, k: int, codes_BxlxC: jax.Array | None) -> tuple[jax.Array, Any]:
-        if codes_BxlxC is None:
-            x = transformer.first_inputs(conditioning)
+    def next_logits(cache: Any, k: int, inputs_BxlxC: jax.Array | None) -> tuple[jax.Array, Any]:
+        if inputs_BxlxC is None:
+            x, cache = transformer.first_inputs(conditioning), new_cache(config, rows.shape[0], transformer.dtype)
         else:
-            x = transformer.embed_codes(codes_BxlxC, config.pyramid.slice(k))
+            x = transformer.embed_codes(inputs_BxlxC, config.pyramid.slice(k))
             x = jnp.repeat(x, 2, axis=0) if guided else x
         return transformer.sample_step(x, k, conditioning, cache)
 
-    return next_logits, new_cache(config, labels_B.shape[0], transformer.dtype)
-
-
-def _rows(labels_B: jax.Array, no_class: int, guided: bool) -> jax.Array:
-    """The rows to compute: under guidance each label and "no class" after it.
-
-    Pairs, not halves: a batch split over devices keeps both rows of a picture together.
-    """
-    return jnp.stack([labels_B, jnp.full_like(labels_B, no_class)], axis=1).reshape(-1) if guided else labels_B
-
-
-class Generated(NamedTuple):
-    """Pictures [B, H, W, 3] float32 in [0, 1] and the tokens [B, L] they were drawn as."""
-
-    images: jax.Array
-    tokens: jax.Array
+    return next_logits
 
 
 def sample(
-    tokenizer: Tokenizer,
-    transformer: Transformer,
-    tokenizer_params: Params,
-    transformer_params: Params,
-    labels_B: jax.Array,
-    key: jax.Array,
-    settings: Controls,
-    guided: bool,
-    smooth: bool,
-    kept: Kept | None = None,
+    model: Nets, given: jax.Array, key: jax.Array, settings: Settings, known: KnownPicture | None = None
 ) -> Sampled:
-    """The loop with the real network; pure, to be called under `jit`."""
-    bound = transformer.bind({"params": transformer_params})
-    quantizer = tokenizer.bind({"params": tokenizer_params}).quantizer
-    keys_B = picture_keys(key, labels_B.shape[0])
-    if isinstance(transformer.config, BaselineConfig) and transformer.config.raster:
-        if kept is not None or smooth:
-            raise InputError("a model in raster order neither edits nor mixes codes: take one that draws by scale")
-        rows, strengths = _rows(labels_B, transformer.config.no_class, guided), tuple(part[0] for part in settings)
-        tokens, logits = sample_tokens(bound, quantizer, rows, keys_B, strengths, guided)
-        f_hat = quantizer.decode(tokens)
+    """The loop with the real networks; pure, to be called under `jit`. The arguments are those of `generate`."""
+    tokenizer, transformer = model.tokenizer.bound(), model.transformer.bound()
+    keys_B = picture_keys(key, given.shape[0])
+    if isinstance(transformer, BaselineTransformer) and transformer.config.raster:
+        tokens, logits = sample_tokens(transformer, tokenizer.quantizer, given, keys_B, settings, known)
+        f_hat = tokenizer.quantizer.decode(tokens)
         return Sampled(tokens, f_hat, logits, f_hat[None])
-    next_logits, state = transformer_as_function(bound, labels_B, guided)
-    scale_input = transformer.scale_input
-    return sample_scales(next_logits, state, quantizer, keys_B, settings, guided, smooth, kept, scale_input)
+    next_logits = as_next_logits(transformer, given, settings.guided)
+    encoded = known and known.encoded(tokenizer)
+    return sample_scales(next_logits, tokenizer.quantizer, keys_B, settings, encoded, transformer.scale_input)
 
 
-@functools.partial(jax.jit, static_argnames=("tokenizer", "transformer", "guided", "smooth"))
+@jax.jit
 def generate(
-    tokenizer: Tokenizer,
-    transformer: Transformer,
-    tokenizer_params: Params,
-    transformer_params: Params,
-    labels_B: jax.Array,
-    key: jax.Array,
-    settings: Controls,
-    guided: bool,
-    smooth: bool,
+    model: Nets, given: jax.Array, key: jax.Array, settings: Settings, known: KnownPicture | None = None
 ) -> Generated:
     """Class labels -> pictures, everything in one program.
 
     Args:
-      tokenizer, transformer: modules (static).
-      tokenizer_params, transformer_params: their parameters.
-      labels_B: int32 class ids; `num_classes` is "no class".
-      key: a scalar key, folded with the row, or one key a picture.
-      settings: see `Controls`.
-      guided: static; whether the batch is doubled for guidance.
-      smooth: static; the smooth variant.
+      model: the networks, as `prepared` returns them.
+      given: int32 class ids [B]; `num_classes` is "no class".
+      key: a scalar key, folded with the row, or one key per picture.
+      settings: how to draw.
+      known: pictures of which some tokens stay, for editing; None draws all. One program serves every mask.
     """
-    sampled = sample(
-        tokenizer, transformer, tokenizer_params, transformer_params, labels_B, key, settings, guided, smooth
-    )
-    return Generated(decoded(tokenizer, tokenizer_params, sampled.f_hat_BxhxwxC), sampled.tokens_BxL)
+    sampled = sample(model, given, key, settings, known)
+    return Generated(decoded(model.tokenizer, sampled.f_hat_BxhxwxC), sampled.tokens_BxL)
 
 
-@functools.partial(jax.jit, static_argnames=("tokenizer", "transformer", "guided", "smooth"))
-def grow(
-    tokenizer: Tokenizer,
-    transformer: Transformer,
-    tokenizer_params: Params,
-    transformer_params: Params,
-    labels_B: jax.Array,
-    key: jax.Array,
-    settings: Controls,
-    guided: bool,
-    smooth: bool,
-) -> jax.Array:
+@jax.jit
+def grow(model: Nets, given: jax.Array, key: jax.Array, settings: Settings) -> jax.Array:
     """As `generate`, but the pictures [S, B, H, W, 3] as they are after each scale; the last is `generate`'s."""
-    sampled = sample(
-        tokenizer, transformer, tokenizer_params, transformer_params, labels_B, key, settings, guided, smooth
-    )
+    sampled = sample(model, given, key, settings)
     # One scale after the other: all at once would take the decoder's memory S times.
-    return jax.lax.map(lambda f_hat: decoded(tokenizer, tokenizer_params, f_hat), sampled.growth_SxBxhxwxC)
+    return jax.lax.map(lambda f_hat: decoded(model.tokenizer, f_hat), sampled.growth_SxBxhxwxC)
 
 
-def decoded(tokenizer: Tokenizer, params: Params, f_hat_BxhxwxC: jax.Array) -> jax.Array:
+def decoded(tokenizer: Net, f_hat_BxhxwxC: jax.Array) -> jax.Array:
     """f_hat -> pictures [B, H, W, 3] float32 in [0, 1]."""
     with jax.named_scope("decoder"):
-        return to_unit(tokenizer.apply({"params": params}, f_hat_BxhxwxC, method="decode_features"))
+        return to_unit(tokenizer.apply(f_hat_BxhxwxC, method="decode_features"))
+
+
+def prepared(tokenizer: Net, transformer: Net) -> Nets:
+    """The networks of a model as `generate` runs them fastest; call it once and keep the result."""
+    params = transformer.module.backend.prepare(transformer.params)
+    return Nets(tokenizer, dataclasses.replace(transformer, params=params))

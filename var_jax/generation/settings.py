@@ -1,65 +1,117 @@
-"""What a user may turn when pictures are drawn: which numbers can be, and how they are spread over the scales."""
+"""How pictures are drawn: the options of a user with their defaults, and the same as the sampler takes them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from var_jax.errors import InputError
-from var_jax.generation import sampler
-from var_jax.generation.guidance import LINEAR, Schedule
+from var_jax.generation.guidance import Schedule
 from var_jax.pyramid import Pyramid
 
 PerScale = Sequence[float] | float  # one number for all scales, or one each
 
 
-def make_controls(
-    pyramid: Pyramid,
-    codebook_size: int,
-    guidance: float,
-    top_k: PerScale,
-    top_p: PerScale,
-    temperature: PerScale,
-    schedule: Schedule | str = LINEAR,
-) -> sampler.Controls:
-    """The numbers as the sampler takes them.
+@dataclasses.dataclass(frozen=True)
+class SamplingOptions:
+    """The sampling options of every command and of `Bundle.generate`, with the defaults of all of them.
 
-    Raises:
-      InputError: naming the first that cannot be.
+    The defaults are those of the published figures; docs/sampling.md says why.
+
+    Attributes:
+      guidance: strength of classifier-free guidance; 0 is none.
+      top_k: draw from the k likeliest tokens; 0 keeps all.
+      top_p: draw from the likeliest tokens that make up this probability; 0 keeps all.
+      temperature: divides the logits before both.
+      smooth: mix codes instead of drawing one.
+      schedule: of guidance over the scales, see `Schedule`.
     """
-    check_settings(guidance, top_k, top_p, temperature, schedule, len(pyramid))
-    # A top_k beyond the codebook keeps all, and may be beyond 32 bits as well.
-    top_k = np.minimum(np.asarray(top_k), codebook_size)
-    return sampler.controls(
-        pyramid, guidance, top_k, np.asarray(top_p), np.asarray(temperature), Schedule.parse(schedule)
-    )
+
+    guidance: float = 1.5
+    top_k: PerScale = 900
+    top_p: PerScale = 0.96
+    temperature: PerScale = 1.0
+    smooth: bool = False
+    schedule: Schedule | str = "linear"
+
+    def check(self, scales: int | None = None) -> None:
+        """Checks every option that is a number, and the schedule.
+
+        Args:
+          scales: of the pyramid; None, as before the model is known, accepts a list of any length.
+
+        Raises:
+          InputError: naming the first option that cannot be.
+        """
+        whole = lambda value: value >= 0 and value % 1 == 0
+        share = lambda value: 0.0 <= value <= 1.0
+        above_0 = lambda value: 0.0 < value < np.inf
+        _check("guidance", self.guidance, np.isfinite, "expected a finite number, 0 for none", 0)
+        _check("top_k", self.top_k, whole, "expected a whole number, 0 to keep all tokens", scales)
+        _check("top_p", self.top_p, share, "expected 0 to 1, 0 to keep all tokens", scales)
+        greedy = "expected a number above 0 (top_k 1 is the greedy choice)"
+        _check("temperature", self.temperature, above_0, greedy, scales)
+        Schedule.parse(self.schedule)
 
 
-def check_settings(
-    guidance: float,
-    top_k: PerScale,
-    top_p: PerScale,
-    temperature: PerScale,
-    schedule: Schedule | str = LINEAR,
-    scales: int | None = None,
-) -> None:
-    """Raises an InputError naming the first sampling setting that cannot be.
+DEFAULTS = SamplingOptions()
+PLAIN = {"guidance": 0.0, "top_k": 0, "top_p": 0.0}  # the distribution of the model itself
 
-    Without `scales` any number of values a setting passes, as before the model is known.
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Settings:
+    """The sampling options laid out over the scales; a pytree whose numbers are traced.
+
+    Attributes:
+      guidance_S: t in (1 + t) cond - t uncond; 0 is none.
+      top_k_S: int32; 0 keeps all.
+      top_p_S: 0 keeps all.
+      temperature_S: divides the guided logits before filtering; above 0.
+      guided: static; whether the batch is doubled for guidance.
+      smooth: static; whether codes are mixed by Gumbel softmax over the filtered logits, more sharply at finer
+        scales, instead of drawn; for looks only.
     """
-    _check("guidance", guidance, np.isfinite, "expected a finite number, 0 for none", 0)
-    whole = lambda value: value >= 0 and value % 1 == 0
-    _check("top_k", top_k, whole, "expected a whole number, 0 to keep all tokens", scales)
-    _check("top_p", top_p, lambda value: 0.0 <= value <= 1.0, "expected 0 to 1, 0 to keep all tokens", scales)
-    above_0 = lambda value: 0.0 < value < np.inf
-    _check("temperature", temperature, above_0, "expected a number above 0 (top_k 1 is the greedy choice)", scales)
-    Schedule.parse(schedule)
+
+    guidance_S: jax.Array
+    top_k_S: jax.Array
+    top_p_S: jax.Array
+    temperature_S: jax.Array
+    guided: bool = dataclasses.field(metadata={"static": True})
+    smooth: bool = dataclasses.field(metadata={"static": True})
+
+    @classmethod
+    def create(cls, pyramid: Pyramid, **options: Any) -> Settings:
+        """Settings for the scales of `pyramid` from `SamplingOptions` by name.
+
+        Raises:
+          InputError: naming the first option that cannot be.
+        """
+        chosen = SamplingOptions(**options)
+        chosen.check(len(pyramid))
+        per_scale = lambda value, dtype: jnp.broadcast_to(jnp.asarray(value, dtype), (len(pyramid),))
+        largest = np.iinfo(np.int32).max  # a top_k beyond it keeps all tokens, too
+        return cls(
+            Schedule.parse(chosen.schedule).strengths(chosen.guidance, pyramid),
+            per_scale(np.minimum(np.asarray(chosen.top_k), largest), jnp.int32),
+            per_scale(np.asarray(chosen.top_p), jnp.float32),
+            per_scale(np.asarray(chosen.temperature), jnp.float32),
+            guided=bool(chosen.guidance != 0),
+            smooth=chosen.smooth,
+        )
+
+    def unguided(self) -> Settings:
+        """The same without guidance, whose batch need not be doubled."""
+        return dataclasses.replace(self, guided=False)
 
 
-def _check(name: str, value: Any, holds: Any, expected: str, scales: int | None) -> None:
-    """One value, or a list of one a scale; `scales` 0 takes no list, None one of any length."""
+def _check(name: str, value: Any, holds: Callable[[Any], bool], expected: str, scales: int | None) -> None:
+    """Checks one number, or a list of one per scale; `scales` 0 accepts no list, None one of any length."""
     array, several = np.asarray(value), "" if scales == 0 else ", or one for each scale"
     if array.dtype.kind not in "iuf" or array.ndim > 1 or (array.ndim and scales == 0):
         raise InputError(f"{name} {value!r}: expected a number{several}")

@@ -1,13 +1,13 @@
-"""Zero-shot super-resolution, by a model that was trained for nothing of the kind.
+"""Zero-shot super-resolution, by a model that was never trained for it.
 
 The picture is enlarged by cubic interpolation, encoded and decoded: codes and decoder have learned sharp pictures, and
-tell a blurred edge as a sharp one. The finer scales may be drawn by the transformer instead, which takes longer and is
-no nearer (docs/editing.md). Then whatever contradicts the small picture is corrected: shrunk again, the result has to
-be the picture that was given. A picture larger than the model sees at a time is done in windows that overlap and blend
-into each other.
+render a blurred edge as a sharp one. The transformer may draw the finer scales instead, which takes longer and comes no
+nearer (docs/editing.md). Then everything that contradicts the small picture is corrected: shrunk again, the result has
+to be the small picture. A picture larger than the model sees at a time is done in windows that overlap and blend into
+each other.
 
-All of that is done several times, the windows shifted by parts of a token, and averaged: an edge is told differently
-well wherever it lies in its token's cell, and what is wrong about it differs from shift to shift.
+This is repeated with the windows shifted by parts of a token, and averaged: how well an edge is rendered depends on its
+place in the cell of its token, so its errors differ from shift to shift.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from var_jax.generation.masks import first_scales
 from var_jax.generation.pictures import to_uint8
 from var_jax.pyramid import Pyramid
 
-_CORRECTIONS = 3  # shrinking what cubic interpolation enlarged is not quite the identity, so once is not enough
+_CORRECTIONS = 3  # cubic enlarging and then shrinking is not quite the identity, so once is not enough
 _LARGEST = 2**26  # pixels of the result
-# Of the windows, down and right, in sides of a token's cell: no two in the same row or column.
+# Shifts of the windows, down and right, in sides of a token's cell: no two in the same row or column.
 _SHIFTS = ((0.0, 0.0), (-0.375, -0.25), (0.25, -0.375), (0.375, 0.25), (-0.25, 0.375))
 
 
@@ -40,11 +40,11 @@ def upscale(
     """Pictures at `factor` times their size: uint8 [N, factor H, factor W, 3].
 
     Args:
-      redraw: the masked sampler; is called once a shift, with the windows of every picture.
+      redraw: the masked sampler; is called once per shift, with the windows of every picture.
       pyramid, size: of the model.
       images_NxHxWx3: uint8.
       factor: a divisor of `size`, 2 or more.
-      keep_scales: scales that tell the enlarged picture, the finer ones being drawn; None: all.
+      keep_scales: scales that encode the enlarged picture, the finer ones being drawn; None: all.
 
     Raises:
       InputError: for another factor, or a result of too many pixels.
@@ -68,15 +68,15 @@ def _blended(
 ) -> list[np.ndarray]:
     """The enlarged pictures, float [H, W, 3] in [0, 255], redrawn in all windows and shifts, which are averaged."""
     height, width = enlarged_N[0].shape[:2]
-    shown_N = [np.rint(np.clip(enlarged, 0, 255)).astype(np.uint8) for enlarged in enlarged_N]
+    seen_N = [np.rint(np.clip(enlarged, 0, 255)).astype(np.uint8) for enlarged in enlarged_N]
     totals, weight = [np.zeros_like(enlarged) for enlarged in enlarged_N], _tent(size)
     weights = np.zeros((height, width, 1), np.float32)
     for shift in _SHIFTS:
         down, right = (round(part * size / pyramid.final_side) for part in shift)
         places = [Window(at.left + right, at.top + down, size) for at in windows(height, width, size)]
-        parts = np.stack([window.cut(shown) for shown in shown_N for window in places])
-        keep_BxL = np.tile(first_scales(pyramid, keep_scales), (len(parts), 1))
-        drawn_B = iter(np.asarray(redraw(parts, keep_BxL), np.float32))
+        parts = np.stack([window.cut(seen) for seen in seen_N for window in places])
+        keep_mask_BxL = np.tile(first_scales(pyramid, keep_scales), (len(parts), 1))
+        drawn_B = iter(np.asarray(redraw(parts, keep_mask_BxL), np.float32))
         for n in range(len(totals)):
             for window in places:
                 totals[n] = window.put_back(totals[n], window.cut(totals[n]) + weight * 255.0 * next(drawn_B))
@@ -95,7 +95,7 @@ def corrected(drawn_HxWx3: np.ndarray, small_hxwx3: np.ndarray) -> np.ndarray:
 
 
 def windows(height: int, width: int, size: int) -> Iterator[Window]:
-    """Windows of the model's size over a picture, a quarter of them overlapping at least."""
+    """Windows of the size of the model over a picture, each overlapping the next by at least a quarter."""
     for top in _starts(height, size):
         for left in _starts(width, size):
             yield Window(left, top, size)

@@ -14,8 +14,10 @@ import ml_collections
 
 from var_jax.cpu.backend import backend_for
 from var_jax.errors import InputError
-from var_jax.generation.sampler import controls, generate
+from var_jax.generation.sampler import generate
+from var_jax.generation.settings import Settings
 from var_jax.models.baselines import make_transformer
+from var_jax.models.net import Net, Nets
 from var_jax.models.pictures import to_signed
 from var_jax.models.presets import IMAGENET_CLASSES
 from var_jax.models.shapes import tokenizer_shapes, transformer_shapes
@@ -112,17 +114,14 @@ def sampling(
       InputError: for a batch that does not divide over the mesh.
     """
     check_batch(mesh, batch)
-    backend = backend_for(mesh)
-    modules = Tokenizer(tokenizer, jnp.bfloat16, backend=backend), make_transformer(transformer, jnp.bfloat16, backend)
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch))
-    settings = jax.eval_shape(lambda: controls(transformer.pyramid, 1.5, 900, 0.96))
-    whole, rows = replicated(mesh), batch_sharding(mesh)
-    arguments = (
-        placed(tokenizer_shapes(tokenizer), whole),
-        placed(transformer_shapes(transformer), whole),
-        placed(jax.ShapeDtypeStruct((batch,), jnp.int32), rows),
-        placed(keys, rows),
-        placed(settings, whole),
+    backend, whole, rows = backend_for(mesh), replicated(mesh), batch_sharding(mesh)
+    model = Nets(
+        Net(Tokenizer(tokenizer, jnp.bfloat16, backend=backend), tokenizer_shapes(tokenizer)),
+        Net(make_transformer(transformer, jnp.bfloat16, backend), transformer_shapes(transformer)),
     )
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch))
+    settings = jax.eval_shape(lambda: Settings.create(transformer.pyramid))
+    labels = jax.ShapeDtypeStruct((batch,), jnp.int32)
+    arguments = (placed(model, whole), placed(labels, rows), placed(keys, rows), placed(settings, whole))
     with jax.set_mesh(mesh):
-        return generate.lower(*modules, *arguments, guided=True, smooth=False)
+        return generate.lower(*arguments)

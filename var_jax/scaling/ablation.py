@@ -24,8 +24,9 @@ from var_jax.errors import InputError
 from var_jax.evaluation.classifier import Classifier, spread_within_classes, train_classifier
 from var_jax.evaluation.small_data import frechet_figures, real_pictures
 from var_jax.formats.atomic import atomic_file, local_target
-from var_jax.generation.many import batches, class_keys
+from var_jax.generation.batching import batches, class_keys
 from var_jax.generation.pictures import save_picture, to_uint8
+from var_jax.generation.settings import PLAIN
 from var_jax.models.costs import transformer_forward_flops, transformer_parameters
 from var_jax.scaling.gather import evaluation_rows, is_finished
 from var_jax.scaling.sweep import trained
@@ -152,7 +153,7 @@ class Ablation:
         run, (classifier, training, held_out) = self._directory(row, seed), judge
         bundle = load(run)
         config = bundle.transformer.config
-        sampling = {"guidance": 0.0, "top_k": 0, "top_p": 0.0, **row.sampling}
+        sampling = {**PLAIN, **row.sampling}
         labels = np.arange(self.samples) % config.num_classes
         drawn, seconds = _samples(bundle, labels, seed, sampling)
         save_picture(self._strip(row, seed), np.concatenate(drawn[: config.num_classes], axis=1))

@@ -22,6 +22,7 @@ from var_jax.cpu.backend import backend_for
 from var_jax.errors import InputError
 from var_jax.formats.atomic import atomic_file, local_target
 from var_jax.generation import sampler
+from var_jax.generation.settings import PLAIN, Settings
 from var_jax.models.baselines import PREVIOUS_TOKEN, BaselineConfig, make_transformer
 from var_jax.models.costs import (
     attention_pairs,
@@ -29,6 +30,7 @@ from var_jax.models.costs import (
     uncached_attention_pairs,
     uncached_flops,
 )
+from var_jax.models.net import Net, Nets
 from var_jax.models.shapes import tokenizer_shapes
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
 from var_jax.models.transformer import TransformerConfig
@@ -87,11 +89,10 @@ def timer(order: str, side: int, width: int, depth: int, batch: int) -> Callable
     params = jax.jit(module.init)(jax.random.key(0), jnp.zeros((1,), jnp.int32), inputs)["params"]
     own = jax.tree.map(lambda leaf: jax.random.normal(jax.random.key(1), leaf.shape, leaf.dtype), quantizer_shapes)
     labels = jnp.arange(batch) % config.num_classes
-    settings = sampler.controls(config.pyramid)
+    settings = Settings.create(config.pyramid, **PLAIN)
 
     def draw(own: Any, params: Any, labels: jax.Array, key: jax.Array) -> jax.Array:
-        drawn = sampler.sample(tokenizer, module, own, params, labels, key, settings, False, False)
-        return drawn.tokens_BxL
+        return sampler.sample(Nets(Net(tokenizer, own), Net(module, params)), labels, key, settings).tokens_BxL
 
     compiled = jax.jit(draw).lower(own, params, labels, jax.random.key(2)).compile()
 

@@ -12,10 +12,12 @@ import numpy as np
 from var_jax.data.sources import IMAGES, TOKENS
 from var_jax.evaluation.likelihood import likelihood_figures, likelihood_sums
 from var_jax.generation import sampler
-from var_jax.generation.many import class_keys
+from var_jax.generation.batching import class_keys
 from var_jax.generation.pictures import grid
+from var_jax.generation.settings import DEFAULTS, Settings
 from var_jax.losses.tokens import token_losses
 from var_jax.models.backend import XLA, Backend
+from var_jax.models.net import Net
 from var_jax.models.parameters import Params
 from var_jax.models.pictures import to_signed
 from var_jax.models.precision import parameters_for
@@ -47,7 +49,7 @@ class TransformerTask:
     label_smoothing: float = 0.0
     grid_classes: int = 10
     grid_columns: int = 8
-    guidance: float = 1.5
+    guidance: float = DEFAULTS.guidance
 
     # Matrices and the class table; no vectors, positions, levels or AdaLN tables.
     decayed = ("kernel$", "class_embedding$")
@@ -153,7 +155,7 @@ class TransformerTask:
             return {}
         rows = np.repeat(np.arange(classes), columns)
         keys = class_keys(0, rows, np.tile(np.arange(columns), classes))
-        settings = sampler.controls(self.config.pyramid, self.guidance, 900, 0.96)
-        given = fixed, self.backend.prepare(params), jnp.asarray(rows), keys, settings
-        out = sampler.generate(self.tokenizer, self.module, *given, guided=True, smooth=False)
+        settings = Settings.create(self.config.pyramid, guidance=self.guidance)
+        model = sampler.prepared(Net(self.tokenizer, fixed), Net(self.module, params))
+        out = sampler.generate(model, jnp.asarray(rows), keys, settings)
         return {"samples": grid(whole(out.images), columns)}

@@ -1,4 +1,4 @@
-// The editor: a picture, a mask painted over it, and what is to be done with both.
+// The editor: a picture, a mask painted over it, and the tasks that use both.
 
 import { $, ask, complain, element, model, number, pngBlob, settings } from "/page.js";
 
@@ -6,11 +6,11 @@ const SHOWN = 330; // pixels of the screen that a picture is brought to
 const MOST_UNDONE = 20;
 const MARK = [214, 40, 57]; // the colour of the mask
 const HINTS = {
-  inpaint: "Paint over what is to be drawn anew.",
-  outpaint: "Add room at the sides; or paint what is to stay, all else is drawn anew.",
+  inpaint: "Paint over the part to be drawn anew.",
+  outpaint: "Add room at the sides; or paint the part that stays, everything else is drawn anew.",
   class: "Paint a region: it becomes the class below.",
-  vary: "Keeps the coarse scales and draws the finer ones, of what is painted or of everything.",
-  upscale: "Enlarges all of the picture, its edges told anew.",
+  vary: "Keeps the coarse scales and draws the finer ones, in the painted part or everywhere.",
+  upscale: "Enlarges the whole picture and renders its edges anew.",
 };
 const picture = $("picture");
 const mask = $("mask");
@@ -33,7 +33,7 @@ async function open(blob) {
   picture.getContext("2d").drawImage(bitmap, 0, 0);
   $("size").textContent = `${bitmap.width} x ${bitmap.height} pixels`;
   $("brush").max = Math.max(2, Math.round(Math.max(bitmap.width, bitmap.height) / 3));
-  tellBrush();
+  showBrush();
   current = blob;
   URL.revokeObjectURL($("save").href);
   $("save").href = URL.createObjectURL(blob);
@@ -48,7 +48,7 @@ function wipe() {
   mask.getContext("2d").putImageData(marks, 0, 0);
 }
 
-function tellBrush() {
+function showBrush() {
   $("brush_value").textContent = `${$("brush").value} pixels`;
 }
 
@@ -114,7 +114,7 @@ async function request() {
   const marked = task !== "upscale" && !extending && painted();
   if (["inpaint", "class"].includes(task) && !marked) throw new Error("Paint over a part of the picture first.");
   if (task === "outpaint" && !marked && !extending) {
-    throw new Error("Say how many pixels to add at which side, or paint what is to stay.");
+    throw new Error("Say how many pixels to add at which side, or paint the part that stays.");
   }
   return {
     ...settings(),
@@ -132,9 +132,9 @@ async function apply() {
   complain("");
   $("apply").disabled = true;
   try {
-    const asked = await request();
+    const edit = await request();
     $("edit_progress").textContent = "drawing…";
-    const answer = await ask("/edit", asked);
+    const answer = await ask("/edit", edit);
     past.push(current);
     if (past.length > MOST_UNDONE) past.shift();
     await open(pngBlob(answer.image));
@@ -166,7 +166,7 @@ async function upload() {
   }
 }
 
-/** Shows what belongs to the chosen task. */
+/** Shows the fields that belong to the chosen task. */
 function showTask() {
   const task = $("task").value;
   $("task_hint").textContent = HINTS[task];
@@ -187,7 +187,7 @@ function listen() {
   $("keep").max = model.sides.length;
   $("keep").value = Math.floor(model.sides.length / 2);
   $("task").addEventListener("change", showTask);
-  $("brush").addEventListener("input", tellBrush);
+  $("brush").addEventListener("input", showBrush);
   mask.addEventListener("pointerdown", (event) => {
     mask.setPointerCapture(event.pointerId);
     last = null;

@@ -9,7 +9,7 @@ const SHOWN = 192; // pixels of the screen that a picture is brought to, in whol
 const tiles = [];
 let stopped = false;
 
-/** Shows one line of what went wrong, until something else is tried. */
+/** Shows an error in one line, until something else is tried. */
 export function complain(line) {
   $("error").textContent = line;
   $("error").hidden = !line;
@@ -41,7 +41,7 @@ export function number(id) {
   return field.valueAsNumber;
 }
 
-/** What is turned for drawing and for editing alike. */
+/** The sampling options of drawing and of editing. */
 export function settings() {
   const kind = $("schedule").value;
   const numbers = $("schedule_numbers").value.replaceAll(" ", "");
@@ -61,7 +61,7 @@ export function pngBlob(base64) {
   return new Blob([Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0))], { type: "image/png" });
 }
 
-/** Whole screen pixels a pixel of a picture that wide. */
+/** Whole screen pixels per pixel of a picture that wide. */
 const magnified = (width) => Math.max(1, Math.round(SHOWN / width));
 
 export function element(name, properties = {}, ...children) {
@@ -140,7 +140,7 @@ async function draw() {
   $("stop").hidden = true;
 }
 
-async function drawn(wanted, asked) {
+async function drawn(wanted, options) {
   $("draw").disabled = true;
   $("stop").hidden = false;
   tiles.forEach((tile) => tile.drop());
@@ -151,7 +151,7 @@ async function drawn(wanted, asked) {
     for (let start = 0; start < wanted.length && !stopped; start += model.most_pictures) {
       $("progress").textContent = `${start} of ${wanted.length} drawn`;
       const part = wanted.slice(start, start + model.most_pictures);
-      const answer = await ask("/sample", { ...asked, pictures: part });
+      const answer = await ask("/sample", { ...options, pictures: part });
       answer.pictures.forEach((picture, place) => add(picture.frames, part[place][0]));
     }
     $("progress").textContent = `${tiles.length} of ${wanted.length} drawn`;
@@ -204,16 +204,22 @@ function listClasses() {
 
 const SCHEDULE_NUMBERS = { interval: ["From, to (0 to 1)", "0.2,0.8"], power: ["Exponent", "2"] };
 
-function listen() {
+/** The fields of the sampling options begin with the defaults of every command. */
+function fillSettings() {
   model.schedules.forEach((kind) => $("schedule").append(element("option", { textContent: kind })));
+  for (const name of ["guidance", "top_k", "top_p", "temperature", "schedule"]) $(name).value = model.defaults[name];
+  $("smooth").checked = model.defaults.smooth;
+}
+
+function listen() {
   $("schedule").addEventListener("change", () => {
     const numbers = SCHEDULE_NUMBERS[$("schedule").value];
     $("schedule_row").hidden = !numbers;
     if (numbers) [$("schedule_label").textContent, $("schedule_numbers").value] = numbers;
   });
-  const tell = () => ($("guidance_value").textContent = $("guidance").value);
-  $("guidance").addEventListener("input", tell);
-  tell();
+  const showGuidance = () => ($("guidance_value").textContent = $("guidance").value);
+  $("guidance").addEventListener("input", showGuidance);
+  showGuidance();
   $("new_seed").addEventListener("click", () => ($("seed").value = Math.floor(Math.random() * model.largest_seed)));
   $("draw").addEventListener("click", draw);
   $("stop").addEventListener("click", () => {
@@ -237,6 +243,7 @@ function listen() {
 }
 
 listClasses();
+fillSettings();
 listen();
 $("model").textContent = `${model.size} x ${model.size} pixels, ${model.sides.length} scales, ${model.classes.length} classes`;
 $("draw").disabled = false;

@@ -1,19 +1,27 @@
-"""Many pictures by class: which keys they are drawn from, and in what batches."""
+"""Keys and batches: each picture draws from a key of its own, in batches of one size."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from var_jax.errors import InputError
 
-LARGEST_SEED = 2**32 - 1  # keys are made of 32 bits: a larger seed would draw what its lower bits draw
+LARGEST_SEED = 2**32 - 1  # keys are made of 32 bits: a larger seed would draw the same as its lower bits
+
+
+def picture_keys(key: jax.Array, batch: int) -> jax.Array:
+    """[B] keys: a scalar key folded with the row index; an array of keys as it is."""
+    if key.ndim == 0:
+        return jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(batch))
+    return key
 
 
 def class_keys(seed: int, labels_N: Sequence[int], indices_N: Sequence[int]) -> jax.Array:
-    """[N] keys folded from seed, class and index: a picture does not depend on what else is drawn.
+    """[N] keys folded from seed, class and index: a picture does not depend on its neighbours in a batch.
 
     Raises:
       InputError: for a seed that is not from 0 to `LARGEST_SEED`.
@@ -28,8 +36,8 @@ def class_keys(seed: int, labels_N: Sequence[int], indices_N: Sequence[int]) -> 
 def batches(count: int, size: int, fill: bool = False) -> Iterator[tuple[np.ndarray, int]]:
     """Row numbers in batches of one size, so that one program serves all: (rows, how many are new).
 
-    The last batch is filled up with row 0; what is drawn for those is to be dropped. With `fill` a single
-    batch is, too: a resumed command then runs the program that the unbroken one ran.
+    The last batch is filled up with row 0, whose pictures the caller drops. With `fill` a single batch is filled up,
+    too: a resumed command then runs the program that the unbroken one ran.
     """
     size = size if fill else min(size, count)
     for start in range(0, count, size):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from var_jax.errors import InputError
-from var_jax.generation.many import LARGEST_SEED, batches, class_keys
+from var_jax.generation.batching import LARGEST_SEED, batches, class_keys
 
 
 def bits(keys):
