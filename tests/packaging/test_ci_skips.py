@@ -1,4 +1,4 @@
-"""With VAR_JAX_CI=1 a skip is a failure that says why; an expected failure stays one. Campaigns left out are counted."""
+"""With VAR_JAX_CI=1 a skip is a failure that says why, an expected failure none; campaigns left out are counted."""
 
 from __future__ import annotations
 
