@@ -1,11 +1,15 @@
-"""What every test shares: eight virtual CPU devices, the golden numbers, and skips that count as failures in CI."""
+"""Shared by all tests: eight virtual CPU devices, the golden numbers, memory given back, campaigns, and CI's skips."""
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import os
-from collections.abc import Callable, Generator
+import resource
+import sys
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 # Before JAX is imported, and for the processes that tests start. The second run finds everything compiled.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -28,6 +32,9 @@ import pytest
 GOLDEN = Path(__file__).parent / "golden"
 SKIPS_FAIL = os.environ.get("VAR_JAX_CI") == "1"
 
+ENOUGH_BYTES = 1.2 * 2**30  # a process that holds more lets go of the programs of the file that has just ended
+LEFT_OUT, HELD = pytest.StashKey[int](), pytest.StashKey[list[int]]()
+
 jax.config.update("jax_num_cpu_devices", 8)
 
 
@@ -44,6 +51,67 @@ def golden() -> Callable[[str], dict[str, np.ndarray]]:
         return {key: a.astype(np.float32) if a.dtype == np.float16 else a for key, a in arrays.items()}
 
     return load
+
+
+@pytest.fixture(scope="module", autouse=True)
+def memory_given_back() -> Iterator[None]:
+    """After a file of tests its compiled programs go: files share few, which the cache on the disk keeps."""
+    yield
+    if _held_bytes() > ENOUGH_BYTES:
+        jax.clear_caches()
+        gc.collect()
+
+
+def _held_bytes() -> int:
+    """Resident bytes of this process now, where the system tells; else the most that it ever held."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    except OSError:
+        return _most_bytes()
+
+
+def _most_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The option that launch/test.sh gives unless it is called with --all."""
+    parser.addoption("--no-campaigns", action="store_true", help="leave out the tests that are marked `campaign`")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out what is marked, and counts it."""
+    if config.getoption("--no-campaigns"):
+        left_out = [item for item in items if item.get_closest_marker("campaign")]
+        items[:] = [item for item in items if item not in set(left_out)]
+        config.hook.pytest_deselected(items=left_out)
+        config.stash[LEFT_OUT] = len(left_out)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """What the process that reports cannot see itself, where tests run in others."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left_out"] = session.config.stash.get(LEFT_OUT, 0)
+        session.config.workeroutput["held"] = _most_bytes()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A worker has ended: every one counts the same tests as left out, and its own memory."""
+    output, stash = getattr(node, "workeroutput", {}), node.config.stash
+    stash[LEFT_OUT] = output.get("left_out", 0)
+    stash.setdefault(HELD, []).append(output.get("held", 0))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """The memory that workers needed, and how to run the tests that were left out."""
+    held = config.stash.get(HELD, [_most_bytes()])
+    terminalreporter.write_line(f"memory: {', '.join(f'{each / 2**30:.1f}' for each in held)} GiB at most per worker")
+    if count := config.stash.get(LEFT_OUT, 0):
+        given = config.args if config.args_source is pytest.Config.ArgsSource.ARGS else []
+        command = " ".join(["launch/test.sh --all", *given])
+        terminalreporter.write_line(f"{count} campaigns (end-to-end tests) were left out; with them: {command}")
 
 
 def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
