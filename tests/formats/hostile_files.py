@@ -16,7 +16,7 @@ import time
 import zipfile
 from pathlib import Path
 
-ADDRESS_SPACE, SECONDS = 4 << 30, 20  # for one file; the seconds are the processor's
+ADDRESS_SPACE, SECONDS = 4 << 30, 20  # for one file: bytes beyond those of the interpreter, processor time
 DICT, SIZE, DEVICE = b"ccollections\nOrderedDict\n", b"ctorch\nSize\n", b"ctorch\ndevice\n"
 TENSOR, TYPED, PARAMETER = (
     f"ctorch._utils\n_rebuild_{name}\n".encode() for name in ("tensor", "tensor_v3", "parameter")
@@ -201,7 +201,8 @@ def read_all(folder: Path) -> None:
     from var_jax.formats.numpy_pickle import read_numpy_pickle
     from var_jax.formats.tensors import flatten_state_dict, read_tensors
 
-    resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
+    limit = ADDRESS_SPACE + int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     for file in sorted(folder.iterdir()):
         print(json.dumps({"file": file.name}), flush=True)
         signal.setitimer(signal.ITIMER_PROF, SECONDS)  # beyond which the process ends

@@ -6,8 +6,11 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 from tests.formats import hostile_files
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_hostile_files_end_in_one_line_within_bounds(tmp_path):
@@ -16,7 +19,7 @@ def test_hostile_files_end_in_one_line_within_bounds(tmp_path):
     for name, (_, content) in files.items():
         (tmp_path / name).write_bytes(content)
     command = [sys.executable, "-m", "tests.formats.hostile_files", str(tmp_path)]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=ROOT)
     lines = [json.loads(line) for line in ran.stdout.splitlines()]
     assert ran.returncode == 0, f"{lines[-1]}: {ran.stderr[-2000:]}"
     results = {line["file"]: result for line, result in zip(lines[::2], lines[1::2], strict=True)}
