@@ -1,4 +1,4 @@
-"""What every config has, with the meaning of each field; a config file sets what is its own.
+"""The fields of every config, with their meaning and defaults; a config file sets those that differ.
 
 A config is data: `get_config(argument)` returns a ConfigDict, which the trainer locks. Single fields
 change on the command line: `--config.batch_size=64 --config.optimizer.warmup=0.1`.
@@ -29,7 +29,7 @@ TOKENIZER_SHARDING = (
     ("(conv_.|conv_in|shortcut|downsample|upsample)/kernel$", (None, None, None, "fsdp")),
 )
 
-# Picture side -> pyramid, and channel multipliers that bring the picture down to its finest side.
+# Picture side -> pyramid, and channel multipliers that reduce the picture to the pyramid's finest side.
 SIZES = {
     32: ("1,2,3,4,6,8", (1, 2, 4)),
     64: ("1,2,3,4,6,8", (1, 1, 2, 4)),
@@ -42,24 +42,24 @@ def common(stage: str) -> ConfigDict:
     """The fields of both stages."""
     c = ConfigDict()
     c.stage = stage  # "tokenizer" or "transformer"
-    c.seed = 0  # of initialization, data order and every random draw
-    c.dtype = "bfloat16"  # compute type; parameters stay float32 (under float64 they are that too: to compare runs)
+    c.seed = 0  # seed of initialization, data order and every random draw
+    c.dtype = "bfloat16"  # compute type; parameters stay float32 (float64 with "float64", for comparing runs)
     c.batch_size = 768  # pictures per step, over all devices
     c.accumulate = 1  # micro-batches per step
-    c.steps = None  # of the whole training ...
-    c.epochs = None  # ... or passes over the pictures; one of the two
-    c.remat = None  # what the backward pass keeps: "products", or a policy of jax.checkpoint_policies; None: everything
+    c.steps = None  # steps of the whole training ...
+    c.epochs = None  # ... or passes over the pictures; set one of the two
+    c.remat = None  # values kept for the backward pass: "products", a policy of jax.checkpoint_policies; None: all
     c.init_from = None  # directory of a model to start from
     c.ema_decay = 0.0  # moving average of the parameters, used for pictures; 0 is off
 
     c.data = ConfigDict()
     c.data.kind = "tfds"  # shapes, folder, tfds
-    c.data.options = ConfigDict()  # of the kind; see var-jax data check --help
-    c.data.store = None  # stage 2: tokens of those pictures, made by var-jax tokenize; then the pictures are not read
+    c.data.options = ConfigDict()  # options of the kind; see var-jax data check --help
+    c.data.store = None  # stage 2: store of the pictures' tokens, made by var-jax tokenize, read in their place
     c.data.enlarge = 1.125  # shorter side before the crop, over the model's picture size
     c.data.flip = False  # random left-right flip
-    c.data.bad_share = 0.05  # of pictures that may be damaged; they are left out
-    c.data.workers = 8  # processes that decode pictures; 0: in this one
+    c.data.bad_share = 0.05  # share of pictures that may be damaged; they are left out
+    c.data.workers = 8  # processes that decode pictures; 0: this process does
 
     c.optimizer = ConfigDict()  # AdamW
     c.optimizer.learning_rate_per_256 = 1e-4  # peak, for a batch of 256; grows with the batch
@@ -72,15 +72,15 @@ def common(stage: str) -> ConfigDict:
     c.optimizer.weight_decay_end = 0.05  # ... and at the last
     c.optimizer.clip = 2.0  # global gradient norm; 0 is off
 
-    c.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})  # -1: what the others leave
+    c.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})  # -1: all remaining devices
     c.sharding = TOKENIZER_SHARDING if stage == "tokenizer" else TRANSFORMER_SHARDING
 
     c.report_every = 50  # steps between lines
     c.evaluate_every = 5000  # steps between validations with pictures; 0: only at the end
-    c.evaluate_pictures = 10_000  # of the validation set, at most
+    c.evaluate_pictures = 10_000  # most pictures of the validation set to use
     c.evaluate_batch_size = 256
     c.checkpoint_every = 1000
-    c.keep_checkpoints = 2  # the newest, and the best beside them
+    c.keep_checkpoints = 2  # number of newest checkpoints to keep; the best is kept too
     return c
 
 
@@ -102,19 +102,19 @@ def tokenizer() -> ConfigDict:
     c.model.commitment_weight = 0.25
     c.model.dropout = 0.05
     c.model.unit_codes = False  # codes of length 1, not only looked up by direction
-    c.encoder_dtype = None  # in training; None: float32, in which tokens are always made
+    c.encoder_dtype = None  # compute type of the encoder in training; None: float32, as always for making tokens
     c.loss = ConfigDict({"l1": 0.2, "l2": 1.0, "quantizer": 1.0})  # weights; pixels are in [-1, 1]
     c.loss.lpips = 0.0  # perceptual, by VGG16: needs the file or folder ...
     c.lpips_weights = ""  # ... of its weights; with it, validation reports LPIPS whatever its weight
     c.inception_weights = ""  # file of the 2015 Inception network; with it, validation reports rFID
-    c.loss.structure = 0.0  # edges at several sizes: needs no weights, and is no LPIPS
+    c.loss.structure = 0.0  # edges at several sizes: needs no weights, and is not LPIPS
     c.codebook = ConfigDict()  # against unused codes and empty coarse scales
     c.codebook.dropout = 0.0  # share of pictures encoded with fewer scales in training ...
     c.codebook.fewest_scales = 3  # ... with this many at least
-    c.codebook.means = False  # codes are moving means of what they are used for, instead of learned by gradients
+    c.codebook.means = False  # codes are moving means of their queries, instead of learned by gradients
     c.codebook.reset_every = 0  # steps after which dead codes move to current queries; 0 is never
     c.codebook.reset_share = 0.01  # codes used less than this times the average are dead
-    c.codebook.warm_start = 0  # batches whose features the first codebook is made of (k-means); 0: it is drawn
+    c.codebook.warm_start = 0  # batches whose features give the first codebook by k-means; 0: it is drawn
     c.adversary = _adversary()
     c.optimizer.schedule, c.optimizer.warmup, c.optimizer.final = "cosine", 0.01, 0.3
     c.optimizer.betas, c.optimizer.clip = (0.5, 0.9), 10.0
@@ -130,18 +130,18 @@ def _adversary() -> ConfigDict:
     a.kind = None
     a.dino_weights = ""  # file of DINO's ViT-S/16, for "dino"
     a.loss = "hinge"  # or "non_saturating"
-    a.weight = 0.4  # of the generator's side ...
+    a.weight = 0.4  # weight of the generator's loss ...
     a.adaptive = True  # ... times the ratio of gradient norms at the decoder's last kernel, ...
     a.adaptive_range = (0.0, 1e4)  # ... clipped to this
-    a.start = 0.2  # share of all steps after which the discriminator learns, and is listened to ...
+    a.start = 0.2  # share of all steps after which the discriminator learns, and its loss counts ...
     a.ramp = 0.02  # ... with a weight that rises over this share of all steps
     a.augment = True  # colours, shifts and holes for both sides (DiffAugment)
     a.lecam = 0.001  # weight of LeCam regularisation; 0 is off
     a.gradient_penalty = 0.0  # weight of R1, for "residual" with "non_saturating": 10; 0 is off
     a.channels = 64  # width of the discriminator's first convolution
     a.levels = 3  # halvings of "patch", and of the deepest features that "vgg" judges
-    a.norm_groups = 32  # of "patch", "vgg" and "dino"
-    a.rate = 1.0  # learning rate over the tokenizer's at the same step
+    a.norm_groups = 32  # groups of the norms in "patch", "vgg" and "dino"
+    a.rate = 1.0  # learning rate, relative to the tokenizer's at the same step
     a.betas = (0.5, 0.9)
     a.weight_decay = 0.0005
     a.clip = 10.0  # global gradient norm; 0 is off
@@ -149,7 +149,7 @@ def _adversary() -> ConfigDict:
 
 
 def transformer(preset: str) -> ConfigDict:
-    """Stage 2 by the published recipe; a field of `model` that is None is the preset's."""
+    """Stage 2 by the published recipe; a field of `model` that is None takes the preset's value."""
     c = common("transformer")
     c.tokenizer = ""  # directory of a trained or imported tokenizer
     c.model = ConfigDict({"preset": preset})
@@ -158,11 +158,11 @@ def transformer(preset: str) -> ConfigDict:
     c.model.drop_path = c.model.class_drop = c.model.gate_init = c.model.input_init = None
     c.label_smoothing = 0.0
     c.progressive = ConfigDict()  # train on the coarsest scales first
-    c.progressive.until = 0.0  # share of all steps after which every scale takes part; 0: all from the start
-    c.progressive.first_scales = 5  # scales until the warm-up is over
-    c.progressive.ramp = 1 / 300  # share of all steps over which a new scale's loss weight rises to the full one
-    c.attention = "xla"  # or a kernel: "splash" on TPUs, "cudnn" on NVIDIA GPUs; "plain" is there to compare with
-    c.attention_blocks = (384, 768)  # queries and keys per block of "splash", at most; multiples of 128
+    c.progressive.until = 0.0  # share of all steps after which all scales are trained; 0: all from the start
+    c.progressive.first_scales = 5  # number of scales during the warm-up
+    c.progressive.ramp = 1 / 300  # share of all steps over which a new scale's loss weight rises to its full value
+    c.attention = "xla"  # or a kernel: "splash" on TPUs, "cudnn" on NVIDIA GPUs; "plain" serves to compare with
+    c.attention_blocks = (384, 768)  # most queries and keys per block of "splash"; multiples of 128
     c.sample_classes = 10  # rows of the sample grid at evaluations, at most; 0: no grid
     c.sample_guidance = DEFAULTS.guidance  # of the sample grid; 0 is none
     return c

@@ -1,9 +1,9 @@
-"""The paper's Table 3 on the drawn shapes, a row at a time, and four more of its choices; see docs/ablations.md.
+"""The paper's Table 3 on the drawn shapes, one row at a time, and four more of its choices; see docs/ablations.md.
 
 var-jax ablate ablation --out runs/ablation
 
-Stage 1 is `shapes_tokenizer` with the changes of TOKENIZERS, stage 2 the config below with those of a row. A row
-whose changes are those of the row before is the same model, drawn from otherwise.
+Stage 1 is `shapes_tokenizer` with the changes of TOKENIZERS, stage 2 the config below with the changes of a row. A row
+with the same changes as the row before is the same model with other sampling settings.
 """
 
 from typing import Any
@@ -36,7 +36,7 @@ def get_config(argument: str = "") -> ConfigDict:
 
 
 def get_rows(argument: str = "") -> list[dict[str, Any]]:
-    """Rows in the table's order: name, tokenizer, changes of the config, how pictures are drawn."""
+    """Rows in the table's order: name, tokenizer, changes of the config, sampling settings."""
     row = lambda name, changes, sampling, tokenizer="scales": {
         "name": name,
         "tokenizer": tokenizer,
@@ -54,6 +54,6 @@ def get_rows(argument: str = "") -> list[dict[str, Any]]:
         row("VAR, shared AdaLN", {"model.shared_adaln": True}, _GUIDED),
         row("VAR, the last scale alone as input", {"model.inputs": "last_scale"}, _GUIDED),
         row("VAR, one phi for all scales", {}, _GUIDED, "one_phi"),
-        row("VAR, a phi a scale", {}, _GUIDED, "phi_a_scale"),
+        row("VAR, one phi per scale", {}, _GUIDED, "phi_a_scale"),
         row("raster order, with all of it", raster, _GUIDED, "one_scale"),
     ]

@@ -4,8 +4,8 @@ r"""Fine-tunes a published (imported) transformer on your own pictures and class
     var-jax train --config finetune_folder --workdir runs/mine --config.tokenizer=models/d16 \
         --config.init_from=models/d16 --config.data.options.path=my_pictures
 
-The class table is drawn anew where the number of classes differs (the log says so); all else is taken
-over. The model's shape has to be the published one's: `finetune_folder:d20` for d20, and so on.
+The class table is drawn anew if the number of classes differs (the log says so); all other parameters are
+kept. The model's shape has to be the published one's: `finetune_folder:d20` for d20, and so on.
 """
 
 from ml_collections import ConfigDict

@@ -2,8 +2,8 @@
 
     var-jax train --config folder_tokenizer --workdir runs/my_tokenizer --config.data.options.path=my_pictures
 
-64 px, which two CPU cores train in some minutes; `folder_tokenizer:32`, `:128` or `:256` for another size (a GPU for
-the latter two). More `steps` and `model.base_channels` give sharper pictures.
+64 px, trained in a few minutes on two CPU cores; `folder_tokenizer:32`, `:128` or `:256` for another size (the latter
+two need a GPU). More `steps` and `model.base_channels` give sharper pictures.
 """
 
 from ml_collections import ConfigDict
@@ -26,16 +26,16 @@ def get_config(argument: str = "64") -> ConfigDict:
         raise InputError(f"folder_tokenizer:{argument}: no such size, expected one of {', '.join(map(str, SHAPES))}")
     c = _common.tokenizer()
     pyramid, multipliers, base_channels, codes, batch_size, steps = SHAPES[int(argument)]
-    # A tenth is held out: small sets are learned by heart, and a few pictures would not show it.
+    # A tenth is held out: small sets are memorised, and fewer pictures would not show it.
     c.data.kind, c.data.options = "folder", ConfigDict({"path": "", "validation_share": 0.1})
     c.data.workers = 0
     c.model.pyramid, c.model.channel_multipliers = pyramid, multipliers
     c.model.codebook_size, c.model.code_width = codes, 8
-    # One group: with few channels, more groups would lose what the colours are.
+    # One group: with few channels, more groups would lose the colours.
     c.model.base_channels, c.model.norm_groups = base_channels, 1
     c.model.encoder_blocks = c.model.decoder_blocks = 1
     c.model.dropout = 0.0
-    c.codebook.means = True  # the best of what docs/tokenizer.md compares
+    c.codebook.means = True  # the best in docs/tokenizer.md
     c.dtype, c.batch_size, c.steps = "float32", batch_size, steps  # many small steps learn most per minute here
     # 1.5e-3 at the peak, whatever the batch: a higher one is unstable.
     c.optimizer.learning_rate_per_256 = 1.5e-3 * 256 / batch_size

@@ -3,8 +3,8 @@ r"""Models of several sizes on one data set, for scaling laws; see docs/scaling.
     var-jax scaling run scaling --out runs/scaling --config.tokenizer=models/tokenizer --config.data.store=TOKENS
     var-jax scaling fit runs/scaling --out laws
 
-Without an argument: twelve depths from 6 to 30 on ImageNet, the width 64 times the depth, as the paper has them (it
-does not list its own). `scaling:shapes` and `scaling:digits` are eight small ones for a laptop, of 4,608 to 995,328
+Without an argument: twelve depths from 6 to 30 on ImageNet, the width 64 times the depth, as in the paper (which does
+not list its depths). `scaling:shapes` and `scaling:digits` are eight small models for a laptop, with 4,608 to 995,328
 parameters in their blocks.
 """
 
@@ -20,7 +20,7 @@ STEPS = {"shapes": 1500, "digits": 800}
 
 
 def get_config(argument: str = "") -> ConfigDict:
-    """What all sizes share. Argument: nothing, "shapes" or "digits"."""
+    """The config that all sizes share. Argument: nothing, "shapes" or "digits"."""
     c = _common.transformer("d16")
     if not argument:
         c.data.kind, c.data.options = "tfds", ConfigDict({"name": "imagenet2012", "data_dir": ""})
@@ -35,7 +35,7 @@ def get_config(argument: str = "") -> ConfigDict:
     c.model.depth, c.model.width, c.model.num_heads, c.model.drop_path = 1, 16, 2, 0.0
     c.model.gate_init, c.model.input_init = 0.1, 10.0
     c.dtype, c.batch_size = "float32", 32
-    # A constant rate and a moving average: every evaluation stands for a training of that length.
+    # With a constant rate and a moving average, every evaluation represents a training of that length.
     c.optimizer.schedule, c.optimizer.warmup = "constant", 0.02
     c.ema_decay = 0.99
     c.report_every, c.evaluate_every, c.checkpoint_every = 100, c.steps // 20, c.steps // 4

@@ -2,9 +2,9 @@ r"""A small tokenizer for the drawn `shapes`: minutes on a laptop.
 
 var-jax train --config shapes_tokenizer --workdir runs/shapes_tokenizer
 
-32 px. `shapes_tokenizer:64` is for 64 px, and is to start from a tokenizer of photographs, which has learned what
-colours and edges are: from nothing it takes several times as many steps (17.8 dB after 900, instead of 20.1 after 150).
-The tokenizer of the model that comes with the package is trained so:
+32 px. `shapes_tokenizer:64` is for 64 px, and should start from a tokenizer of photographs, which has already learned
+colours and edges: from scratch it takes several times as many steps (17.8 dB after 900, instead of 20.1 after 150).
+The tokenizer of the model that comes with the package is trained like this:
 
     var-jax data example --kind photographs --out photographs
     var-jax train --config folder_tokenizer:64 --workdir runs/photographs_tokenizer \
@@ -33,7 +33,7 @@ def get_config(argument: str = "32") -> ConfigDict:
     c.data.enlarge = 1.0
     c.model.pyramid = "1,2,3,5,8"
     c.model.codebook_size, c.model.code_width = 512, 8
-    # One group: with few channels, more groups would lose what the colours are.
+    # One group: with few channels, more groups would lose the colours.
     c.model.base_channels, c.model.channel_multipliers, c.model.norm_groups = 16, multipliers, 1
     c.model.encoder_blocks = c.model.decoder_blocks = 1
     c.model.dropout = 0.0

@@ -67,7 +67,7 @@ Pictures:
   $out/tokenizer/pictures/       real pictures, and their reconstructions from 1, 2, ... scales
   $out/var/pictures/             samples from the same keys, in the course of training
 
-What to try next (after: source .venv/bin/activate):
+Next steps (after: source .venv/bin/activate):
   var-jax sample --model $out/var --classes 0,4,9 --guidance 5 --seed 1 --out more.png
   var-jax train --config shapes_var --workdir runs/longer --config.tokenizer=$out/tokenizer --config.steps=10000
   docs/training.md               your own pictures: a folder with one sub-folder per class

@@ -1,6 +1,6 @@
-"""Visual AutoRegressive modeling (next-scale prediction) in JAX: what a notebook imports.
+"""Visual AutoRegressive modeling (next-scale prediction) in JAX: the names that a notebook imports.
 
-Importing this starts no device and pulls in neither TensorFlow nor PyTorch.
+Importing this package starts no device and imports neither TensorFlow nor PyTorch.
 """
 
 from var_jax.bundle import Bundle, load

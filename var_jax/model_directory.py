@@ -150,7 +150,7 @@ def read_model(path: str | os.PathLike[str]) -> Model:
     """Reads and checks a model directory, local or in a bucket.
 
     Raises:
-      InputError: naming what is missing, unknown, mis-shaped or not as its fingerprint says.
+      InputError: naming the part that is missing, unknown, mis-shaped or different from its fingerprint.
     """
     with local_files(path, (CONFIG_FILE, WEIGHTS_FILE)) as folder:
         return _read(folder)

@@ -135,7 +135,7 @@ def _absent(published, monkeypatch):
         (["--tokenizer", "{vae}"], "required: --out"),
         (["--tokenizer", "{vae}", "--out", "{new}", "--colour"], "--colour"),
         (["--tokenizer", "{vae}", "--out", "{new}", "a\nb"], "a b"),
-        (["--tokenizer", "{vae}", "--out", "{new}", "--revision", "main"], "--revision: chooses what --published"),
+        (["--tokenizer", "{vae}", "--out", "{new}", "--revision", "main"], "--revision: belongs to --published"),
         (["--tokenizer", "{vae}", "--out", "{new}", "--lookup", "hamming"], "invalid choice: 'hamming'"),
         (["--tokenizer", "{missing}", "--out", "{new}"], "missing.pth: no such file"),
         (["--tokenizer", "{folder}", "--out", "{new}"], "expected a file, but this is a folder"),

@@ -34,7 +34,7 @@ class Worker:
         self._torch: Any = None
 
     def prepare(self, task: dict[str, Any]) -> dict[str, str]:
-        """Builds what the task needs; returns the versions in use."""
+        """Builds the models or batches of the task; returns the versions in use."""
         reference = load_reference(self._checkout)
         self._torch = torch = reference.torch
         torch.set_num_threads(task["threads"])

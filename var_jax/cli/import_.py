@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> None:
         files, pyramid, origin = fetched[:2], fetched.pyramid, f" at {fetched.revision}"
     elif args.tokenizer:
         if args.revision is not None:
-            raise InputError("--revision: chooses what --published fetches; leave it out for files of your own")
+            raise InputError("--revision: belongs to --published; leave it out for files of your own")
         pyramid = Pyramid.parse("256" if args.pyramid is None else args.pyramid)
         files, origin = (args.tokenizer, args.transformer), ""
     else:

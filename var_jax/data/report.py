@@ -60,6 +60,6 @@ def _damage_lines(source: Source, split: str) -> Iterator[str]:
             yield f"{split} picture {index}: {error}"
     if len(damaged) > BAD_SHARE * len(source):
         more = f" (and {len(damaged) - 1} more)" if len(damaged) > 1 else ""
-        raise InputError(f"{damaged[0]}{more}; repair or remove what is damaged")
+        raise InputError(f"{damaged[0]}{more}; repair or remove the damaged pictures")
     left = f"{len(damaged)} of {len(source)} pictures cannot be read and will be left out"
     yield f"{split}: {left if damaged else 'every picture can be read'}"

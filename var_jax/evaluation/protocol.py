@@ -217,7 +217,7 @@ def _notes(samples: Pictures, reference: Reference | None, judged: Judged, weigh
     if score.class_ordered:
         notes.append(
             f"the pictures are ordered by class: the Inception score in file order is {score.in_order:.2f}, shuffled "
-            f"{score.shuffled:.2f}; where they differ, the second is what papers print"
+            f"{score.shuffled:.2f}; where they differ, papers print the second"
         )
     if samples.count != PUBLISHED_COUNT:
         notes.append(f"{samples.count} samples, published figures use {PUBLISHED_COUNT}; FID falls with the number")

@@ -171,7 +171,7 @@ def _claim(workdir: epath.Path, config: ml_collections.ConfigDict, about: dict[s
     file = workdir / RUN_FILE
     if file.exists():
         stored = read_run(workdir)
-        # The stage says it all where it differs, so it comes first.
+        # A different stage explains all other differences, so it comes first.
         if changed := sorted(differences(stored["config"], plain(config)), key=lambda line: "stage:" not in line):
             raise InputError(
                 f"{workdir}: holds a run of another config ({'; '.join(changed[:6])}): choose another --workdir"
