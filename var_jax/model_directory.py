@@ -78,7 +78,7 @@ class Model:
     def parts(self) -> dict[str, tuple[dict[str, Any], Params]]:
         """Config (as plain values) and parameters of each part of the model."""
         parts = {"tokenizer": (self.tokenizer_config.to_dict(), self.tokenizer_params)}
-        if self.transformer_config is not None:
+        if self.transformer_config is not None and self.transformer_params is not None:
             parts["transformer"] = (self.transformer_config.to_dict(), self.transformer_params)
         return parts
 
@@ -95,7 +95,7 @@ def fingerprint(config: Mapping[str, Any], params: Params) -> str:
     def digest(item: tuple[str, np.ndarray]) -> str:
         name, array = item
         head = f"{name} {array.dtype.str} {array.shape} "
-        return head + hashlib.sha256(array.reshape(-1).view(np.uint8)).hexdigest()
+        return head + hashlib.sha256(array.reshape(-1).view(np.uint8).data).hexdigest()
 
     with concurrent.futures.ThreadPoolExecutor() as pool:  # hashing releases the interpreter lock
         lines = [json.dumps(config, sort_keys=True), *pool.map(digest, leaves)]
@@ -134,7 +134,7 @@ def save_model(path: str | os.PathLike[str], model: Model, half: bool = False) -
 
 def _rounded(model: Model) -> Model:
     """The model with every parameter rounded to the nearest float16 number, kept as float32."""
-    rounded = {}
+    rounded: dict[str, Any] = {}
     for part, (_, params) in model.parts.items():
         halves = {}
         for name, leaf in flatten(params).items():

@@ -53,7 +53,7 @@ class Pyramid:
         object.__setattr__(self, "sides", sides)
 
     @classmethod
-    def parse(cls, text: str | int | Iterable[int]) -> Pyramid:
+    def parse(cls, text: Pyramid | str | int | Iterable[int]) -> Pyramid:
         """Makes a pyramid from a published picture side ("256", "512", "1024") or a list of sides ("1,2,3,4")."""
         if isinstance(text, Pyramid):
             return text

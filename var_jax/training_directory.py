@@ -87,13 +87,13 @@ def _read_trained(workdir: epath.Path) -> Model:
         params = _restore(workdir, step, tokenizer_shapes(config))
         return Model(config, params, counts, source=source)
     tokenizer = read_model(workdir / TOKENIZER)
-    config = transformer_config_from(run["transformer"])
-    params = _restore(workdir, step, transformer_shapes(config))
+    transformer_config = transformer_config_from(run["transformer"])
+    params = _restore(workdir, step, transformer_shapes(transformer_config))
     return Model(
         tokenizer.tokenizer_config,
         tokenizer.tokenizer_params,
         tokenizer.code_counts_SxV,
-        config,
+        transformer_config,
         params,
         tuple(run["class_names"]),
         {**tokenizer.source, **source},

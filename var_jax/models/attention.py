@@ -28,7 +28,7 @@ class AttentionFn(Protocol):
     """The signature every attention kind has."""
 
     def __call__(
-        self, q_BxLxHxK: jax.Array, k_BxLxHxK: jax.Array, v_BxLxHxK: jax.Array, mask_LxL: np.ndarray
+        self, q_BxLxHxK: jax.Array, k_BxLxHxK: jax.Array, v_BxLxHxK: jax.Array, mask_LxL: np.ndarray, /
     ) -> jax.Array:
         """`mask_LxL` is True where a query may look."""
         ...
@@ -141,8 +141,8 @@ def cudnn_attention(
     """
     length = q_BxLxHxK.shape[1]
     odd = length % 2
-    padded = [jnp.pad(x, ((0, 0), (0, odd), (0, 0), (0, 0))) for x in (q_BxLxHxK, k_BxLxHxK, v_BxLxHxK)]
+    q, k, v = (jnp.pad(x, ((0, 0), (0, odd), (0, 0), (0, 0))) for x in (q_BxLxHxK, k_BxLxHxK, v_BxLxHxK))
     mask = np.pad(mask_LxL, ((0, odd), (0, 0)), mode="edge")
     mask = np.pad(mask, ((0, 0), (0, odd)))[None, None]
-    out = jax.nn.dot_product_attention(*padded, mask=jnp.asarray(mask), scale=1.0, implementation="cudnn")
+    out = jax.nn.dot_product_attention(q, k, v, mask=jnp.asarray(mask), scale=1.0, implementation="cudnn")
     return out[:, :length]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ from var_jax.models.recompute import policy
 Layer = Callable[[Any, Params, Any, jax.Array], Any]
 # Casts a kernel to the compute type and places it on the mesh.
 Use = Callable[[jax.Array], jax.Array]
-Optimizer = optax.GradientTransformation
+Optimizer: TypeAlias = optax.GradientTransformation
 # New parameters -> those that stay, with anything else that a step makes of them.
 Finish = Callable[[Params], Any]
 

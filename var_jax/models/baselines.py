@@ -101,7 +101,7 @@ def transformer_config_from(values: dict[str, Any]) -> TransformerConfig:
 
 def make_transformer(config: TransformerConfig, *options: Any, **named: Any) -> Transformer:
     """The network of a config, with the other attributes of `Transformer`."""
-    kind = BaselineTransformer if isinstance(config, BaselineConfig) else Transformer
+    kind: type[Transformer] = BaselineTransformer if isinstance(config, BaselineConfig) else Transformer
     return kind(config, *options, **named)
 
 

@@ -6,12 +6,12 @@ held against each other to many digits, nothing on the way falls back to float32
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
-Dtype = jnp.dtype | type
+Dtype: TypeAlias = jax.typing.DTypeLike
 
 
 def at_least_float32(dtype: Dtype) -> jnp.dtype:

@@ -8,6 +8,7 @@ one number per row. The kernel runs on one device and in tests in Pallas' interp
 from __future__ import annotations
 
 import dataclasses
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from var_jax.models.recompute import ATTENTION
 
 _LANES = 128  # rows of the chip's registers: blocks are multiples of it
 _LARGEST_COMPUTE = 256  # keys of a block that are scored at once, limited by the backward pass
+_Array = TypeVar("_Array", jax.Array, np.ndarray)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +125,7 @@ class PrefixMask(splash.Mask):
         """(P, P)."""
         return self.q_sequence.size, self.q_sequence.size
 
-    def mask_function(self, last: jax.Array | np.ndarray, keys: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
+    def mask_function(self, last: _Array, keys: _Array) -> _Array:
         """Whether queries whose last keys are `last` see `keys`."""
         seen = keys <= last
         return seen & (keys >= self.hidden) if self.hidden else seen

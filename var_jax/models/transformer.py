@@ -102,7 +102,8 @@ class Transformer(nn.Module):
             gives their logits alone.
           key: turns class drop and drop path on (training); None is deterministic.
         """
-        c, others = self.config, {}
+        c = self.config
+        others: dict[str, Any] = {}
         if key is not None:
             class_key, path_key = jax.random.split(key)
             dropped_B = jax.random.bernoulli(class_key, c.class_drop, labels_B.shape)
@@ -143,13 +144,14 @@ class Transformer(nn.Module):
             def attend(q: jax.Array, new_k: jax.Array, new_v: jax.Array) -> tuple[jax.Array, Cache]:
                 new = Cache(new_k, new_v)
                 if last:
-                    seen = [
+                    keys, values = (
                         jnp.concatenate([_layer_of(old, index, start), one], axis=1)
                         for old, one in zip(cache, new, strict=True)
-                    ]
-                    return xla_attention(q, *seen, None), cache
+                    )
+                    return xla_attention(q, keys, values, None), cache
                 grown = written(cache, new, index, start)
-                return xla_attention(q, *(_layer_of(part, index, end) for part in grown), None), grown
+                keys, values = (_layer_of(part, index, end) for part in grown)
+                return xla_attention(q, keys, values, None), grown
 
             return self.block(params, x, modulation, attend)
 
@@ -258,7 +260,7 @@ def _layer_of(cache_DxBxMxHxK: jax.Array, index: jax.Array, length: int) -> jax.
 def _modulation_normal(std: float, gate_factor: float) -> nn.initializers.Initializer:
     """Normal over [..., 6, W]: gates shrunk by `gate_factor`, scales and shifts halved."""
 
-    def draw(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+    def draw(key: jax.Array, shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> jax.Array:
         factors = np.full(6, 0.5, np.float32)
         factors[[GATE_ATTENTION, GATE_MLP]] = gate_factor
         return jax.random.normal(key, shape, dtype) * std * factors[:, None]
