@@ -21,6 +21,8 @@ say "ruff check"
 .venv/bin/ruff check .
 say "ruff format --check"
 .venv/bin/ruff format --check .
+say "mypy"
+.venv/bin/mypy
 
 if [[ "${1:-}" == --all ]]; then
   shift

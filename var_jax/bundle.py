@@ -140,7 +140,7 @@ class Bundle:
         labels_B, tokens_BxL = self._checked_labels(labels), checked_tokens(tokens_BxL, self.tokenizer.config)
         if labels_B.shape[0] != tokens_BxL.shape[0]:
             raise InputError(f"{labels_B.shape[0]} labels for {tokens_BxL.shape[0]} rows of tokens")
-        return _logits(Nets(self.tokenizer, self.transformer), labels_B, tokens_BxL)
+        return _logits(Nets(self.tokenizer, self._required_transformer), labels_B, tokens_BxL)
 
     def generate(
         self,
@@ -288,7 +288,7 @@ class Bundle:
         Raises:
           InputError: as `generate`.
         """
-        labels_B, config = self._checked_labels(labels), self.transformer.config
+        labels_B, config = self._checked_labels(labels), self._required_transformer.config
         laid_out, key = Settings.create(config.pyramid, **settings), checked_key(key, labels_B.shape[0])
         if np.all(np.asarray(labels_B) == config.no_class):  # both halves of guidance are equal
             laid_out = laid_out.unguided()
@@ -301,12 +301,16 @@ class Bundle:
     @functools.cached_property
     def _nets(self) -> Nets:
         """The networks as the sampler runs them, prepared once."""
-        return sampler.prepared(self.tokenizer, self.transformer)
+        return sampler.prepared(self.tokenizer, self._required_transformer)
 
-    def _checked_labels(self, labels: Labels) -> jax.Array:
+    @property
+    def _required_transformer(self) -> Net:
         if self.transformer is None:
             raise InputError("this model has a tokenizer only: import a transformer with it to sample")
-        return checked_labels(labels, self.transformer.config.num_classes, self.class_names)
+        return self.transformer
+
+    def _checked_labels(self, labels: Labels) -> jax.Array:
+        return checked_labels(labels, self._required_transformer.config.num_classes, self.class_names)
 
 
 @jax.jit

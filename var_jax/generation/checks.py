@@ -101,7 +101,8 @@ def checked_key(key: Any, batch: int) -> jax.Array:
     Raises:
       InputError: for anything else.
     """
-    if not jnp.issubdtype(getattr(key, "dtype", None), jax.dtypes.prng_key):
+    dtype = getattr(key, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
         raise InputError("key: expected one made by jax.random.key(seed), or an array of such keys")
     if key.shape not in ((), (batch,)):
         raise InputError(f"key of shape {key.shape}: expected one key, or {batch} of them")

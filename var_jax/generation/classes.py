@@ -65,7 +65,9 @@ def label_text(label: int, num_classes: int, names: Sequence[str] = ()) -> str:
     return NO_CLASS if label == num_classes else names[label] if names else str(label)
 
 
-def class_ids(labels: Sequence[int | str | None] | np.ndarray, num_classes: int, names: Sequence[str]) -> np.ndarray:
+def class_ids(
+    labels: Sequence[int | str | None] | np.ndarray, num_classes: int, names: Sequence[str]
+) -> Sequence[int | str | None] | np.ndarray:
     """[B] ids from a list that may hold names and None; an array or a list of numbers alone is left as it is.
 
     Raises:

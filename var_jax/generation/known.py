@@ -64,6 +64,7 @@ class Known(NamedTuple):
         """[B, l_k]: the known tokens of scale k."""
         if self.tokens_BxL is not None:
             return self.tokens_BxL[:, quantizer.pyramid.slice(k)]
+        assert self.residual_BxhxwxC is not None  # one of the two always is there
         queries_BxlxC = quantizer.next_scale_input(self.residual_BxhxwxC, k)
         queries_NxC = queries_BxlxC.reshape(-1, quantizer.code_width)
         return nearest_codes(queries_NxC, quantizer.codebook, quantizer.lookup).reshape(queries_BxlxC.shape[:2])

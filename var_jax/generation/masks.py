@@ -27,8 +27,8 @@ def keep_mask(mask_BxHxW: np.ndarray, pyramid: Pyramid, dilate: int = 0) -> np.n
       dilate: tokens of the finest grid, 0 or more.
     """
     side = pyramid.final_side
-    cells = mask_BxHxW.reshape(len(mask_BxHxW), side, mask_BxHxW.shape[1] // side, side, -1).any(axis=(2, 4))
-    staying = 1.0 - dilated(cells, dilate)
+    cells = mask_BxHxW.reshape(len(mask_BxHxW), side, mask_BxHxW.shape[1] // side, side, -1)
+    staying = 1.0 - dilated(np.any(cells, axis=(2, 4)), dilate)
     scales = []
     for p in pyramid.sides:
         matrix = area_matrix(side, p).astype(np.float64)

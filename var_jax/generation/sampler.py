@@ -81,7 +81,8 @@ def sample_scales(
       known: tokens that stay; None draws all.
       scale_input: see `Transformer.scale_input`.
     """
-    pyramid, f_hat, cache, inputs = quantizer.pyramid, 0.0, None, None
+    pyramid, cache, inputs = quantizer.pyramid, None, None
+    f_hat: Any = 0.0  # float32 [B, h, w, C] from the first scale on
     all_tokens, all_logits, growth = [], [], []
     for k in range(len(pyramid)):
         with jax.named_scope(f"scale_{k}"):
@@ -144,7 +145,7 @@ def sample(
         f_hat = tokenizer.quantizer.decode(tokens)
         return Sampled(tokens, f_hat, logits, f_hat[None])
     next_logits = as_next_logits(transformer, given, settings.guided)
-    encoded = known and known.encoded(tokenizer)
+    encoded = None if known is None else known.encoded(tokenizer)
     return sample_scales(next_logits, tokenizer.quantizer, keys_B, settings, encoded, transformer.scale_input)
 
 
