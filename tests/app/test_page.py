@@ -14,6 +14,8 @@ from PIL import Image
 
 from tests.app.browser import Page, open_browser
 
+pytestmark = pytest.mark.campaign
+
 
 @pytest.fixture(scope="module")
 def downloads(tmp_path_factory):

@@ -68,6 +68,7 @@ def kill_after(process, out, pictures):
     assert process.returncode == -signal.SIGKILL
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("name", ["a.npz", "a"])
 def test_killed_twice_and_restarted(sample, whole, tmp_path, name):
     out, total = tmp_path / name, CLASSES * EACH
@@ -80,6 +81,7 @@ def test_killed_twice_and_restarted(sample, whole, tmp_path, name):
     assert [file.name for file in tmp_path.iterdir()] == [name]
 
 
+@pytest.mark.campaign
 def test_two_processes_share_the_work(sample, whole, tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -91,6 +93,7 @@ def test_two_processes_share_the_work(sample, whole, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["a.npz"]
 
 
+@pytest.mark.campaign
 def test_the_file_and_the_folder_hold_the_same(whole):
     with np.load(whole / "a.npz") as file:
         assert file["arr_0"].shape == (CLASSES * EACH, 6, 6, 3)

@@ -57,7 +57,10 @@ def test_greedy_run_of_the_reference(golden, name):
     sampled = loop(case, stored["labels"], jax.random.key(0), **numbers)
     np.testing.assert_array_equal(sampled.tokens_BxL, stored["greedy/tokens"])
     assert relative_error(sampled.logits_BxLxV, stored["greedy/guided_logits"]) < 1e-4
-    image = pictures(case, stored["labels"], jax.random.key(1), **numbers).images
+    if name == FILES[0]:
+        image = pictures(case, stored["labels"], jax.random.key(1), **numbers).images
+    else:  # the decoder is the same one
+        image = jax.jit(sampler.decoded, static_argnums=0)(case.tokenizer, case.tokenizer_params, sampled.f_hat_BxhxwxC)
     assert np.max(np.abs(image - to_nhwc(stored["greedy/image"]))) < 2e-3
 
 
@@ -70,11 +73,12 @@ def test_bfloat16_guided_logits_stay_close(golden):
 
 
 def teacher_forced(case: Nets, labels, tokens) -> jax.Array:
-    return case.transformer.apply(jnp.asarray(labels), case.tokenizer.apply(tokens, method="transformer_input"))
+    run = jax.jit(lambda case, labels, tokens: case.transformer.apply(labels, case.teacher_inputs(tokens)))
+    return run(case, jnp.asarray(labels), tokens)
 
 
 def test_logits_are_the_teacher_forced_ones_on_its_own_tokens(case):
-    labels = jnp.array([1, 7, 3])
+    labels = jnp.array([1, 7])
     sampled = loop(case, labels, jax.random.key(5), guidance=2.0, temperature=1.3)
     no_class = jnp.full_like(labels, case.transformer.config.no_class)
     pyramid = case.tokenizer.config.pyramid
@@ -114,11 +118,11 @@ def test_a_picture_depends_on_its_own_key_and_label_alone(case):
 
 
 def test_scalar_key_is_folded_with_the_row(case):
-    labels, key = jnp.array([1, 1, 1]), jax.random.key(8)
-    keys = jnp.stack([jax.random.fold_in(key, row) for row in range(3)])
+    labels, key = jnp.array([1, 1]), jax.random.key(8)
+    keys = jnp.stack([jax.random.fold_in(key, row) for row in range(2)])
     by_scalar, by_array = pictures(case, labels, key), pictures(case, labels, keys)
     np.testing.assert_array_equal(by_scalar.tokens, by_array.tokens)
-    assert len({tuple(row) for row in np.asarray(by_scalar.tokens).tolist()}) == 3
+    assert len({tuple(row) for row in np.asarray(by_scalar.tokens).tolist()}) == 2
 
 
 def test_no_guidance_is_strength_zero_and_no_class_needs_none(case):
@@ -138,8 +142,8 @@ def test_smooth_variant_uses_the_filtered_logits(case):
     np.testing.assert_allclose(smooth.images, plain.images, atol=1e-4)
     mixed = loop(case, labels, key, smooth=True)
     codes = case.tokenizer.params["quantizer"]["codebook"]
-    bound = case.tokenizer.bound().quantizer
-    assert relative_error(mixed.f_hat_BxhxwxC, bound.decode(mixed.tokens_BxL)) > 0.05
+    decode = jax.jit(case.tokenizer.bound().quantizer.decode)
+    assert relative_error(mixed.f_hat_BxhxwxC, decode(mixed.tokens_BxL)) > 0.05
     assert np.max(np.abs(mixed.f_hat_BxhxwxC)) < 50 * np.max(np.abs(codes))
 
 
@@ -167,9 +171,13 @@ def test_loop_with_a_fake_transformer():
     np.testing.assert_allclose(jnp.concatenate(seen[1:], axis=1), bound.transformer_input(wanted), atol=1e-5)
 
 
-@pytest.mark.parametrize("smooth", [False, True])
-@pytest.mark.parametrize("guided", [False, True])
-@pytest.mark.parametrize("sides", [*PUBLISHED_SIDES.values(), (16,), (1, 1, 2, 3, 3), (4, 7)])
+SHAPES = [*PUBLISHED_SIDES.values(), (16,), (1, 1, 2, 3, 3), (4, 7)]
+
+
+@pytest.mark.parametrize(  # every pair of values
+    ("sides", "guided", "smooth"),
+    [(sides, guided, guided ^ bool(n % 2)) for n, sides in enumerate(SHAPES) for guided in (False, True)],
+)
 def test_shapes_of_many(sides, guided, smooth):
     pyramid = Pyramid(sides)
     tokenizer_config = TokenizerConfig(pyramid, 64, 8, 32, (1, 1), encoder_blocks=1, decoder_blocks=1)

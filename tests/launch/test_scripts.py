@@ -230,6 +230,7 @@ def remote_lines(*arguments, **env):
     return [words[words.index("--command") + 1] for words in map(shlex.split, printed) if "--command" in words]
 
 
+@pytest.mark.campaign
 def test_the_very_lines_of_a_pod_train(home):
     """The same lines again resume; what a host is asked for goes from its log to the exit code."""
     config = ROOT / "tests" / "multi_process" / "tiny_config.py"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,24 +22,26 @@ IMAGES = jax.random.uniform(jax.random.key(0), (4, 16, 16, 3), minval=-1.0, maxv
 EACH = pytest.mark.parametrize("name", MODULES)
 
 
+@functools.cache
 def started(name):
+    """A discriminator, compiled, and its parameters."""
     module = MODULES[name]
-    return module, module.init(jax.random.key(1), IMAGES)
+    return module, jax.jit(module.apply), jax.jit(module.init)(jax.random.key(1), IMAGES)
 
 
 @EACH
 def test_a_picture_is_judged_by_itself(name):
-    module, params = started(name)
-    logits = module.apply(params, IMAGES)
+    _, run, params = started(name)
+    logits = run(params, IMAGES)
     assert logits.shape == {"patch": (4, 4, 4), "residual": (4,)}[name]
     assert logits.dtype == jnp.float32
-    alone = module.apply(params, IMAGES[2:3])
+    alone = run(params, IMAGES[2:3])
     np.testing.assert_allclose(alone[0], logits[2], rtol=1e-4, atol=1e-5)
 
 
 @EACH
 def test_it_learns_to_tell_blurred_from_sharp_with_its_gradients_held_small(name):
-    module, params = started(name)
+    module, run, params = started(name)
     fake = (IMAGES + jnp.roll(IMAGES, 1, 1) + jnp.roll(IMAGES, 1, 2)) / 3
     optimizer = optax.adam(3e-3)
 
@@ -56,21 +60,21 @@ def test_it_learns_to_tell_blurred_from_sharp_with_its_gradients_held_small(name
     for _ in range(40):
         params, state, value = step(params, state)
     assert float(value) < 0.7  # 1.39 is what guessing costs
-    assert np.mean(module.apply(params, IMAGES)) > np.mean(module.apply(params, fake))
+    assert np.mean(run(params, IMAGES)) > np.mean(run(params, fake))
 
 
 def test_features_are_judged_by_heads_of_their_own():
     module = FeatureDiscriminator(norm_groups=4)
     features = [jax.random.normal(jax.random.key(n), (3, 12, 8)) for n in range(2)]
-    params = module.init(jax.random.key(5), features)
-    logits = module.apply(params, features)
+    params, run = module.init(jax.random.key(5), features), jax.jit(module.apply)
+    logits = run(params, features)
     assert logits.shape == (3, 24)
-    np.testing.assert_allclose(module.apply(params, [f[1:2] for f in features])[0], logits[1], rtol=1e-4, atol=1e-5)
-    changed = module.apply(params, [features[0], -features[1]])
+    np.testing.assert_allclose(run(params, [f[1:2] for f in features])[0], logits[1], rtol=1e-4, atol=1e-5)
+    changed = run(params, [features[0], -features[1]])
     np.testing.assert_array_equal(changed[:, :12], logits[:, :12])
     assert np.all(changed[:, 12:] != logits[:, 12:])
     # Along the tokens the ends meet: turning them turns the logits.
-    turned = module.apply(params, [jnp.roll(f, 5, axis=1) for f in features])
+    turned = run(params, [jnp.roll(f, 5, axis=1) for f in features])
     np.testing.assert_allclose(turned[:, :12], jnp.roll(logits[:, :12], 5, axis=1), rtol=1e-3, atol=1e-4)
     with pytest.raises(InputError, match="features of width 8 do not divide into norm_groups 32"):
         FeatureDiscriminator().init(jax.random.key(0), features)

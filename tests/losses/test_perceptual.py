@@ -21,7 +21,7 @@ def params():
 
 
 def test_stored_numbers(params):
-    np.testing.assert_allclose(lpips(params, *pictures()), STORED, rtol=1e-4)
+    np.testing.assert_allclose(jax.jit(lpips)(params, *pictures()), STORED, rtol=1e-4)
 
 
 def test_identical_pictures_are_zero_with_finite_gradients(params):
@@ -30,11 +30,12 @@ def test_identical_pictures_are_zero_with_finite_gradients(params):
         "trunk": params["trunk"] | {"conv_3": jax.tree.map(lambda x: -np.abs(x), params["trunk"]["conv_3"])}
     }
     x, y = (jnp.asarray(picture) for picture in pictures())
+    run = jax.jit(jax.value_and_grad(lambda x, w: jnp.sum(lpips(w, x, y))))
     for weight in (params, dead):
-        value, grads = jax.value_and_grad(lambda x, w=weight: jnp.sum(lpips(w, x, y)))(y)
+        value, grads = run(y, weight)
         assert value == 0.0
         assert not np.any(grads)
-        value, grads = jax.value_and_grad(lambda x, w=weight: jnp.sum(lpips(w, x, y)))(x)
+        value, grads = run(x, weight)
         assert value > 0.0
         assert np.all(np.isfinite(grads))
         assert np.any(grads)
@@ -59,7 +60,8 @@ def test_structure_loss_by_hand():
 def test_structure_loss_sees_blur_and_not_brightness():
     x, _ = (jnp.asarray(picture) for picture in pictures())
     blurred = (x + jnp.roll(x, 1, axis=2)) / 2
-    np.testing.assert_allclose(structure_loss(x, x + 0.25), [0.0, 0.0], atol=1e-6)
-    assert np.all(structure_loss(x, blurred) > 0.2)
-    grads = jax.grad(lambda y: jnp.sum(structure_loss(x, y)))(x)
+    loss = jax.jit(structure_loss)
+    np.testing.assert_allclose(loss(x, x + 0.25), [0.0, 0.0], atol=1e-6)
+    assert np.all(loss(x, blurred) > 0.2)
+    grads = jax.jit(jax.grad(lambda y: jnp.sum(structure_loss(x, y))))(x)
     assert np.all(np.isfinite(grads))

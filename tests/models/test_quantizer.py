@@ -64,18 +64,20 @@ def test_golden_tokens_scale_by_scale(golden, name):
     module, params = build(stored, *FILES[name])
     pyramid, features = module.pyramid, jnp.asarray(to_nhwc(stored["features"]))
     tokens = stored["tokens"].astype(np.int32)
-    contribution = jax.jit(
-        lambda part, k: module.apply({"params": params}, part, k, method=lambda m, t, k: m.contribution(m.embed(t), k)),
-        static_argnums=1,
-    )
-    rest, flips = features, 0
-    for k, theirs in enumerate(pyramid.split(tokens)):
-        z = np.asarray(area_downsample(rest, pyramid.sides[k])).reshape(-1, module.code_width)
-        ours = np.asarray(nearest_codes(jnp.asarray(z), jnp.asarray(params["codebook"]), module.lookup))
+
+    def looked_up(bound, rest):
+        """Of each scale, the queries and the codes found."""
+        for k, theirs in enumerate(pyramid.split(tokens)):
+            z = area_downsample(rest, pyramid.sides[k]).reshape(-1, module.code_width)
+            yield z, nearest_codes(z, jnp.asarray(params["codebook"]), module.lookup)
+            rest = rest - bound.contribution(bound.embed(theirs), k)
+
+    found = jax.jit(lambda rest: list(looked_up(module.bind({"params": params}), rest)))(features)
+    flips = 0
+    for k, ((z, ours), theirs) in enumerate(zip(jax.device_get(found), pyramid.split(tokens), strict=True)):
         margins = tie_margins(params["codebook"], z, ours, theirs.ravel(), module.lookup)
         assert margins.max() < 1e-5, f"scale {k}: a token differs that is no tie"
         flips += int(np.sum(ours != theirs.ravel()))
-        rest = rest - contribution(theirs, k)
     assert flips <= 0.005 * tokens.size
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tests.interop.checkpoints import tokenizer_config
+from tests.models.golden_models import random_params
 from var_jax.interop.tokenizer import export_tokenizer, import_tokenizer
 from var_jax.models.quantizer import Quantizer, unit_norm
+from var_jax.models.shapes import tokenizer_shapes
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
 from var_jax.pyramid import Pyramid
 
@@ -52,14 +56,13 @@ def test_unit_codes_are_written_as_they_are_used():
     assert "unit_codes" not in tokenizer_config().to_dict()
     module = Tokenizer(config)
     images = jax.random.uniform(jax.random.key(3), (1, config.image_size, config.image_size, 3), minval=-1)
-    own = module.init(jax.random.key(4), images)["params"]
-    back = import_tokenizer(export_tokenizer(config, jax.device_get(own)), config.pyramid)
-    tokens = module.apply({"params": own}, images, method="encode")
-    np.testing.assert_allclose(
-        Tokenizer(back.config).apply({"params": back.params}, tokens, method="decode"),
-        module.apply({"params": own}, tokens, method="decode"),
-        atol=1e-5,
+    own = random_params(tokenizer_shapes(config))
+    back = import_tokenizer(export_tokenizer(config, own), config.pyramid)
+    tokens = jax.jit(functools.partial(module.apply, method="encode"))({"params": own}, images)
+    decode = lambda module, params: jax.jit(functools.partial(module.apply, method="decode"))(
+        {"params": params}, tokens
     )
+    np.testing.assert_allclose(decode(Tokenizer(back.config), back.params), decode(module, own), atol=1e-5)
 
 
 def test_scales_that_are_left_out_are_not_told_and_not_judged(params):

@@ -44,17 +44,23 @@ def test_features_and_tokens(stored, small):
     assert relative_error(features, to_nhwc(stored["features"])) < 1e-4
     tokens = np.asarray(jax.jit(lambda p, x: tokenizer.apply({"params": p}, x, method="encode"))(params, image))
     assert np.mean(tokens != stored["tokens"]) <= 1 / stored["tokens"].size
-    inputs = tokenizer.apply({"params": params}, stored["tokens"], method="transformer_input")
+    inputs = jax.jit(lambda p, t: tokenizer.apply({"params": p}, t, method="transformer_input"))(
+        params, stored["tokens"]
+    )
     assert relative_error(inputs, stored["var_input"]) < 1e-4
 
 
 def test_reconstruction_by_number_of_scales(stored, small):
     tokenizer, params = small
-    for scales in range(1, len(tokenizer.config.pyramid) + 1):
-        decode = jax.jit(lambda p, t, n=scales: tokenizer.apply({"params": p}, t, n, method="decode"))
-        ours = decode(params, stored["tokens"])
+    numbers = range(1, len(tokenizer.config.pyramid) + 1)
+
+    @jax.jit
+    def decoded(params, tokens):
+        bound = tokenizer.bind({"params": params})
+        return [(bound.decode(tokens, scales), bound.quantizer.decode(tokens, scales)) for scales in numbers]
+
+    for scales, (ours, f_hat) in zip(numbers, decoded(params, stored["tokens"]), strict=True):
         assert relative_error(ours, to_nhwc(stored["reconstruction_per_scale"][scales - 1])) < 1e-4
-        f_hat = tokenizer.bind({"params": params}).quantizer.decode(stored["tokens"], scales)
         assert relative_error(f_hat, to_nhwc(stored["f_hat_per_scale"][scales - 1])) < 1e-4
 
 
@@ -135,9 +141,14 @@ def test_bfloat16_decoder_stays_close(stored, small):
     assert np.sqrt(np.mean((ours - reference) ** 2)) < 2e-2  # of a range of 2
 
 
-@pytest.mark.parametrize("num_phis", [1, 4, None])
-@pytest.mark.parametrize("sides", [*PUBLISHED_SIDES.values(), (16,), (1, 3, 8), (2, 2, 5)])
-@pytest.mark.parametrize("widths", [(160, (1, 1, 2, 2, 4)), (32, (1,)), (64, (2, 1, 3))])
+SIDES = [*PUBLISHED_SIDES.values(), (16,), (1, 3, 8), (2, 2, 5)]
+WIDTHS = [(160, (1, 1, 2, 2, 4)), (32, (1,)), (64, (2, 1, 3))]
+
+
+@pytest.mark.parametrize(  # every pair of values
+    ("sides", "num_phis", "widths"),
+    [(sides, phis, WIDTHS[(i + j) % 3]) for i, sides in enumerate(SIDES) for j, phis in enumerate((1, 4, None))],
+)
 def test_shapes_of_many(sides, num_phis, widths):
     base, multipliers = widths
     config = TokenizerConfig(Pyramid(sides), 512, 16, base, multipliers, num_phis=num_phis)

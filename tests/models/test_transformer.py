@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
@@ -82,11 +83,13 @@ def test_no_position_sees_a_finer_scale(case):
     pyramid, module = config.pyramid, Transformer(config)
     inputs = jax.random.normal(jax.random.key(0), (1, pyramid.length - 1, config.code_width))
 
-    def scale_sum(inputs, k):
-        return jnp.sum(jnp.square(module.apply({"params": params}, jnp.array([1]), inputs)[:, pyramid.slice(k)]))
+    def scale_sum(inputs, level):
+        logits = module.apply({"params": params}, jnp.array([1]), inputs)
+        return jnp.sum(jnp.square(logits) * (pyramid.level_ids == level)[:, None])
 
+    gradient = jax.jit(jax.grad(scale_sum))
     for k in range(len(pyramid)):
-        grad = np.asarray(jax.jit(jax.grad(scale_sum), static_argnums=1)(inputs, k))[0]
+        grad = np.asarray(gradient(inputs, k))[0]
         influence = np.concatenate([[1.0], np.abs(grad).sum(axis=-1)])  # the first position has no input
         end = pyramid.slice(k).stop
         assert np.all(influence[:end] > 0), f"scale {k} ignores something it may see"
@@ -122,14 +125,15 @@ def test_class_drop_and_drop_path(case):
     never = Transformer(TransformerConfig.from_dict(fields | {"class_drop": 0.0}))
     no_class = np.full_like(labels, config.no_class)
     key = jax.random.key(0)
-    plain = never.apply({"params": params}, labels, inputs)
-    dropped = always.apply({"params": params}, labels, inputs, key)
-    np.testing.assert_allclose(dropped, never.apply({"params": params}, no_class, inputs), atol=1e-6)
-    np.testing.assert_allclose(never.apply({"params": params}, labels, inputs, key), plain, atol=1e-6)
+    apply = lambda module: jax.jit(functools.partial(module.apply, {"params": params}))
+    never, dropped = apply(never), apply(always)(labels, inputs, key)
+    plain = never(labels, inputs)
+    np.testing.assert_allclose(dropped, never(no_class, inputs), atol=1e-6)
+    np.testing.assert_allclose(never(labels, inputs, key), plain, atol=1e-6)
 
     drops = Transformer(TransformerConfig.from_dict(fields | {"class_drop": 0.0, "drop_path": 0.5}))
-    np.testing.assert_allclose(drops.apply({"params": params}, labels, inputs), plain, atol=1e-6)
-    run = jax.jit(lambda key: drops.apply({"params": params}, labels, inputs, key))
+    np.testing.assert_allclose(apply(drops)(labels, inputs), plain, atol=1e-6)
+    run = functools.partial(apply(drops), labels, inputs)
     several = np.stack([run(jax.random.key(seed)) for seed in range(12)])
     distinct = {tuple(np.round(row[0, 0, :4], 4).tolist()) for row in several}
     assert 2 <= len(distinct) <= 4  # the last of two blocks: each branch of a sample is there or not
@@ -180,9 +184,14 @@ def test_published_sizes(name, millions):
     assert (config.width, config.num_heads, config.head_width) == (64 * config.depth, config.depth, 64)
 
 
-@pytest.mark.parametrize("sides", [*PUBLISHED_SIDES.values(), (16,), (1, 1, 2, 3, 3), (2, 5)])
-@pytest.mark.parametrize(("classes", "codes"), [(1, 16), (10, 1024), (1000, 4096)])
-@pytest.mark.parametrize("shared", [False, True])
+SIDES = [*PUBLISHED_SIDES.values(), (16,), (1, 1, 2, 3, 3), (2, 5)]
+SIZES = [(1, 16), (10, 1024), (1000, 4096)]
+
+
+@pytest.mark.parametrize(  # every pair of values
+    ("sides", "classes", "codes", "shared"),
+    [(sides, *sizes, bool((i + j) % 2)) for i, sides in enumerate(SIDES) for j, sizes in enumerate(SIZES)],
+)
 def test_shapes_of_many(sides, classes, codes, shared):
     pyramid = Pyramid(sides)
     config = TransformerConfig(pyramid, codes, 8, classes, 3, 32, 4, shared_adaln=shared, drop_path=0.1)

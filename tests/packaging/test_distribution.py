@@ -39,6 +39,7 @@ def installed(wheel) -> Path:
     return target
 
 
+@pytest.mark.campaign
 def test_wheel_holds_every_module_and_no_test(wheel):
     files = set(zipfile.ZipFile(wheel).namelist())
     modules = [name.replace(".", "/") for name in module_names()]
@@ -52,6 +53,7 @@ def test_wheel_holds_every_module_and_no_test(wheel):
     assert {f"var_jax/app/page/{name}" for name in ("index.html", "page.css", "page.js", "edit.js")} <= files
 
 
+@pytest.mark.campaign
 def test_studies_stay_in_the_clone(wheel):
     """The tree that both were made of has them."""
     assert (wheel.parent / "tree" / "studies" / "editing.py").is_file()
@@ -61,6 +63,7 @@ def test_studies_stay_in_the_clone(wheel):
     assert [name for name in names if "studies" in name] == []
 
 
+@pytest.mark.campaign
 def test_metadata(installed):
     metadata = PathDistribution(next(installed.glob("*.dist-info"))).metadata
     assert metadata["Version"] == __version__
@@ -70,6 +73,7 @@ def test_metadata(installed):
     assert set(metadata.get_all("Provides-Extra")) == extras
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("command", [["bin/var-jax"], ["-m", "var_jax.cli.main"]], ids=["command", "module"])
 def test_installed_command_answers(installed, tmp_path, command):
     program = [sys.executable, *command] if command[0] == "-m" else [installed / command[0]]
@@ -78,6 +82,7 @@ def test_installed_command_answers(installed, tmp_path, command):
     assert answered.stdout.startswith("usage: var-jax")
 
 
+@pytest.mark.campaign
 def test_installed_configs_belong_to_the_package(installed, tmp_path):
     code = "import var_jax.configs; print(var_jax.configs.__file__)"
     imported = run([sys.executable, "-c", code], tmp_path, pythonpath=installed)
@@ -94,6 +99,7 @@ def test_changelog_opens_with_this_version():
     assert newest.group(1) == __version__
 
 
+@pytest.mark.campaign
 def test_pins_cover_what_the_package_needs(installed):
     files = (ROOT / "launch" / name for name in ("requirements.txt", "requirements-test.txt"))
     pins = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]

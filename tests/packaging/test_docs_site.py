@@ -14,6 +14,7 @@ from tests.packaging.tree import ROOT, documents, module_names, run
 from var_jax.pyramid import Pyramid
 
 pytest.importorskip("mkdocs", reason="the extra 'docs' is not installed")
+pytestmark = pytest.mark.campaign
 
 # Documented by their pages and by `--help`.
 COMMANDS = {"app", "benchmark", "cli", "rehearsal", "scaling"}

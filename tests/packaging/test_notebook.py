@@ -19,6 +19,7 @@ def test_no_outputs_are_kept():
     assert [cell.id for cell in CODE.values() if cell.outputs or cell.execution_count] == []
 
 
+@pytest.mark.campaign
 def test_it_runs_from_top_to_bottom(tmp_path):
     from nbclient import NotebookClient
 

@@ -13,6 +13,7 @@ from var_jax.parallel.mesh import make_mesh
 from var_jax.rehearsal.topologies import Topology, compiler, devices
 
 pytest.importorskip("libtpu", reason="the TPU compiler is not installed")
+pytestmark = pytest.mark.campaign
 
 
 @pytest.fixture(scope="module")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
 import pytest
 from PIL import Image
 
 from tests.packaging.tree import ROOT
+from var_jax.cli.main import main
 from var_jax.errors import InputError
+from var_jax.evaluation.classifier import train_classifier
 from var_jax.scaling import ablation
 from var_jax.scaling.ablation import Row, ablate, markdown
 from var_jax.training.config import config_module, load_config
@@ -30,11 +33,12 @@ def get_config(argument=""):
 def get_rows(argument=""):
     plain = {{"model.adaln": False, "model.drop_path": 0.0}}
     raster = {{"model.inputs": "previous_token", "model.drop_path": 0.0}}
-    return [
+    rows = [
         {{"name": "raster", "tokenizer": "one_scale", "changes": raster, "sampling": {{}}}},
         {{"name": "scales", "tokenizer": "scales", "changes": plain, "sampling": {{}}}},
         {{"name": "+ guidance", "tokenizer": "scales", "changes": plain, "sampling": {{"guidance": 2.0, "top_k": 4}}}},
     ]
+    return [row for row in rows if not argument or row["tokenizer"] == argument]
 """
 TOKENIZER = """
 from tests.training import tiny
@@ -44,13 +48,21 @@ def get_config(argument=""):
 """
 
 
-def test_a_table_from_nothing_and_nothing_done_twice(tmp_path, monkeypatch):
+@pytest.fixture
+def rows(tmp_path, monkeypatch):
+    """The file of an ablation that is judged by few pictures."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setattr(ablation, "_REAL", 60)
     monkeypatch.setattr(ablation, "_HELD_OUT", 40)
+    monkeypatch.setattr(ablation, "train_classifier", functools.partial(train_classifier, steps=30))
     first_stage, rows = tmp_path / "first.py", tmp_path / "rows.py"
     first_stage.write_text(TOKENIZER)
     rows.write_text(ROWS.format(file=str(first_stage)))
+    return rows
+
+
+@pytest.mark.campaign
+def test_a_table_from_nothing_and_nothing_done_twice(rows, tmp_path):
     said: list[str] = []
     text = ablate(str(rows), tmp_path / "out", seeds=1, samples=100, say=said.append)
     assert sum("tokenizer" in line for line in said) == 2
@@ -71,6 +83,21 @@ def test_a_table_from_nothing_and_nothing_done_twice(tmp_path, monkeypatch):
     said.clear()
     assert ablate(str(rows), tmp_path / "out", seeds=1, samples=100, say=said.append) == text
     assert said == []
+
+
+def test_a_table_of_one_model_drawn_from_in_two_ways(rows, tmp_path, monkeypatch):
+    """The trainings, which are processes of their own, run in this one."""
+    monkeypatch.setattr(ablation, "trained", lambda words: main(list(words)))
+    text = ablate(f"{rows}:scales", tmp_path / "out", seeds=1, samples=100, say=lambda line: None)
+    assert [line.split("|")[1].strip() for line in text.splitlines()[2:4]] == ["1 scales", "2 + guidance"]
+    assert len(list((tmp_path / "out" / "models").iterdir())) == 1
+    figures = [row["seeds"][0] for row in json.loads((tmp_path / "out" / "ablation.json").read_text())]
+    assert figures[1]["sample_flops"] == 2 * figures[0]["sample_flops"]
+    assert figures[1]["loss"] == figures[0]["loss"]
+    assert all(0 <= one["class_accuracy"] <= 1 and one["frechet"] > 0 for one in figures)
+    again: list[str] = []
+    assert ablate(f"{rows}:scales", tmp_path / "out", seeds=1, samples=100, say=again.append) == text
+    assert again == []
 
 
 def test_rows_that_train_alike_share_a_model():

@@ -117,16 +117,26 @@ def table_of(out):
 
 
 @pytest.fixture(scope="module")
-def unbroken(sweep, tmp_path_factory):
+def in_this_process():
+    """A sweep's trainings, which are processes of their own, run in this one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("var_jax.scaling.sweep.trained", lambda words: main(list(words)))
+        yield
+
+
+@pytest.fixture(scope="module")
+def unbroken(sweep, in_this_process, tmp_path_factory):
     out = tmp_path_factory.mktemp("unbroken") / "runs"
-    done = subprocess.run(command("run", sweep, "--out", out), env=environment(), capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "[3/3] d2_w32: finished" in done.stdout
+    assert main(["scaling", "run", str(sweep), "--out", str(out)]) == 0
     return out
 
 
-def test_killed_in_the_middle_and_started_again_the_table_is_the_same(sweep, unbroken, tmp_path):
-    out = tmp_path / "runs"
+@pytest.mark.campaign
+def test_killed_in_the_middle_and_started_again_the_table_is_the_same(sweep, tmp_path):
+    whole, out = tmp_path / "whole", tmp_path / "runs"
+    done = subprocess.run(command("run", sweep, "--out", whole), env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "[3/3] d2_w32: finished" in done.stdout
     process = subprocess.Popen(command("run", sweep, "--out", out), env=environment(), stdout=subprocess.DEVNULL)
     second = out / "d1_w16" / "metrics.jsonl"
     while not (second.exists() and '"validation"' in second.read_text()):
@@ -138,20 +148,20 @@ def test_killed_in_the_middle_and_started_again_the_table_is_the_same(sweep, unb
     again = subprocess.run(command("run", sweep, "--out", out), env=environment(), capture_output=True, text=True)
     assert again.returncode == 0, again.stdout + again.stderr
     assert "d1_w8: has finished before" in again.stdout
-    assert table_of(out) == table_of(unbroken)
+    assert table_of(out) == table_of(whole)
 
 
-def test_one_failed_model_does_not_stop_the_rest(sweep, unbroken, tmp_path):
+def test_one_failed_model_does_not_stop_the_rest(sweep, unbroken, tmp_path, capsys):
     out = tmp_path / "runs"
     shutil.copytree(unbroken / "d2_w32", out / "d2_w32")
     shutil.copytree(unbroken / "d1_w16", out / "d1_w16")
     (out / "d1_w8").mkdir()
     (out / "d1_w8" / "stranger.txt").write_text("not a run")
-    done = subprocess.run(command("run", sweep, "--out", out), env=environment(), capture_output=True, text=True)
-    assert done.returncode == 1
-    assert "d1_w8: failed with exit code 2" in done.stdout
-    assert "[3/3] d2_w32: has finished before" in done.stdout
-    assert "1 of 3 models failed: d1_w8" in done.stdout
+    assert main(["scaling", "run", str(sweep), "--out", str(out)]) == 1
+    printed = capsys.readouterr().out
+    assert "d1_w8: failed with exit code 2" in printed
+    assert "[3/3] d2_w32: has finished before" in printed
+    assert "1 of 3 models failed: d1_w8" in printed
 
 
 def test_the_table(unbroken):
