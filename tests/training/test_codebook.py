@@ -17,7 +17,7 @@ from var_jax.models.pictures import to_signed
 from var_jax.models.tokenizer import TokenizerConfig
 from var_jax.pyramid import Pyramid
 from var_jax.training.codebook import (
-    CodebookCare,
+    CodebookOptions,
     code_sums,
     codebook_of,
     fair_weights,
@@ -87,21 +87,21 @@ def test_warm_start_finds_separate_heaps():
     assert np.all(np.isfinite(many))
 
 
-def stepped(care, steps=1, accumulate=1, ema=0.0):
+def stepped(options, steps=1, accumulate=1, ema=0.0):
     """The states before and after some steps on one batch, without weight of the other losses on the codebook."""
     config = tiny.tokenizer()
-    task = TokenizerTask(TokenizerConfig(**config.model), config.loss, jnp.float32, care=care)
+    task = TokenizerTask(TokenizerConfig(**config.model), config.loss, jnp.float32, codebook=options)
     optimizer = make_optimizer(lambda _: 1e-2, lambda _: 0.1, (0.5, 0.9), 0.0, task.decayed)
     states = [new_state(task.init(jax.random.key(0)), optimizer, ema > 0, task.new_counts())]
     images = jax.random.randint(jax.random.key(7), (8, 8, 8, 3), 0, 256).astype(jnp.uint8)
-    step = jax.jit(make_step(task.loss, optimizer, 0, accumulate, ema, settle=task.settle))
+    step = jax.jit(make_step(task.loss, optimizer, 0, accumulate, ema, post_update=task.post_update))
     for _ in range(steps):
         states.append(step(states[-1], {}, {"images": images})[0])
     return task, images, states
 
 
 def test_codes_that_are_means_take_no_gradient():
-    task, images, (before, after) = stepped(CodebookCare(means=True), ema=0.5)
+    task, images, (before, after) = stepped(CodebookOptions(means=True), ema=0.5)
     asked = np.asarray(task._asked(before.params, images))
     tokens = np.asarray(task.module.apply({"params": before.params}, to_signed(images), method="encode")).reshape(-1)
     expected = np.asarray(codebook_of(before.params)).copy()
@@ -115,15 +115,15 @@ def test_codes_that_are_means_take_no_gradient():
 
 
 def test_means_are_over_all_micro_batches():
-    whole, parts = (stepped(CodebookCare(means=True), accumulate=n)[2][1] for n in (1, 2))
+    whole, parts = (stepped(CodebookOptions(means=True), accumulate=n)[2][1] for n in (1, 2))
     np.testing.assert_allclose(codebook_of(parts.params), codebook_of(whole.params), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("means", [False, True])
 def test_dead_codes_move_when_it_is_time(means):
-    care = CodebookCare(reset_every=2, reset_share=0.2, means=means)
-    plain = dataclasses.replace(care, reset_every=0)
-    task, images, states = stepped(care, steps=2)
+    options = CodebookOptions(reset_every=2, reset_share=0.2, means=means)
+    plain = dataclasses.replace(options, reset_every=0)
+    task, images, states = stepped(options, steps=2)
     first, second = (states[n] for n in (1, 2))
     _, _, (_, first_plain, second_plain) = stepped(plain, steps=2)
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7)  # two programs: bits may differ
@@ -141,8 +141,9 @@ def test_dead_codes_move_when_it_is_time(means):
 
 
 def test_fewer_scales_in_training_change_the_loss_and_not_validation():
-    task, images, (state, _) = stepped(CodebookCare())
-    fewer = TokenizerTask(task.config, task.weights, jnp.float32, care=CodebookCare(dropout=1.0, fewest_scales=1))
+    task, images, (state, _) = stepped(CodebookOptions())
+    options = CodebookOptions(dropout=1.0, fewest_scales=1)
+    fewer = TokenizerTask(task.config, task.weights, jnp.float32, codebook=options)
     losses = [float(t.loss(state.params, {}, {"images": images}, jax.random.key(0), 0)[0]) for t in (task, fewer)]
     assert losses[0] != losses[1]
     seen = {"images": images, "mask": jnp.ones(8)}
@@ -150,8 +151,8 @@ def test_fewer_scales_in_training_change_the_loss_and_not_validation():
 
 
 def test_a_run_with_all_of_it_resumes_exactly(tmp_path, monkeypatch, capsys):
-    care = {"dropout": 0.5, "fewest_scales": 1, "means": True, "reset_every": 2, "warm_start": 2}
-    config = tiny.tokenizer(codebook=care)
+    options = {"dropout": 0.5, "fewest_scales": 1, "means": True, "reset_every": 2, "warm_start": 2}
+    config = tiny.tokenizer(codebook=options)
     assert train(config, tmp_path / "whole") == FINISHED
     assert "the first codebook is made of 16 pictures" in capsys.readouterr().out
     with monkeypatch.context() as patch:
@@ -163,7 +164,7 @@ def test_a_run_with_all_of_it_resumes_exactly(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("care", "message"),
+    ("options", "message"),
     [
         ({"dropout": 0.1}, "quantizer dropout of 0.1 down to 3 scales: expected a share, and 1 to 2"),
         ({"reset_every": -1}, "config codebook.reset_every -1: expected 0"),
@@ -171,7 +172,7 @@ def test_a_run_with_all_of_it_resumes_exactly(tmp_path, monkeypatch, capsys):
         ({"reset_share": 2.0}, "config codebook.reset_share 2.0: expected a share"),
     ],
 )
-def test_care_that_cannot_be(tmp_path, care, message):
+def test_codebook_options_that_cannot_be(tmp_path, options, message):
     with pytest.raises(InputError, match=message):
-        train(tiny.tokenizer(codebook=care), tmp_path / "run")
+        train(tiny.tokenizer(codebook=options), tmp_path / "run")
     assert not (tmp_path / "run").exists()

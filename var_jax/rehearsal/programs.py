@@ -65,7 +65,8 @@ def training_step(
     )
     shapes = jax.eval_shape(fresh)
     places = shardings(mesh, config.sharding, shapes)
-    step = make_step(task.loss, optimizer, 0, config.accumulate, config.ema_decay, settle=task.settle, rate=rate)
+    shared = {"post_update": task.post_update, "rate": rate}
+    step = make_step(task.loss, optimizer, 0, config.accumulate, config.ema_decay, **shared)
     jitted = jax.jit(step, donate_argnums=0, static_argnums=3, out_shardings=(places, None))
     with jax.set_mesh(mesh):
         return jitted.lower(

@@ -26,7 +26,7 @@ from var_jax.pretrained.inception_file import read_inception
 from var_jax.pretrained.lpips_file import read_lpips, require_published
 from var_jax.pyramid import Pyramid
 from var_jax.training.adversary import Adversary, make_adversary
-from var_jax.training.codebook import CodebookCare
+from var_jax.training.codebook import CodebookOptions
 from var_jax.training.optimizer import Schedule, warmup_steps
 from var_jax.training.progressive import Progressive, Stage
 from var_jax.training.state import TrainState
@@ -97,7 +97,7 @@ def tokenizer_task(
     if config.encoder_dtype:
         encoder_dtype = _dtype(config.encoder_dtype, "encoder_dtype")
     training = Tokenizer(shape, dtype, encoder_dtype, constrain, _remat(config), fast_convolution=False)
-    return TokenizerTask(shape, config.loss, dtype, lpips_params, CodebookCare(**config.codebook), training)
+    return TokenizerTask(shape, config.loss, dtype, lpips_params, CodebookOptions(**config.codebook), training)
 
 
 def _dtype(name: str, field: str) -> jnp.dtype:

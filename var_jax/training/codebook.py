@@ -21,7 +21,7 @@ _FEWEST_USES = 1e-3  # a step, on average
 
 
 @dataclasses.dataclass(frozen=True)
-class CodebookCare:
+class CodebookOptions:
     """What a stage-1 run does for its codebook; the fields are those of the config's section `codebook`.
 
     Attributes:

@@ -117,7 +117,7 @@ class Run:
             self.state = self._first_state(fresh, shapes, places, given)
             self._opened = opened.pop_all()
         one_cpu = config.stage == "transformer" and on_one_cpu(self.mesh)
-        shared = {"settle": self.task.settle, "rate": self.schedule, "one_cpu": one_cpu}
+        shared = {"post_update": self.task.post_update, "rate": self.schedule, "one_cpu": one_cpu}
         step = make_step(self.task.loss, optimizer, config.seed, config.accumulate, config.ema_decay, **shared)
         place = jax.tree.map(lambda x: x.sharding, self.state)
         self._step = jax.jit(step, donate_argnums=0, static_argnums=3, out_shardings=(place, None))
@@ -168,16 +168,16 @@ class Run:
             self.reporter.say(f"started from {config.init_from}; freshly drawn: {', '.join(kept) or 'nothing'}")
             state = build.start_from(given, state)
         elif warm := self.task.warm_batches:
-            state = self._warmed(state, warm)
+            state = self._init_codebook(state, warm)
         return state
 
-    def _warmed(self, state: TrainState, batches: int) -> TrainState:
+    def _init_codebook(self, state: TrainState, batches: int) -> TrainState:
         """The fresh state with what a stage makes of its first pictures before it learns."""
         with jax.set_mesh(self.mesh), contextlib.closing(self._batches(0)) as given:
             pictures = [self._checked(next(given), "train")["images"] for _ in range(batches)]
             key = jax.random.fold_in(jax.random.key(self.config.seed), 2)
             place = jax.tree.map(lambda x: x.sharding, state.params)
-            params = jax.jit(self.task.warmed, out_shardings=place)(state.params, jnp.concatenate(pictures), key)
+            params = jax.jit(self.task.init_codebook, out_shardings=place)(state.params, jnp.concatenate(pictures), key)
         ema = None if state.ema is None else jax.tree.map(jnp.copy, params)
         self.reporter.say(f"the first codebook is made of {batches * self.config.batch_size} pictures")
         return state._replace(params=params, ema=ema)

@@ -23,8 +23,8 @@ Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
 # (params, fixed, batch, key, step) -> (loss, (metrics, what is to be added to the moving counts)).
 LossFn = Callable[[Params, Any, Batch, jax.Array, jax.Array], tuple[jax.Array, tuple[Metrics, Any]]]
-# (params, moving counts, batch, key, step) after an update -> params and counts that are kept: what no gradient does.
-Settle = Callable[[Params, Any, Batch, jax.Array, jax.Array], tuple[Params, Any]]
+# Runs after an update, for what no gradient does: (params, moving counts, batch, key, step) -> new params and counts.
+PostUpdate = Callable[[Params, Any, Batch, jax.Array, jax.Array], tuple[Params, Any]]
 
 
 class TrainState(NamedTuple):
@@ -92,7 +92,7 @@ def make_step(
     accumulate: int = 1,
     ema_decay: float = 0.0,
     count_decay: float = 0.99,
-    settle: Settle | None = None,
+    post_update: PostUpdate | None = None,
     rate: Callable[[jax.Array], jax.Array] | None = None,
     one_cpu: bool = False,
 ) -> Callable[[TrainState, Any, Batch], tuple[TrainState, Metrics]]:
@@ -105,7 +105,7 @@ def make_step(
       accumulate: micro-batches a step; the gradient is their mean.
       ema_decay: of the moving average of parameters; it starts low and rises, 0 is off.
       count_decay: of the moving counts.
-      settle: see `Settle`.
+      post_update: see `PostUpdate`.
       rate: learning rate by step, to be told among the metrics and so fetched with them; None tells none.
       one_cpu: for a transformer on one CPU: micro-batches take the layers' kernels apart, see `models.layers`, and the
         optimizer's state is changed in place.
@@ -133,8 +133,8 @@ def make_step(
         if state.counts is not None:
             weight = jnp.where(state.step == 0, 0.0, count_decay)
             counts = jax.tree.map(lambda old, new: weight * old + (1.0 - weight) * new, state.counts, counts)
-        if settle is not None:
-            params, counts = settle(params, counts, batch, key, state.step)
+        if post_update is not None:
+            params, counts = post_update(params, counts, batch, key, state.step)
         params = keep(params, state.params)
         if one_cpu:
             # The optimizer's state after the parameters, each in place. XLA on a CPU would copy all of it first.

@@ -23,7 +23,7 @@ from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
 from var_jax.parallel.processes import whole
 from var_jax.pretrained.inception import extract
 from var_jax.training.codebook import (
-    CodebookCare,
+    CodebookOptions,
     code_sums,
     codebook_of,
     fair_weights,
@@ -42,7 +42,7 @@ class TokenizerTask:
       decayed: patterns of parameters that weight decay applies to.
       fixed: arrays that are used and not learned: LPIPS' weights ("lpips"), and Inception's, which makes validation
         report rFID ("inception"), where they are given.
-      warm_batches: batches that `warmed` wants before the first step; 0: it is not called.
+      warm_batches: batches that `init_codebook` wants before the first step; 0: it is not called.
     """
 
     decayed: Sequence[str] = ("kernel$",)
@@ -53,7 +53,7 @@ class TokenizerTask:
         weights: dict[str, float],
         dtype: Dtype,
         lpips_params: Params | None = None,
-        care: CodebookCare | None = None,
+        codebook: CodebookOptions | None = None,
         training: Tokenizer | None = None,
     ) -> None:
         """`weights` are those of the losses: "l1", "l2", "quantizer", perhaps "structure" and "lpips".
@@ -61,15 +61,15 @@ class TokenizerTask:
         `training` is the module that a step runs where it is not the plain one: narrower, on a mesh, recomputing.
 
         Raises:
-          InputError: for a `care` that this pyramid cannot have.
+          InputError: for `codebook` options that this pyramid cannot have.
         """
-        self.config, self.weights, self.care = config, dict(weights), care or CodebookCare()
-        if self.care.dropout:
-            kept_scales(jax.random.key(0), 1, config.pyramid, self.care.dropout, self.care.fewest_scales)
+        self.config, self.weights, self.codebook = config, dict(weights), codebook or CodebookOptions()
+        if self.codebook.dropout:
+            kept_scales(jax.random.key(0), 1, config.pyramid, self.codebook.dropout, self.codebook.fewest_scales)
         self.module = Tokenizer(config, dtype)
         self.training = training or self.module
         self.image_size = config.image_size
-        self.warm_batches = self.care.warm_start
+        self.warm_batches = self.codebook.warm_start
         self.fixed: dict[str, Any] = {} if lpips_params is None else {"lpips": lpips_params}
 
     def about(self) -> dict[str, Any]:
@@ -85,7 +85,7 @@ class TokenizerTask:
     def new_counts(self) -> Any:
         """Moving counts of code use; where codes are means, also of what they are used for."""
         codes = jnp.zeros((len(self.config.pyramid), self.config.codebook_size), jnp.float32)
-        if not self.care.means:
+        if not self.codebook.means:
             return codes
         return {"codes": codes, "sums": jnp.zeros((self.config.codebook_size, self.config.code_width), jnp.float32)}
 
@@ -103,11 +103,11 @@ class TokenizerTask:
         self, params: Params, images: jax.Array, key: jax.Array
     ) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
         """Pictures in [-1, 1] -> (reconstruction, quantizer loss), and what `counts` takes, which has no gradient."""
-        deterministic, care, kept_B = self.config.dropout == 0, self.care, None
-        if care.dropout:
+        deterministic, options, kept_B = self.config.dropout == 0, self.codebook, None
+        if options.dropout:
             keep_key = jax.random.fold_in(key, 1)
-            kept_B = kept_scales(keep_key, len(images), self.config.pyramid, care.dropout, care.fewest_scales)
-        if care.means:
+            kept_B = kept_scales(keep_key, len(images), self.config.pyramid, options.dropout, options.fewest_scales)
+        if options.means:
             params = with_codebook(params, jax.lax.stop_gradient(codebook_of(params)))
         out = self.training.apply({"params": params}, images, deterministic, kept_B, rngs={"dropout": key})
         return (out.reconstruction_BxHxWx3, out.quantizer_loss), (out.tokens_BxL, out.asked_BxLxC)
@@ -127,31 +127,31 @@ class TokenizerTask:
         tokens_BxL, asked_BxLxC = seen
         size = self.config.codebook_size
         codes = code_counts(tokens_BxL, self.config.pyramid, size)
-        if not self.care.means:
+        if not self.codebook.means:
             return codes
         asked_NxC = jax.lax.stop_gradient(asked_BxLxC).reshape(-1, asked_BxLxC.shape[-1])
         return {"codes": codes, "sums": code_sums(tokens_BxL.reshape(-1), asked_NxC, size)}
 
-    def settle(
+    def post_update(
         self, params: Params, counts: Any, batch: dict[str, jax.Array], key: jax.Array, step: jax.Array
     ) -> tuple[Params, Any]:
         """What no gradient does for the codebook, after a step: codes that are means, dead codes that move."""
-        care = self.care
-        if care.means:
+        options = self.codebook
+        if options.means:
             uses_V = jnp.sum(counts["codes"], axis=0)
             params = with_codebook(params, mean_codes(codebook_of(params), uses_V, counts["sums"]))
-        if not care.reset_every:
+        if not options.reset_every:
             return params, counts
-        due = (step + 1) % care.reset_every == 0
+        due = (step + 1) % options.reset_every == 0
         revive = lambda: self._revive(params, counts, batch["images"], jax.random.fold_in(key, 2))
         return jax.lax.cond(due, revive, lambda: (params, counts))
 
     def _revive(self, params: Params, counts: Any, images: jax.Array, key: jax.Array) -> tuple[Params, Any]:
-        uses_V = jnp.sum(counts["codes"] if self.care.means else counts, axis=0)
+        uses_V = jnp.sum(counts["codes"] if self.codebook.means else counts, axis=0)
         weights = jnp.asarray(fair_weights(self.config.pyramid, len(images)))
         asked_NxC = self._asked(params, images)
-        codebook, dead_V = revived(codebook_of(params), uses_V, asked_NxC, weights, key, self.care.reset_share)
-        if self.care.means:  # as if it had always been used for that
+        codebook, dead_V = revived(codebook_of(params), uses_V, asked_NxC, weights, key, self.codebook.reset_share)
+        if self.codebook.means:  # as if it had always been used for that
             sums = jnp.where(dead_V[:, None], codebook * uses_V[:, None], counts["sums"])
             counts = counts | {"sums": sums}
         return with_codebook(params, codebook), counts
@@ -160,7 +160,7 @@ class TokenizerTask:
         asked = self.module.apply({"params": params}, to_signed(images), method="asked")
         return asked.reshape(-1, self.config.code_width)
 
-    def warmed(self, params: Params, images: jax.Array, key: jax.Array) -> Params:
+    def init_codebook(self, params: Params, images: jax.Array, key: jax.Array) -> Params:
         """Fresh parameters with a codebook made of what pictures ask for, uint8 [N, H, W, 3].
 
         What is asked depends on the codebook: it is what the drawn one leaves untold.

@@ -36,7 +36,7 @@ class TransformerTask:
     """
 
     decayed: Sequence[str] = ("kernel$", "class_embedding$")
-    settle = None  # gradients do all
+    post_update = None  # gradients do all
     warm_batches = 0
 
     def __init__(
