@@ -21,8 +21,9 @@ from var_jax.generation.kernels import for_sampling
 from var_jax.generation.many import batches
 from var_jax.generation.settings import PerScale, check_settings, make_controls
 from var_jax.model_directory import bundled_model, fingerprint
+from var_jax.models.inputs import teacher_inputs
 from var_jax.models.parameters import Params
-from var_jax.models.pictures import to_signed
+from var_jax.models.pictures import decode_pictures, encode_pictures
 from var_jax.models.tokenizer import Tokenizer
 from var_jax.models.transformer import Transformer
 from var_jax.parallel.mesh import batch_sharding
@@ -111,7 +112,7 @@ class Bundle:
         Raises:
           InputError: for another shape, type or range.
         """
-        return _encode(self.tokenizer, self.tokenizer_params, jnp.asarray(self._checked_images(images)))
+        return encode_pictures(self.tokenizer, self.tokenizer_params, jnp.asarray(self._checked_images(images)))
 
     def decode(self, tokens_BxL: np.ndarray | jax.Array, scales: int | None = None) -> jax.Array:
         """Tokens -> pictures [B, H, W, 3] float32 in [0, 1], from all scales or the first `scales`.
@@ -125,7 +126,7 @@ class Bundle:
         if not isinstance(scales, (int, np.integer)) or not 1 <= scales <= total:
             raise InputError(f"scales {scales}: expected 1 to {total}")
         tokens_BxL = self._checked_tokens(tokens_BxL)
-        return _decode(self.tokenizer, self.tokenizer_params, tokens_BxL, int(scales))
+        return decode_pictures(self.tokenizer, self.tokenizer_params, tokens_BxL, int(scales))
 
     def logits(self, labels: Sequence[int] | np.ndarray | jax.Array, tokens_BxL: np.ndarray | jax.Array) -> jax.Array:
         """Teacher-forced logits [B, L, V] float32: what the transformer expects at every position.
@@ -371,16 +372,6 @@ def _checked_key(key: jax.Array, batch: int) -> jax.Array:
     return key
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _encode(tokenizer: Tokenizer, params: Params, images: jax.Array) -> jax.Array:
-    return tokenizer.apply({"params": params}, to_signed(images), method="encode")
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _decode(tokenizer: Tokenizer, params: Params, tokens_BxL: jax.Array, scales: jax.Array) -> jax.Array:
-    return (tokenizer.apply({"params": params}, tokens_BxL, scales, method="decode") + 1.0) / 2.0
-
-
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _logits(
     tokenizer: Tokenizer,
@@ -390,6 +381,6 @@ def _logits(
     labels_B: jax.Array,
     tokens_BxL: jax.Array,
 ) -> jax.Array:
-    told = transformer.config.inputs
-    inputs = tokenizer.apply({"params": tokenizer_params}, tokens_BxL, told, method="transformer_input")
+    quantizer = tokenizer.bind({"params": tokenizer_params}).quantizer
+    inputs = teacher_inputs(quantizer, tokens_BxL, transformer.config.inputs)
     return transformer.apply({"params": transformer_params}, labels_B, inputs)

@@ -27,7 +27,7 @@ def test_sampling_adds_up_to_its_cost(model, guided):
 
 
 def test_sampling_in_raster_order_adds_up_to_its_cost():
-    tokenizer = TokenizerConfig(Pyramid((4,)), base_channels=32)
+    tokenizer = TokenizerConfig.from_fields(pyramid=(4,), base_channels=32)
     raster = dataclasses.replace(SHARED.transformer, pyramid=Pyramid((4,)), inputs="previous_token")
     phases = work.sampling(raster, tokenizer, 1, True, "float32")
     assert sum(phase.flops for phase in phases) == pytest.approx(costs.sample_flops(raster, tokenizer, True), rel=1e-12)

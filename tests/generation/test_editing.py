@@ -81,20 +81,20 @@ def test_given_tokens_are_kept_where_the_mask_says(bundle, pictures):
     np.testing.assert_array_equal(np.asarray(redrawn(bundle, pictures, keep, False).tokens)[keep], own[keep])
 
 
-def test_kept_tokens_are_told_what_the_drawn_ones_left(bundle, pictures):
-    """Only the coarsest is drawn: what follows is the encoding of what it left untold."""
+def test_kept_tokens_encode_the_residual_of_the_drawn_ones(bundle, pictures):
+    """Only the coarsest is drawn: the kept ones that follow encode its residual."""
     keep = keep_where(~first_scales(PYRAMID, 1))
     out = redrawn(bundle, pictures, keep)
     bound = bundle.tokenizer.bind({"params": bundle.tokenizer_params})
     features = bound.features(to_signed(jnp.asarray(pictures)))
-    rest, own = features, np.asarray(bundle.encode(pictures))
+    residual, own = features, np.asarray(bundle.encode(pictures))
     drawn = np.asarray(out.tokens)
     assert np.any(drawn[:, :1] != own[:, :1])
-    rest = rest - bound.quantizer.contribution(bound.quantizer.embed(out.tokens[:, :1]), 0)
+    residual = residual - bound.quantizer.contribution(bound.quantizer.embed(out.tokens[:, :1]), 0)
     for k in (1, 2):
-        tokens = np.asarray(bound.quantizer._tell_scale(rest, k)[0])
+        tokens = np.asarray(bound.quantizer.nearest(bound.quantizer.next_scale_input(residual, k)))
         np.testing.assert_array_equal(drawn[:, PYRAMID.slice(k)], tokens)
-        rest = rest - bound.quantizer.contribution(bound.quantizer.embed(jnp.asarray(tokens)), k)
+        residual = residual - bound.quantizer.contribution(bound.quantizer.embed(jnp.asarray(tokens)), k)
     assert np.any(drawn[:, 1:] != own[:, 1:])
 
 

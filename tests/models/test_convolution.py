@@ -11,6 +11,7 @@ import pytest
 
 from var_jax.models import convolution
 from var_jax.models.convolution import convolve, winograd
+from var_jax.models.quantizer import QuantizerConfig
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
 from var_jax.pyramid import Pyramid
 
@@ -95,9 +96,7 @@ def test_a_tokenizer_with_and_without(monkeypatch, by_picture):
     monkeypatch.setattr("var_jax.models.tokenizer._LARGE_PICTURE", 0)
     monkeypatch.setattr(convolution, "_LEAST_PRODUCTS", 0)
     monkeypatch.setattr(convolution, "_LEAST_SQUARES", 0.0)
-    config = TokenizerConfig(
-        Pyramid((1, 2, 4)), codebook_size=64, code_width=8, base_channels=32, channel_multipliers=(1, 2, 2)
-    )
+    config = TokenizerConfig(QuantizerConfig(Pyramid((1, 2, 4)), 64, 8), 32, (1, 2, 2))
     tokenizers = [Tokenizer(config, fast_convolution=fast) for fast in (True, False)]
     params = jax.eval_shape(tokenizers[0].init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))["params"]
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""What a transformer may be told instead of the running sum, and norms without a class: causal, cached as uncached."""
+"""Inputs other than the running sum, raster order, and norms without a class: causal, cached as uncached."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from var_jax.generation import sampler
 from var_jax.generation.kernels import for_sampling
 from var_jax.interop.transformer import export_transformer
 from var_jax.models.costs import block_parameters, transformer_parameters
-from var_jax.models.inputs import CUMULATIVE, LAST_SCALE, PREVIOUS_TOKEN
+from var_jax.models.inputs import CUMULATIVE, LAST_SCALE, PREVIOUS_TOKEN, teacher_inputs
 from var_jax.models.presets import transformer_preset
-from var_jax.models.quantizer import Quantizer
+from var_jax.models.quantizer import Quantizer, QuantizerConfig
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
 from var_jax.models.transformer import Transformer, TransformerConfig
 from var_jax.pyramid import Pyramid
@@ -23,7 +23,7 @@ CODES, WIDTH = 12, 4
 
 
 def tokenizer(sides):
-    return TokenizerConfig(Pyramid(sides), CODES, WIDTH, 8, (1, 2), 1, 1, 4)
+    return TokenizerConfig(QuantizerConfig(Pyramid(sides), CODES, WIDTH), 8, (1, 2), 1, 1, 4)
 
 
 def transformer(sides, **changes):
@@ -67,11 +67,11 @@ def both(config, sides, guided, seed=3):
     draw = lambda params: run(own, module, own_params, params, labels, jax.random.key(seed), settings, guided, False)
     sampled, by_layer = draw(params), draw(for_sampling(jax.device_put(params)))
     np.testing.assert_array_equal(sampled.tokens_BxL, by_layer.tokens_BxL)
-    told = own.apply({"params": own_params}, sampled.tokens_BxL, config.inputs, method="transformer_input")
-    with_class = module.apply({"params": params}, labels, told)
+    inputs = teacher_inputs(own.bind({"params": own_params}).quantizer, sampled.tokens_BxL, config.inputs)
+    with_class = module.apply({"params": params}, labels, inputs)
     if not guided:
         return sampled, with_class
-    without = module.apply({"params": params}, jnp.full_like(labels, config.no_class), told)
+    without = module.apply({"params": params}, jnp.full_like(labels, config.no_class), inputs)
     t_L = np.repeat(np.asarray(settings.guidance_S), config.pyramid.lengths)[None, :, None]
     return sampled, (1 + t_L) * with_class - t_L * without
 
@@ -105,14 +105,13 @@ def test_a_raster_picture_depends_on_its_own_key_alone():
 
 
 def test_the_last_scale_alone_is_what_the_sum_lacked():
-    quantizer, tokens = Quantizer(Pyramid((1, 2, 4)), CODES, WIDTH, 1), jnp.arange(21)[None] % CODES
-    params = quantizer.init(jax.random.key(0), jnp.zeros((1, 4, 4, WIDTH)))
-    run = lambda inputs: quantizer.apply(params, tokens, inputs, method="transformer_input")
-    total, alone = run(CUMULATIVE), run(LAST_SCALE)
+    module, tokens = Quantizer(QuantizerConfig(Pyramid((1, 2, 4)), CODES, WIDTH, 1)), jnp.arange(21)[None] % CODES
+    quantizer = module.bind(module.init(jax.random.key(0), jnp.zeros((1, 4, 4, WIDTH))))
+    total, alone = (teacher_inputs(quantizer, tokens, inputs) for inputs in (CUMULATIVE, LAST_SCALE))
+    np.testing.assert_array_equal(total, quantizer.transformer_input(tokens))
     np.testing.assert_allclose(total[:, :4], alone[:, :4], atol=1e-6)  # nothing came before the first scale
-    told = quantizer.apply(params, quantizer.apply(params, tokens[:, :1], method="embed"), 0, method="contribution")
-    shrunk = quantizer.apply(params, told, 2, method="next_scale_input")
-    np.testing.assert_allclose(total[:, 4:] - alone[:, 4:], shrunk, atol=1e-6)
+    first = quantizer.contribution(quantizer.embed(tokens[:, :1]), 0)
+    np.testing.assert_allclose(total[:, 4:] - alone[:, 4:], quantizer.next_scale_input(first, 2), atol=1e-6)
 
 
 def test_one_scale_alone_is_a_tokenizer_of_one_map():
@@ -124,9 +123,9 @@ def test_one_scale_alone_is_a_tokenizer_of_one_map():
     assert tokens.shape == (2, 16)
     f_hat = own.apply(params, image).reconstruction_BxHxWx3
     assert f_hat.shape == image.shape
-    told = own.apply(params, tokens, PREVIOUS_TOKEN, method="transformer_input")
-    codebook = params["params"]["quantizer"]["codebook"]
-    np.testing.assert_array_equal(told, codebook[tokens[:, :-1]])
+    quantizer, codebook = own.bind(params).quantizer, params["params"]["quantizer"]["codebook"]
+    np.testing.assert_array_equal(teacher_inputs(quantizer, tokens, PREVIOUS_TOKEN), codebook[tokens[:, :-1]])
+    assert teacher_inputs(quantizer, tokens, LAST_SCALE).shape == (2, 0, WIDTH)
 
 
 def test_what_cannot_be_says_so():

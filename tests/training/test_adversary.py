@@ -42,7 +42,7 @@ def config_with(**changes):
 
 def made(config):
     """Task, adversary and a batch of a config, without a run."""
-    task = TokenizerTask(TokenizerConfig(**config.model), config.loss, jnp.float32)
+    task = TokenizerTask(TokenizerConfig.from_fields(**config.model), config.loss, jnp.float32)
     adversary = make_adversary(config, task, jnp.float32, config.steps, lambda step: 1e-2)
     images = jax.random.randint(jax.random.key(7), (config.batch_size, 8, 8, 3), 0, 256).astype(jnp.uint8)
     return task, adversary, {"images": images}
@@ -199,7 +199,7 @@ def test_heads_on_the_network_of_lpips():
         model={"channel_multipliers": (1, 1, 2)},
     )
     weights = drawn_lpips()
-    task = TokenizerTask(TokenizerConfig(**config.model), config.loss, jnp.float32, weights)
+    task = TokenizerTask(TokenizerConfig.from_fields(**config.model), config.loss, jnp.float32, weights)
     adversary = make_adversary(config, task, jnp.float32, config.steps, lambda step: 1e-2)
     images = jax.random.randint(jax.random.key(7), (2, 16, 16, 3), 0, 256).astype(jnp.uint8)
     own = adversary.init(jax.random.key(1))
@@ -224,7 +224,7 @@ def test_full_sizes_split_over_eight_devices_by_the_rules(kind, monkeypatch):
     monkeypatch.setattr(adversary_module, "read_dino", lambda path: {})
     config = _common.tokenizer()
     config.adversary.kind = kind
-    task = TokenizerTask(TokenizerConfig(**config.model), config.loss, jnp.float32)
+    task = TokenizerTask(TokenizerConfig.from_fields(**config.model), config.loss, jnp.float32)
     adversary = make_adversary(config, task, jnp.float32, 100, lambda step: 1e-2)
     shapes = {"adversary": jax.eval_shape(adversary.init, jax.random.key(0))}
     placed = shardings(make_mesh(data=1, fsdp=8, tensor=1), config.sharding, shapes)
@@ -234,7 +234,7 @@ def test_full_sizes_split_over_eight_devices_by_the_rules(kind, monkeypatch):
 
 def test_perceptual_losses_take_part_by_weight():
     config = tiny.tokenizer(model={"channel_multipliers": (1, 1, 2)}, loss={"lpips": 0.5, "structure": 0.25})
-    task = TokenizerTask(TokenizerConfig(**config.model), config.loss, jnp.float32, drawn_lpips())
+    task = TokenizerTask(TokenizerConfig.from_fields(**config.model), config.loss, jnp.float32, drawn_lpips())
     images = jax.random.randint(jax.random.key(7), (2, 16, 16, 3), 0, 256).astype(jnp.uint8)
     params = task.init(jax.random.key(0))
     loss, (metrics, _) = jax.jit(task.loss)(params, task.fixed, {"images": images}, jax.random.key(0), jnp.int32(0))
@@ -272,6 +272,6 @@ def test_impossible_configs_leave_no_directory(tmp_path, changes, message):
 
 def test_a_plain_config_has_no_opponent():
     config = tiny.tokenizer()
-    task = TokenizerTask(TokenizerConfig(**config.model), config.loss, jnp.float32)
+    task = TokenizerTask(TokenizerConfig.from_fields(**config.model), config.loss, jnp.float32)
     assert build.make_opponent(config, task, 6, lambda step: 1.0) is None
     assert not task.fixed

@@ -1,4 +1,4 @@
-"""What keeps a codebook alive, against loops in numpy."""
+"""Upkeep of the codebook, against loops in numpy."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from var_jax.training.tokenizer import TokenizerTask
 
 PYRAMID = Pyramid((1, 2, 4))
 CODES = jax.random.normal(jax.random.key(0), (6, 3))
-ASKED = jax.random.normal(jax.random.key(1), (42, 3))
+QUERIES = jax.random.normal(jax.random.key(1), (42, 3))
 
 
 def test_every_scale_gets_the_same_share():
@@ -53,20 +53,20 @@ def test_kept_scales():
         kept_scales(jax.random.key(0), 4, PYRAMID, 0.1, 3)
 
 
-def test_dead_codes_move_to_what_is_asked_and_others_stay():
+def test_dead_codes_move_to_queries_and_others_stay():
     uses = jnp.array([10.0, 0.0, 3.0, 0.4, 50.0, 0.0])  # a tenth of the mean is 1.06
     weights = np.zeros(42, np.float32)
     weights[[5, 7]] = 0.5
-    codes, dead = revived(CODES, uses, ASKED, jnp.asarray(weights), jax.random.key(2), share=0.1)
+    codes, dead = revived(CODES, uses, QUERIES, jnp.asarray(weights), jax.random.key(2), share=0.1)
     np.testing.assert_array_equal(dead, [False, True, False, True, False, True])
     np.testing.assert_array_equal(codes[~dead], CODES[~dead])
     for code in np.asarray(codes)[np.asarray(dead)]:
-        assert any(np.array_equal(code, ASKED[row]) for row in (5, 7))
+        assert any(np.array_equal(code, QUERIES[row]) for row in (5, 7))
 
 
 def test_codes_as_means_by_hand():
-    tokens, asked = jnp.array([0, 0, 1, 3]), jnp.array([[4.0, 0.0], [0.0, 4.0], [1.0, 1.0], [9.0, 9.0]])
-    sums = code_sums(tokens, asked, 3)
+    tokens, queries = jnp.array([0, 0, 1, 3]), jnp.array([[4.0, 0.0], [0.0, 4.0], [1.0, 1.0], [9.0, 9.0]])
+    sums = code_sums(tokens, queries, 3)
     np.testing.assert_array_equal(sums, [[4.0, 4.0], [1.0, 1.0], [0.0, 0.0]])  # the last token stands for none
     codes = mean_codes(jnp.full((3, 2), 7.0), jnp.array([2.0, 1.0, 0.0]), sums)
     np.testing.assert_allclose(codes, [[2.0, 2.0], [1.0, 1.0], [7.0, 7.0]])  # nobody's code stays
@@ -90,7 +90,7 @@ def test_warm_start_finds_separate_heaps():
 def stepped(options, steps=1, accumulate=1, ema=0.0):
     """The states before and after some steps on one batch, without weight of the other losses on the codebook."""
     config = tiny.tokenizer()
-    task = TokenizerTask(TokenizerConfig(**config.model), config.loss, jnp.float32, codebook=options)
+    task = TokenizerTask(TokenizerConfig.from_fields(**config.model), config.loss, jnp.float32, codebook=options)
     optimizer = make_optimizer(lambda _: 1e-2, lambda _: 0.1, (0.5, 0.9), 0.0, task.decayed)
     states = [new_state(task.init(jax.random.key(0)), optimizer, ema > 0, task.new_counts())]
     images = jax.random.randint(jax.random.key(7), (8, 8, 8, 3), 0, 256).astype(jnp.uint8)
@@ -102,11 +102,11 @@ def stepped(options, steps=1, accumulate=1, ema=0.0):
 
 def test_codes_that_are_means_take_no_gradient():
     task, images, (before, after) = stepped(CodebookOptions(means=True), ema=0.5)
-    asked = np.asarray(task._asked(before.params, images))
+    queries = np.asarray(task._queries(before.params, images))
     tokens = np.asarray(task.module.apply({"params": before.params}, to_signed(images), method="encode")).reshape(-1)
     expected = np.asarray(codebook_of(before.params)).copy()
     for code in np.unique(tokens):
-        expected[code] = asked[tokens == code].mean(0)
+        expected[code] = queries[tokens == code].mean(0)
     np.testing.assert_allclose(codebook_of(after.params), expected, rtol=1e-5, atol=1e-6)
     assert len(np.unique(tokens)) < 16  # some are nobody's and stayed
     # The average of parameters follows the codes that are kept.
@@ -132,9 +132,9 @@ def test_dead_codes_move_when_it_is_time(means):
     dead = uses < 0.2 * uses.mean()
     assert 0 < dead.sum() < 16
     close(codebook_of(second.params)[~dead], codebook_of(second_plain.params)[~dead])
-    asked = np.asarray(task._asked(second_plain.params, images))
+    queries = np.asarray(task._queries(second_plain.params, images))
     for code in np.asarray(codebook_of(second.params))[dead]:
-        assert np.min(np.abs(asked - code).max(axis=1)) < 1e-5
+        assert np.min(np.abs(queries - code).max(axis=1)) < 1e-5
     if means:  # what is kept of it says the same, where it was ever used
         moved = np.asarray(second.counts["sums"])[dead]
         np.testing.assert_allclose(moved, np.asarray(codebook_of(second.params))[dead] * uses[dead][:, None], rtol=1e-5)

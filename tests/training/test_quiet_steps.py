@@ -71,7 +71,7 @@ def test_steps_after_the_first_compile_nothing_and_fetch_once_a_report(tmp_path,
     changes = {"steps": 7, "report_every": 2, "checkpoint_every": 100}
     config = tiny.tokenizer(**changes)
     if stage == "transformer":
-        drawn_tokenizer(tmp_path / "tokenizer", TokenizerConfig(**config.model))
+        drawn_tokenizer(tmp_path / "tokenizer", TokenizerConfig.from_fields(**config.model))
         config = tiny.transformer(tmp_path / "tokenizer", **changes)
     run = Run(config, epath.Path(tmp_path / "run"), jax.devices()[:1])
     step, watch = run._step, Watch(monkeypatch)

@@ -24,7 +24,7 @@ from var_jax.errors import InputError
 from var_jax.generation import sampler
 from var_jax.generation.kernels import for_sampling
 from var_jax.generation.settings import make_controls
-from var_jax.models.pictures import to_signed
+from var_jax.models.pictures import encode_pictures
 from var_jax.models.tokenizer import Tokenizer
 from var_jax.models.transformer import Transformer
 
@@ -83,12 +83,11 @@ def tokenize(model: Chosen, batches: Sequence[int], repeats: int, against: Again
     """Pictures to tokens: the encoder and the quantizer, in float32 as always. The arguments are those of `sample`."""
     _check_batches(batches)
     tokenizer, params = Tokenizer(model.tokenizer), model.tokenizer_on_device()
-    run = jax.jit(lambda params, images: tokenizer.apply({"params": params}, to_signed(images), method="encode"))
     task = beside.shape(model.tokenizer) | {"what": "tokenize", "dtype": "float32"} if against else None
 
     def prepared(batch: int) -> Callable[[], Any]:
         images = random_pictures(batch, model.tokenizer.image_size)
-        return lambda: run(params, images)
+        return lambda: encode_pictures(tokenizer, params, images)
 
     phases = lambda batch: work.tokenizing(model.tokenizer, batch)
     told = {"model": model.name, "pixels": model.tokenizer.image_size, "dtype": "float32"}

@@ -1,6 +1,6 @@
 """A small classifier trained on a data set's real pictures, to judge samples with where FID means nothing.
 
-It says whether a sample is of the class it was asked for, and its last features say how far pictures of a
+It says whether a sample is of the class it was drawn as, and its last features say how far pictures of a
 class lie apart. Its own accuracy on held-out real pictures always stands beside what it says.
 """
 
@@ -80,7 +80,7 @@ def train_classifier(
       num_classes: how many there are.
       steps: of `batch` pictures, drawn at random.
       seed: of initialisation and order.
-      progress: told how far it is, now and then.
+      progress: takes a line on progress now and then.
     """
     widths = (24, 48, 96) if images.shape[1] <= 32 else (12, 24, 48, 96)
     module = SmallClassifier(num_classes, widths)

@@ -22,7 +22,7 @@ from var_jax.parallel.processes import from_all
 from var_jax.pretrained.inception import Features, extract
 
 CHUNK = 1024  # pictures whose features are handed on, and written, together
-_DIGEST = 8  # bytes that tell one picture from another
+_DIGEST = 8  # bytes, enough that no two pictures share them
 
 Apply = Callable[[Params, jax.Array], Features]
 
@@ -46,7 +46,7 @@ class Extractor:
 
     Args:
       params: the network's.
-      identity: of the weights: what features on disk are told by.
+      identity: of the weights: features on disk are kept under it.
       mesh: by default all devices as one row; a batch is split over its batch axes.
       batch: pictures at a time, a multiple of the devices.
       apply: (params, uint8 [B, H, W, 3]) -> features; by default the 2015 Inception network.
@@ -94,7 +94,7 @@ class Extractor:
           pictures: where they come from.
           work: a folder that keeps what has been computed; another call with the same pictures, weights and folder
             reads that and goes on.
-          say: is told how far it is.
+          say: takes lines on progress.
           chunk: pictures at a time, rounded up to whole batches.
 
         Raises:

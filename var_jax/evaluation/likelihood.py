@@ -34,7 +34,7 @@ def likelihood_sums(
       transformer, params: the model.
       labels_B: class ids.
       tokens_BxL: the pictures' tokens.
-      inputs_BxNxC: the tokenizer's `transformer_input` of them.
+      inputs_BxNxC: the transformer's teacher-forced inputs, see `models.inputs`.
       mask_B: 1 for a picture, 0 for filling, which counts nothing.
     """
     logits = transformer.apply({"params": params}, labels_B, inputs_BxNxC)

@@ -77,7 +77,7 @@ def _radii(rows_NxD: np.ndarray, blocks, mesh: jax.sharding.Mesh, neighbours: in
     """[N] squared distance of each row to its third neighbour."""
     radii = np.zeros(len(rows_NxD), np.float32)
     for start, rows, valid in blocks(rows_NxD):
-        # One more than asked for, since each row is found as its own neighbour.
+        # One more than wanted, since each row is found as its own neighbour.
         nearest = np.full((len(rows), neighbours + 1), np.inf, np.float32)
         rows, nearest = _split((rows, nearest), mesh)
         for _, columns, columns_valid in blocks(rows_NxD):

@@ -53,7 +53,7 @@ class Pictures(Protocol):
     count: int
 
     def identity(self) -> str:
-        """Changes when a picture does: what features on disk are told by."""
+        """Changes when a picture does: features on disk are kept under it."""
 
     def batches(self, start: int, size: int) -> Iterator[np.ndarray]:
         """The pictures from `start` on as uint8 [size, H, W, 3], the last ones perhaps fewer."""
@@ -251,7 +251,7 @@ class Drawing(NamedTuple):
 
 
 class ModelPictures:
-    """Samples of a model, drawn on all devices when they are asked for.
+    """Samples of a model, drawn on all devices when they are needed.
 
     They are those that `var-jax sample` writes to an .npz, in the same shuffled order; each has a key of its own,
     whatever is drawn beside it. Bytes are made by truncation, as published figures have them.
@@ -275,9 +275,9 @@ class ModelPictures:
 
     def identity(self) -> str:
         """From weights and settings."""
-        told = {"per_class": self._drawing.per_class, "seed": self._drawing.seed, **self._drawing.settings}
-        told |= {"model": self._bundle.fingerprints, "type": np.dtype(self._bundle.transformer.dtype).name}
-        return f"model {json.dumps(told, sort_keys=True)}"
+        parts = {"per_class": self._drawing.per_class, "seed": self._drawing.seed, **self._drawing.settings}
+        parts |= {"model": self._bundle.fingerprints, "type": np.dtype(self._bundle.transformer.dtype).name}
+        return f"model {json.dumps(parts, sort_keys=True)}"
 
     def batches(self, start: int, size: int) -> Iterator[np.ndarray]:
         """See `Pictures`."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from var_jax.errors import InputError
 from var_jax.evaluation.extract import Extractor
-from var_jax.evaluation.frechet import Moments, frechet_distance
+from var_jax.evaluation.frechet import Moments, frechet_between
 from var_jax.evaluation.inception_score import SPLIT_SIZE, InceptionScore, Score
 from var_jax.evaluation.neighbours import NEIGHBOURS, precision_recall
 from var_jax.evaluation.pictures import Pictures, open_pictures
@@ -64,7 +64,7 @@ class Judged(NamedTuple):
     Attributes:
       pool_NxF: pooled features, float32.
       pool, spatial: statistics of both kinds of features.
-      score: the Inception score, if it was asked for.
+      score: the Inception score, if it was measured.
       copies: pictures that equal an earlier one.
     """
 
@@ -149,8 +149,8 @@ def figures(
         if pool is None:
             pool, spatial = judged.pool, judged.spatial
     say("Frechet distances")
-    found["fid"] = _distance(samples.pool, pool)
-    found["sfid"] = None if spatial is None else _distance(samples.spatial, spatial)
+    found["fid"] = frechet_between(samples.pool, pool)
+    found["sfid"] = None if spatial is None else frechet_between(samples.spatial, spatial)
     if judged is not None and min(len(samples.pool_NxF), len(judged.pool_NxF)) > NEIGHBOURS:
         say("precision and recall")
         mesh = judge.extractor.mesh
@@ -177,7 +177,7 @@ def evaluate(
       half: distances of precision and recall in float16, as the published evaluator has them.
       split_size: pictures of one Inception score.
       work: a folder that keeps features, so that the same call goes on after a break.
-      say: is told of progress.
+      say: takes lines on progress.
 
     Returns:
       fid, sfid, inception_score (in file order), inception_score_shuffled, their _std over splits, precision, recall
@@ -206,10 +206,6 @@ def evaluate(
         "weights": judge.weights,
     }
     return report | {"notes": _notes(samples, reference, judged, judge.weights)}, judged
-
-
-def _distance(a: Statistics, b: Statistics) -> float:
-    return max(frechet_distance(*a, *b), 0.0)  # rounding may leave equal ones a little below
 
 
 def _notes(samples: Pictures, reference: Reference | None, judged: Judged, weights: dict[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""How close a reconstruction is: PSNR and SSIM, a number a picture; and a tokenizer's figures by number of scales.
+"""How close a reconstruction is: PSNR and SSIM, a number per picture; and a tokenizer's figures by number of scales.
 
 A set's figures are made of sums over batches, so that a set of any size is one pass.
 """
@@ -62,7 +62,7 @@ def reconstruction_sums(
     lpips_params: Params | None = None,
     pictures: bool = False,
 ) -> dict[str, jax.Array]:
-    """Sums over a batch of what `reconstruction_figures` makes figures of; to be added up over batches.
+    """Sums over a batch, from which, added up over batches, `reconstruction_figures` makes figures.
 
     Args:
       tokenizer, params: the model.
@@ -81,7 +81,7 @@ def reconstruction_sums(
     original = (images + 1.0) / 2.0
 
     def by_scales(scales: jax.Array) -> dict[str, jax.Array]:
-        shown = jnp.clip(bound.decode_features(bound.quantizer.decode(quantized.tokens, scales)), -1.0, 1.0)
+        shown = bound.decode(quantized.tokens, scales)
         picture = (shown + 1.0) / 2.0
         error = jnp.mean(jnp.abs(picture - original), axis=(1, 2, 3))
         found = {"psnr": psnr(picture, original), "ssim": ssim(picture, original), "l1": error}

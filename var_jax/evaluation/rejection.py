@@ -1,4 +1,4 @@
-"""Rejection sampling: of more pictures than asked for, those that a classifier is surest to be of their class.
+"""Rejection sampling: of more pictures than are kept, those that a classifier is surest to be of their class.
 
 For n pictures of a class ceil(n / a) are drawn, a being the acceptance rate, and the n of the highest probability of
 that class are kept. Figures of pictures chosen like this say little without the rate and the classifier, so every
@@ -192,7 +192,7 @@ def trained_chooser(
       bundle: its model.
       real: training pictures to learn from, at most.
       seed: of the classifier.
-      say: told how far it is.
+      say: takes lines on progress.
 
     Raises:
       InputError: if the directory is no transformer's run, or its data is gone.

@@ -58,7 +58,7 @@ def measure(
 
     Returns:
       classifier_accuracy: on held-out real pictures;
-      class_accuracy: samples that the classifier takes for the class asked for;
+      class_accuracy: samples that the classifier takes for the class they were drawn as;
       spread: of samples within a class, over that of held-out real pictures, in the classifier's features;
       nearest: median distance of a sample to its nearest training picture, over that of held-out real ones;
       frechet_small_classifier: Frechet distance of samples to real training pictures on that classifier's features,

@@ -2,7 +2,7 @@
 
 All are mean cross-entropies of held-out tokens, in nats a token. The unigram model knows which tokens a
 class has at a position and nothing of the picture; a transformer below it uses the coarser scales. The
-transformer with shuffled inputs is told the coarser scales of other pictures: how much worse it gets is
+transformer with shuffled inputs sees the coarser scales of other pictures: how much worse it gets is
 how much it listens to them.
 """
 
@@ -21,6 +21,7 @@ from var_jax.data.pipeline import epoch_batches
 from var_jax.data.sources import Source, Spread
 from var_jax.errors import InputError
 from var_jax.generation.many import batches
+from var_jax.models.inputs import teacher_inputs
 from var_jax.models.parameters import Params
 from var_jax.models.tokenizer import Tokenizer
 from var_jax.models.transformer import Transformer
@@ -54,7 +55,7 @@ def structure(
       counted: training pictures whose tokens the unigram model counts, at most, evenly spread.
       enlarge: of the training pictures, see `Crop`.
       seed: of the shuffling.
-      say: told how far it is.
+      say: takes lines on progress.
 
     Returns:
       held_out_loss, unigram_loss, shuffled_input_loss: nats a token, means over pictures and positions.
@@ -178,7 +179,7 @@ def _losses(
 ) -> jax.Array:
     tokenizer, transformer = modules
     config = transformer.config
-    inputs = tokenizer.apply({"params": params[0]}, tokens_BxL, config.inputs, method="transformer_input")
+    inputs = teacher_inputs(tokenizer.bind({"params": params[0]}).quantizer, tokens_BxL, config.inputs)
     inputs = inputs[orders_SxB[0]] if config.raster else permuted_inputs(inputs, orders_SxB, config.pyramid)
     log_p = jax.nn.log_softmax(transformer.apply({"params": params[1]}, labels_B, inputs))
     return -jnp.take_along_axis(log_p, tokens_BxL[..., None], axis=-1)[..., 0]

@@ -6,7 +6,7 @@ Peak memory is one batch with its reconstructions, and for each kind of features
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,9 +16,10 @@ from var_jax.bundle import Bundle
 from var_jax.data.pipeline import epoch_batches
 from var_jax.data.sources import IMAGES, Source
 from var_jax.errors import InputError
-from var_jax.evaluation.frechet import Moments, frechet_distance
+from var_jax.evaluation.frechet import Moments, frechet_between
 from var_jax.evaluation.likelihood import likelihood_figures, likelihood_sums, with_perplexity
 from var_jax.evaluation.reconstruction import reconstruction_figures, reconstruction_sums
+from var_jax.models.inputs import teacher_inputs
 from var_jax.models.parameters import Params
 from var_jax.models.pictures import to_signed
 from var_jax.models.tokenizer import Tokenizer
@@ -54,7 +55,7 @@ def whole_set(
       references: by the same names, mean and covariance of features of other pictures, like the published reference:
         gives NAME_reference, a figure of its own (rFID is against the same crops of the same pictures).
       mesh: whose devices share each batch; all of them unless given.
-      say: told how far it is.
+      say: takes lines on progress.
 
     Returns:
       "pictures", how many there were; "tokenizer", see `reconstruction_figures`, with NAME and NAME_by_scales for
@@ -114,7 +115,7 @@ class _Judge:
 
     def distances(self, reference: Statistics) -> list[float]:
         """By number of scales."""
-        return [max(frechet_distance(*moments.mean_and_covariance(), *reference), 0.0) for moments in self.shown]
+        return [frechet_between(moments.mean_and_covariance(), reference) for moments in self.shown]
 
 
 def _figures(
@@ -135,8 +136,8 @@ def _figures(
     return found
 
 
-def table(figures: dict[str, Any], sides: tuple[int, ...]) -> list[str]:
-    """Lines for people: the figures of the whole, then a row for each number of scales and each scale."""
+def table(figures: dict[str, Any], names: Sequence[str]) -> list[str]:
+    """Lines for people: the figures of the whole, then a row per scale (`names`), also for the figures up to it."""
     lines = [f"{figures['pictures']} pictures"]
     for part in ("tokenizer", "transformer"):
         if part not in figures:
@@ -149,9 +150,9 @@ def table(figures: dict[str, Any], sides: tuple[int, ...]) -> list[str]:
             if not isinstance(value, float)
         }
         lines.append("  ".join(["scale".ljust(8), *(name.rjust(max(len(name), 9)) for name in columns)]))
-        for k, side in enumerate(sides):
+        for k, scale in enumerate(names):
             cells = (f"{values[k]:.4f}".rjust(max(len(name), 9)) for name, values in columns.items())
-            lines.append("  ".join([f"{side}x{side}".ljust(8), *cells]))
+            lines.append("  ".join([scale.ljust(8), *cells]))
     return lines
 
 
@@ -168,7 +169,7 @@ def _sums(
     if transformer is not None:
         bound = tokenizer.bind({"params": tokenizer_params})
         tokens = bound.encode(to_signed(images))
-        inputs = bound.transformer_input(tokens, transformer.config.inputs)
+        inputs = teacher_inputs(bound.quantizer, tokens, transformer.config.inputs)
         labels = batch["labels"]
         sums["transformer"] = likelihood_sums(transformer, transformer_params, labels, tokens, inputs, mask)
     return sums

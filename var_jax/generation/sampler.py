@@ -22,7 +22,7 @@ from var_jax.generation.raster import sample_tokens
 from var_jax.models.inputs import CUMULATIVE
 from var_jax.models.parameters import Params
 from var_jax.models.pictures import to_unit
-from var_jax.models.quantizer import Quantizer, nearest_codes
+from var_jax.models.quantizer import Quantizer
 from var_jax.models.tokenizer import Tokenizer
 from var_jax.models.transformer import Transformer, new_cache
 from var_jax.pyramid import Pyramid
@@ -163,9 +163,7 @@ def _given(kept: Kept, quantizer: Quantizer, untold: jax.Array | None, k: int) -
     positions = quantizer.pyramid.slice(k)
     if untold is None:
         return kept.keep_BxL[:, positions], kept.tokens_BxL[:, positions]
-    asked_BxlxC = quantizer.next_scale_input(untold, k)
-    given_N = nearest_codes(asked_BxlxC.reshape(-1, quantizer.code_width), quantizer.codebook, quantizer.lookup)
-    return kept.keep_BxL[:, positions], given_N.reshape(asked_BxlxC.shape[:2])
+    return kept.keep_BxL[:, positions], quantizer.nearest(quantizer.next_scale_input(untold, k))
 
 
 def _smooth_codes(keys_B: jax.Array, logits_BxlxV: jax.Array, ratio: float, codebook_VxC: jax.Array) -> jax.Array:

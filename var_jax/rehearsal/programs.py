@@ -14,7 +14,7 @@ import ml_collections
 
 from var_jax.errors import InputError
 from var_jax.generation.sampler import controls, generate
-from var_jax.models.pictures import to_signed
+from var_jax.models.pictures import encode_pictures
 from var_jax.models.presets import IMAGENET_CLASSES
 from var_jax.models.shapes import tokenizer_shapes, transformer_shapes
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
@@ -22,7 +22,6 @@ from var_jax.models.transformer import Transformer, TransformerConfig
 from var_jax.parallel.mesh import batch_sharding, check_batch
 from var_jax.parallel.rules import Constrain, shardings
 from var_jax.pretrained.vgg import STAGES, VGG16
-from var_jax.pyramid import PUBLISHED_SIDES, Pyramid
 from var_jax.training import build
 from var_jax.training.adversary import make_adversary
 from var_jax.training.optimizer import make_config_optimizer
@@ -95,10 +94,10 @@ def model_config(config: ml_collections.ConfigDict) -> TransformerConfig | Token
 def tokenizer_config(config: ml_collections.ConfigDict) -> TokenizerConfig:
     """The tokenizer that a config trains, or, of stage 2, that it names; where it names none, the published one."""
     if config.stage == "tokenizer":
-        return TokenizerConfig(**config.model)
+        return TokenizerConfig.from_fields(**config.model)
     if config.tokenizer:
         return read_any_model(config.tokenizer).tokenizer_config
-    return TokenizerConfig(Pyramid(PUBLISHED_SIDES[512 if config.model.preset.endswith("-s") else 256]))
+    return TokenizerConfig.from_fields(pyramid=512 if config.model.preset.endswith("-s") else 256)
 
 
 def _lpips_shapes() -> dict[str, Any]:
@@ -131,10 +130,9 @@ def tokenizing(config: TokenizerConfig, mesh: jax.sharding.Mesh, batch: int) -> 
     """
     check_batch(mesh, batch)
     tokenizer, side = Tokenizer(config), config.image_size
-    encode = jax.jit(lambda params, images: tokenizer.apply({"params": params}, to_signed(images), method="encode"))
-    images = jax.ShapeDtypeStruct((batch, side, side, 3), jnp.uint8)
+    images = _placed(jax.ShapeDtypeStruct((batch, side, side, 3), jnp.uint8), batch_sharding(mesh))
     with jax.set_mesh(mesh):
-        return encode.lower(_placed(tokenizer_shapes(config), _everywhere(mesh)), _placed(images, batch_sharding(mesh)))
+        return encode_pictures.lower(tokenizer, _placed(tokenizer_shapes(config), _everywhere(mesh)), images)
 
 
 def sampling(

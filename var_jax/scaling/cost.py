@@ -28,6 +28,7 @@ from var_jax.models.costs import (
     uncached_flops,
 )
 from var_jax.models.inputs import CUMULATIVE, PREVIOUS_TOKEN
+from var_jax.models.quantizer import QuantizerConfig
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
 from var_jax.models.transformer import Transformer, TransformerConfig
 from var_jax.pyramid import PUBLISHED_SIDES, Pyramid
@@ -77,7 +78,8 @@ def growth(rows: Sequence[dict[str, Any]], name: str) -> dict[str, float]:
 def timer(order: str, side: int, width: int, depth: int, batch: int) -> Callable[[], float]:
     """A compiled program that draws `batch` pictures' tokens; calling it gives its seconds."""
     config = shape(order, side, width, depth)
-    tokenizer = Tokenizer(TokenizerConfig(config.pyramid, _CODES, _CODE_WIDTH, 32, (1, 1, 1, 1, 1), 1, 1))
+    quantizer = QuantizerConfig(config.pyramid, _CODES, _CODE_WIDTH)
+    tokenizer = Tokenizer(TokenizerConfig(quantizer, 32, (1, 1, 1, 1, 1), encoder_blocks=1, decoder_blocks=1))
     module = Transformer(config)
     size = tokenizer.config.image_size
     image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)

@@ -92,7 +92,7 @@ def tokenizer_task(
     config: ml_collections.ConfigDict, lpips_params: Params | None, constrain: Constrain
 ) -> TokenizerTask:
     """Stage 1 as the config has it, with LPIPS' weights or without."""
-    dtype, shape = DTYPES[config.dtype], TokenizerConfig(**config.model)
+    dtype, shape = DTYPES[config.dtype], TokenizerConfig.from_fields(**config.model)
     encoder_dtype = None
     if config.encoder_dtype:
         encoder_dtype = _dtype(config.encoder_dtype, "encoder_dtype")

@@ -17,6 +17,7 @@ from var_jax.generation.many import class_keys
 from var_jax.generation.pictures import grid
 from var_jax.losses.tokens import token_losses
 from var_jax.models.attention import xla_attention
+from var_jax.models.inputs import teacher_inputs
 from var_jax.models.parameters import Params
 from var_jax.models.pictures import to_signed
 from var_jax.models.precision import parameters_for
@@ -82,7 +83,7 @@ class TransformerTask:
         """Tokens [B, L] of a batch of pictures or stored tokens, and the transformer's inputs made of them."""
         bound = self.tokenizer.bind({"params": fixed})
         tokens = batch[TOKENS] if TOKENS in batch else bound.encode(to_signed(batch[IMAGES]))
-        return jax.lax.stop_gradient((tokens, bound.transformer_input(tokens, self.config.inputs)))
+        return jax.lax.stop_gradient((tokens, teacher_inputs(bound.quantizer, tokens, self.config.inputs)))
 
     def loss(
         self,
