@@ -19,6 +19,7 @@ from studies.command_line import exit_with, options
 from studies.stored_tokens import drawn_tokenizer
 from var_jax.data.pipeline import train_batches
 from var_jax.data.sources import make_source
+from var_jax.models.quantizer import QuantizerConfig
 from var_jax.models.tokenizer import TokenizerConfig
 from var_jax.pyramid import Pyramid
 from var_jax.training.tokenize import Cuts, tokenize
@@ -50,7 +51,7 @@ def loaders(folder: Path) -> dict[str, Iterator[dict[str, np.ndarray]]]:
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (24, 20, 3), np.uint8)).save(file)
     pyramid, pictures = Pyramid((1, 2, 4)), {"path": str(folder / "pictures")}
-    config = TokenizerConfig(pyramid, 16, 4, 8, (1, 2, 2), encoder_blocks=1, decoder_blocks=1, norm_groups=4)
+    config = TokenizerConfig(QuantizerConfig(pyramid, 16, 4), 8, (1, 2, 2), 1, 1, norm_groups=4)
     drawn_tokenizer(folder / "tokenizer", config)
     quietly = {"pictures_per_file": 16, "say": lambda text: None}
     tokenize(folder / "tokenizer", "folder", pictures, Cuts(4), folder / "store", **quietly)

@@ -136,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=7, help="steps of each kind (default 7)")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
-        config = TokenizerConfig(**load_config("tokenizer_imagenet256").model)
+        config = TokenizerConfig.from_fields(**load_config("tokenizer_imagenet256").model)
         figures = measure(Path(folder), config, f"d{args.depth}", args.batch, args.rounds)
     print(json.dumps(figures, indent=2))
 

@@ -31,7 +31,7 @@ from var_jax.generation.settings import DEFAULTS, PerScale, Settings
 from var_jax.model_directory import bundled_model, fingerprint
 from var_jax.models.baselines import make_transformer
 from var_jax.models.net import Net, Nets
-from var_jax.models.pictures import to_signed, to_unit
+from var_jax.models.pictures import decode_pictures, encode_pictures
 from var_jax.models.tokenizer import Tokenizer
 from var_jax.parallel.mesh import batch_sharding, replicated
 from var_jax.training_directory import read_any_model
@@ -112,7 +112,7 @@ class Bundle:
         Raises:
           InputError: for another shape, type or range.
         """
-        return _encode(self.tokenizer, jnp.asarray(checked_images(images, self.tokenizer.config.image_size)))
+        return encode_pictures(self.tokenizer, jnp.asarray(checked_images(images, self.tokenizer.config.image_size)))
 
     def decode(self, tokens_BxL: np.ndarray | jax.Array, scales: int | None = None) -> jax.Array:
         """Tokens -> pictures [B, H, W, 3] float32 in [0, 1], from all scales or the first `scales`.
@@ -125,7 +125,7 @@ class Bundle:
             scales = total
         if not isinstance(scales, (int, np.integer)) or not 1 <= scales <= total:
             raise InputError(f"scales {scales}: expected 1 to {total}")
-        return _decode(self.tokenizer, checked_tokens(tokens_BxL, self.tokenizer.config), int(scales))
+        return decode_pictures(self.tokenizer, checked_tokens(tokens_BxL, self.tokenizer.config), int(scales))
 
     def logits(self, labels: Labels, tokens_BxL: np.ndarray | jax.Array) -> jax.Array:
         """Teacher-forced logits [B, L, V] float32: the prediction of the transformer at every position.
@@ -311,16 +311,6 @@ class Bundle:
 
     def _checked_labels(self, labels: Labels) -> jax.Array:
         return checked_labels(labels, self._required_transformer.config.num_classes, self.class_names)
-
-
-@jax.jit
-def _encode(tokenizer: Net, images: jax.Array) -> jax.Array:
-    return tokenizer.apply(to_signed(images), method="encode")
-
-
-@jax.jit
-def _decode(tokenizer: Net, tokens_BxL: jax.Array, scales: jax.Array) -> jax.Array:
-    return to_unit(tokenizer.apply(tokens_BxL, scales, method="decode"))
 
 
 @jax.jit

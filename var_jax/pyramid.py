@@ -80,6 +80,11 @@ class Pyramid:
         return self.sides[-1]
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Each scale's size as people read it: "1x1", "2x2"."""
+        return tuple(f"{side}x{side}" for side in self.sides)
+
+    @property
     def lengths(self) -> tuple[int, ...]:
         """Number of tokens per scale."""
         return tuple(side * side for side in self.sides)

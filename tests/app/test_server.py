@@ -129,7 +129,7 @@ def test_an_oversized_request_is_refused(url):
 
 def test_a_picture_of_too_many_pixels_is_refused_undecoded(url):
     status, answer = post(url, "/edit", **EDIT | {"image": png(np.zeros((4097, 1024), np.uint8))})
-    assert (status, "1024 x 4097 pixels, at most 4194304" in answer["error"]) == (400, True), answer
+    assert (status, "1024 x 4097 pixels, the limit is 4194304" in answer["error"]) == (400, True), answer
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from var_jax.benchmark.models import preset
 from var_jax.benchmark.work import Phase
 from var_jax.models import costs
 from var_jax.models.baselines import BaselineConfig
+from var_jax.models.quantizer import QuantizerConfig
 from var_jax.models.tokenizer import TokenizerConfig
 from var_jax.pyramid import Pyramid
 
@@ -26,7 +27,7 @@ def test_sampling_adds_up_to_its_cost(model, guided):
 
 
 def test_sampling_in_raster_order_adds_up_to_its_cost():
-    tokenizer = TokenizerConfig(Pyramid((4,)), base_channels=32)
+    tokenizer = TokenizerConfig(QuantizerConfig(Pyramid((4,))), base_channels=32)
     raster = BaselineConfig.from_dict(SHARED.transformer.to_dict() | {"pyramid": [4], "inputs": "previous_token"})
     phases = work.sampling(raster, tokenizer, 1, True, "float32")
     assert sum(phase.flops for phase in phases) == pytest.approx(costs.sample_flops(raster, tokenizer, True), rel=1e-12)

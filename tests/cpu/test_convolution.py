@@ -13,6 +13,7 @@ from var_jax.cpu import convolution
 from var_jax.cpu.backend import CPUS, ONE_CPU
 from var_jax.cpu.convolution import convolve, winograd
 from var_jax.models.backend import XLA
+from var_jax.models.quantizer import QuantizerConfig
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
 from var_jax.pyramid import Pyramid
 
@@ -95,7 +96,7 @@ def test_a_tokenizer_with_and_without(monkeypatch, backend):
     monkeypatch.setattr(convolution, "_LEAST_PRODUCTS", 0)
     monkeypatch.setattr(convolution, "_LEAST_SQUARES", 0.0)
     config = TokenizerConfig(
-        Pyramid((1, 2, 4)), codebook_size=64, code_width=8, base_channels=32, channel_multipliers=(1, 2, 2)
+        QuantizerConfig(Pyramid((1, 2, 4)), 64, 8), base_channels=32, channel_multipliers=(1, 2, 2)
     )
     tokenizers = [Tokenizer(config, backend=one) for one in (backend, XLA)]
     params = jax.eval_shape(tokenizers[0].init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))["params"]

@@ -137,7 +137,7 @@ def test_the_built_in_classifier_names_where_its_accuracy_is_from(tmp_path, monk
         (["--accept", "0"], "acceptance rate 0.0: expected above 0"),
         (["--batch", "0"], "--batch 0: expected 1 or more"),
         (["--seed", "-1"], "--seed -1: expected 0 to"),
-        (["--classes", "none"], "expected classes that a classifier can know"),
+        (["--classes", "none"], "expected classes known to a classifier"),
         (["--held-out", "somewhere"], "--held-out: belongs to a classifier from a file"),
         (["--classifier", "lite0.pth"], "knows ImageNet's 1000 classes, the model has 10"),
     ],

@@ -77,7 +77,7 @@ def test_shuffling_moves_every_picture_s_inputs_and_keeps_scales_together():
 
 @pytest.fixture(scope="module")
 def bundle():
-    config = TokenizerConfig(**tiny.tokenizer().model)
+    config = TokenizerConfig.from_fields(**tiny.tokenizer().model)
     tokenizer, transformer = Tokenizer(config), Transformer(TransformerConfig(PYRAMID, 16, 4, 10, 2, 16, 2))
     params = jax.jit(tokenizer.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
     params["quantizer"]["codebook"] = jax.random.normal(jax.random.key(2), (16, 4))

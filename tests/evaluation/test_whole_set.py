@@ -146,7 +146,7 @@ def test_the_command_refuses(tiny_run, tmp_path, capsys):
 
 def test_lpips_by_number_of_scales():
     """In the sums, on a tokenizer whose pictures are large enough for VGG16."""
-    tokenizer = Tokenizer(TokenizerConfig(**tiny.tokenizer(model={"channel_multipliers": (1, 1, 2)}).model))
+    tokenizer = Tokenizer(TokenizerConfig.from_fields(**tiny.tokenizer(model={"channel_multipliers": (1, 1, 2)}).model))
     images = jax.random.randint(jax.random.key(7), (2, 16, 16, 3), 0, 256).astype(np.uint8)
     params = jax.jit(tokenizer.init)(jax.random.key(0), np.zeros((1, 16, 16, 3), np.float32))["params"]
     sums = jax.jit(reconstruction_sums, static_argnums=0)(

@@ -16,7 +16,7 @@ from var_jax.generation.batching import picture_keys
 from var_jax.generation.settings import PLAIN, Settings
 from var_jax.interop import transformer as transformer_interop
 from var_jax.models.net import Net, Nets
-from var_jax.models.quantizer import Quantizer
+from var_jax.models.quantizer import Quantizer, QuantizerConfig
 from var_jax.models.shapes import tokenizer_shapes, transformer_shapes
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
 from var_jax.models.transformer import Transformer, TransformerConfig
@@ -150,7 +150,7 @@ def test_smooth_variant_uses_the_filtered_logits(case):
 def test_loop_with_a_fake_transformer():
     """The loop hands over the running sum at the next scale, and draws what the logits say."""
     pyramid = Pyramid((1, 2, 3))
-    quantizer = Quantizer(pyramid, 11, 4)
+    quantizer = Quantizer(QuantizerConfig(pyramid, 11, 4))
     features = jax.random.normal(jax.random.key(0), (2, 3, 3, 4))
     variables = {"params": random_params(jax.eval_shape(quantizer.init, jax.random.key(0), features)["params"])}
     wanted = np.random.default_rng(0).integers(0, 11, (2, pyramid.length))
@@ -180,7 +180,7 @@ SHAPES = [*PUBLISHED_SIDES.values(), (16,), (1, 1, 2, 3, 3), (4, 7)]
 )
 def test_shapes_of_many(sides, guided, smooth):
     pyramid = Pyramid(sides)
-    tokenizer_config = TokenizerConfig(pyramid, 64, 8, 32, (1, 1), encoder_blocks=1, decoder_blocks=1)
+    tokenizer_config = TokenizerConfig(QuantizerConfig(pyramid, 64, 8), 32, (1, 1), 1, 1)
     config = TransformerConfig(pyramid, 64, 8, 3, 2, 32, 2, shared_adaln=guided)
     case = Nets(
         Net(Tokenizer(tokenizer_config), tokenizer_shapes(tokenizer_config)),
@@ -196,7 +196,7 @@ def test_shapes_of_many(sides, guided, smooth):
 @pytest.mark.parametrize(("sides", "classes", "codes"), [((3,), 1, 7), ((1, 1, 2), 4, 300)])
 def test_a_few_really_run(sides, classes, codes):
     pyramid = Pyramid(sides)
-    tokenizer_config = TokenizerConfig(pyramid, codes, 4, 8, (1,), 1, 1, norm_groups=4)
+    tokenizer_config = TokenizerConfig(QuantizerConfig(pyramid, codes, 4), 8, (1,), 1, 1, norm_groups=4)
     config = TransformerConfig(pyramid, codes, 4, classes, 2, 16, 2)
     made = Nets(
         Net(Tokenizer(tokenizer_config), random_params(tokenizer_shapes(tokenizer_config))),
@@ -213,7 +213,7 @@ def test_a_few_really_run(sides, classes, codes):
 def test_the_cache_is_written_in_place():
     """No loop over the layers copies the whole cache: in the compiled program only its first filling may."""
     pyramid = Pyramid((1, 2, 3, 4))
-    tokenizer_config = TokenizerConfig(pyramid, 16, 4, 8, (1,), 1, 1, norm_groups=4)
+    tokenizer_config = TokenizerConfig(QuantizerConfig(pyramid, 16, 4), 8, (1,), 1, 1, norm_groups=4)
     config = TransformerConfig(pyramid, 16, 4, 3, 5, 32, 2)
     case = Nets(
         Net(Tokenizer(tokenizer_config), tokenizer_shapes(tokenizer_config)),

@@ -19,7 +19,7 @@ from var_jax.pyramid import Pyramid
 
 Tensors = dict[str, np.ndarray]
 
-TOKENIZER = TokenizerConfig(
+TOKENIZER = TokenizerConfig.from_fields(
     pyramid=Pyramid((1, 2, 3)),
     codebook_size=16,
     code_width=4,
@@ -41,8 +41,8 @@ TRANSFORMER = TransformerConfig(
 
 
 def tokenizer_config(**changes: Any) -> TokenizerConfig:
-    """The small tokenizer with some fields changed."""
-    return dataclasses.replace(TOKENIZER, **changes)
+    """The small tokenizer with some fields, of its own or of its quantizer, changed."""
+    return TokenizerConfig.from_dict(TOKENIZER.to_dict() | changes)
 
 
 def transformer_config(**changes: Any) -> TransformerConfig:

@@ -14,11 +14,11 @@ from var_jax.interop import names, tokenizer, transformer
 from var_jax.models.presets import transformer_preset
 from var_jax.models.shapes import tokenizer_shapes, transformer_shapes
 from var_jax.models.tokenizer import TokenizerConfig
-from var_jax.pyramid import PUBLISHED_SIDES, Pyramid
+from var_jax.pyramid import Pyramid
 
 TOKENIZERS = {
     "published": TokenizerConfig(),
-    "published_512": TokenizerConfig(Pyramid(PUBLISHED_SIDES[512])),
+    "published_512": TokenizerConfig.from_fields(pyramid=512),
     "one_scale": tokenizer_config(pyramid=Pyramid((4,)), num_phis=1),
     "one_level": tokenizer_config(channel_multipliers=(1,), encoder_blocks=3),
     "narrowing": tokenizer_config(base_channels=64, channel_multipliers=(2, 1, 3), decoder_blocks=2),

@@ -55,7 +55,7 @@ def test_golden_weights_come_back_bit_for_bit(golden):
 )
 def test_drawn_weights_and_their_config_come_back(config):
     theirs = tokenizer_tensors(drawn_model(config, None))
-    imported = import_tokenizer(theirs, config.pyramid, config.lookup)
+    imported = import_tokenizer(theirs, config.pyramid, config.quantizer.lookup)
     assert imported.config == config
     assert_bitwise(export_tokenizer(*imported), theirs)
 

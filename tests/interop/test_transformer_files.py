@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 
@@ -22,6 +20,7 @@ from tests.interop.checkpoints import (
 from tests.models.golden_models import small_tokenizer, weights
 from var_jax.errors import InputError
 from var_jax.interop.transformer import LANDMARK, computed_tensors, export_transformer, import_transformer
+from var_jax.models.tokenizer import TokenizerConfig
 from var_jax.pyramid import PUBLISHED_SIDES, Pyramid
 
 SMALL = ["transformer_small", "transformer_small_shared_adaln", "transformer_small_no_qk_norm"]
@@ -151,7 +150,7 @@ def test_integers_are_no_weights(tensors):
 
 
 def test_another_pyramid_is_refused_with_the_right_one(tensors):
-    other = dataclasses.replace(TOKENIZER, pyramid=Pyramid((1, 2, 4)))
+    other = TokenizerConfig.from_dict(TOKENIZER.to_dict() | {"pyramid": Pyramid((1, 2, 4))})
     refused(tensors, "made for 14 positions", "pyramid 1,2,4 has 21", "--pyramid 1,2,3", tokenizer=other)
     unsure = changed(tensors, lvl_1L=None)
     refused(unsure, "made for 14 positions", "give its sides by --pyramid", tokenizer=other)

@@ -26,7 +26,7 @@ from var_jax.models.baselines import (
 from var_jax.models.costs import block_parameters, transformer_parameters
 from var_jax.models.net import Net, Nets
 from var_jax.models.presets import transformer_preset
-from var_jax.models.quantizer import Quantizer
+from var_jax.models.quantizer import Quantizer, QuantizerConfig
 from var_jax.models.shapes import tokenizer_shapes
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
 from var_jax.models.transformer import TransformerConfig
@@ -36,7 +36,7 @@ CODES, WIDTH = 12, 4
 
 
 def tokenizer(sides):
-    return TokenizerConfig(Pyramid(sides), CODES, WIDTH, 8, (1, 2), 1, 1, 4)
+    return TokenizerConfig(QuantizerConfig(Pyramid(sides), CODES, WIDTH), 8, (1, 2), 1, 1, 4)
 
 
 def transformer(sides, **changes):
@@ -122,7 +122,7 @@ def test_a_raster_picture_depends_on_its_own_key_alone():
 
 
 def test_the_last_scale_alone_is_what_the_sum_lacked():
-    quantizer, tokens = Quantizer(Pyramid((1, 2, 4)), CODES, WIDTH, 1), jnp.arange(21)[None] % CODES
+    quantizer, tokens = Quantizer(QuantizerConfig(Pyramid((1, 2, 4)), CODES, WIDTH, 1)), jnp.arange(21)[None] % CODES
     params = quantizer.init(jax.random.key(0), jnp.zeros((1, 4, 4, WIDTH)))
     module = make_transformer(transformer((1, 2, 4), inputs=LAST_SCALE))
     total = quantizer.apply(params, tokens, method="transformer_input")

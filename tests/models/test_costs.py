@@ -8,6 +8,7 @@ import pytest
 
 from var_jax.models import costs
 from var_jax.models.presets import transformer_preset
+from var_jax.models.quantizer import QuantizerConfig
 from var_jax.models.shapes import tokenizer_shapes, transformer_shapes
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
 from var_jax.models.transformer import Transformer, TransformerConfig
@@ -35,7 +36,9 @@ def test_attention_counts_what_the_mask_lets_through():
         assert costs.attention_pairs(config) == config.pyramid.block_causal_mask.sum()
 
 
-@pytest.mark.parametrize("config", [TokenizerConfig(), TokenizerConfig(Pyramid((1, 3, 32)), 512, 16, 64, (1, 2, 2))])
+@pytest.mark.parametrize(
+    "config", [TokenizerConfig(), TokenizerConfig(QuantizerConfig(Pyramid((1, 3, 32)), 512, 16), 64, (1, 2, 2))]
+)
 def test_tokenizer_beside_xla(config):
     tokenizer, params = Tokenizer(config), tokenizer_shapes(config)
     image = jax.ShapeDtypeStruct((1, config.image_size, config.image_size, 3), jnp.float32)

@@ -14,6 +14,7 @@ from var_jax.interop.tokenizer import CODE_COUNTS, quantizer_table
 from var_jax.models import quantizer as quantizer_module
 from var_jax.models.quantizer import (
     Quantizer,
+    QuantizerConfig,
     area_downsample,
     bicubic_upsample,
     code_counts,
@@ -22,7 +23,6 @@ from var_jax.models.quantizer import (
     nearest_codes,
     phi_index,
 )
-from var_jax.models.tokenizer import TokenizerConfig
 from var_jax.pyramid import PUBLISHED_SIDES, Pyramid
 
 FILES = {
@@ -37,8 +37,8 @@ FILES = {
 def build(stored: dict[str, np.ndarray], num_phis: int | None, lookup: str) -> tuple[Quantizer, dict]:
     pyramid = Pyramid(tuple(int(side) for side in stored["scales"]))
     codes, width = stored["weights/embedding.weight"].shape
-    config = TokenizerConfig(pyramid=pyramid, codebook_size=codes, code_width=width, num_phis=num_phis, lookup=lookup)
-    module = Quantizer(pyramid, codes, width, num_phis, lookup=lookup)
+    config = QuantizerConfig(pyramid, codes, width, num_phis, lookup=lookup)
+    module = Quantizer(config)
     features = jnp.zeros((1, pyramid.final_side, pyramid.final_side, width))
     abstract = jax.eval_shape(module.init, jax.random.key(0), features)["params"]
     skipped = [CODE_COUNTS.removeprefix("quantize.")]
@@ -59,25 +59,23 @@ def tie_margins(codebook: np.ndarray, z: np.ndarray, ours: np.ndarray, theirs: n
 
 @pytest.mark.parametrize("name", FILES)
 def test_golden_tokens_scale_by_scale(golden, name):
-    """Given the reference's own rest at each scale, tokens are equal but where two codes tie."""
+    """Given the reference's own residual at each scale, tokens are equal but where two codes tie."""
     stored = golden(name)
     module, params = build(stored, *FILES[name])
     pyramid, features = module.pyramid, jnp.asarray(to_nhwc(stored["features"]))
     tokens = stored["tokens"].astype(np.int32)
-
-    def looked_up(bound, rest):
-        """Of each scale, the queries and the codes found."""
-        for k, theirs in enumerate(pyramid.split(tokens)):
-            z = area_downsample(rest, pyramid.sides[k]).reshape(-1, module.code_width)
-            yield z, nearest_codes(z, jnp.asarray(params["codebook"]), module.lookup)
-            rest = rest - bound.contribution(bound.embed(theirs), k)
-
-    found = jax.jit(lambda rest: list(looked_up(module.bind({"params": params}), rest)))(features)
-    flips = 0
-    for k, ((z, ours), theirs) in enumerate(zip(jax.device_get(found), pyramid.split(tokens), strict=True)):
-        margins = tie_margins(params["codebook"], z, ours, theirs.ravel(), module.lookup)
+    contribution = jax.jit(
+        lambda part, k: module.apply({"params": params}, part, k, method=lambda m, t, k: m.contribution(m.embed(t), k)),
+        static_argnums=1,
+    )
+    residual, flips = features, 0
+    for k, theirs in enumerate(pyramid.split(tokens)):
+        z = np.asarray(area_downsample(residual, pyramid.sides[k])).reshape(-1, module.config.code_width)
+        ours = np.asarray(nearest_codes(jnp.asarray(z), jnp.asarray(params["codebook"]), module.config.lookup))
+        margins = tie_margins(params["codebook"], z, ours, theirs.ravel(), module.config.lookup)
         assert margins.max() < 1e-5, f"scale {k}: a token differs that is no tie"
         flips += int(np.sum(ours != theirs.ravel()))
+        residual = residual - contribution(theirs, k)
     assert flips <= 0.005 * tokens.size
 
 
@@ -129,7 +127,7 @@ def test_lookup_takes_the_first_of_equals(monkeypatch, block):
 def test_sums_telescope_and_single_scale_is_a_plain_vq():
     """Encoding then decoding by scales is one running sum; with one scale it is nearest-code lookup."""
     pyramid = Pyramid((1, 2, 5))
-    module = Quantizer(pyramid, 40, 6)
+    module = Quantizer(QuantizerConfig(pyramid, 40, 6))
     features = jax.random.normal(jax.random.key(1), (2, 5, 5, 6))
     variables = module.init(jax.random.key(2), features)
     variables["params"]["codebook"] = jax.random.normal(jax.random.key(3), (40, 6))
@@ -142,7 +140,7 @@ def test_sums_telescope_and_single_scale_is_a_plain_vq():
     first_two = module.apply(variables, tokens, 2, method="decode")
     np.testing.assert_allclose(inputs[:, 4:], area_downsample(first_two, 5).reshape(2, 25, 6), atol=1e-5)
 
-    plain = Quantizer(Pyramid((4,)), 40, 6, num_phis=1, phi_ratio=0.0)
+    plain = Quantizer(QuantizerConfig(Pyramid((4,)), 40, 6, num_phis=1, phi_ratio=0.0))
     features = jax.random.normal(jax.random.key(4), (2, 4, 4, 6))
     codebook = variables["params"]["codebook"]
     tokens = plain.apply({"params": {"codebook": codebook}}, features, method="encode")
@@ -150,6 +148,70 @@ def test_sums_telescope_and_single_scale_is_a_plain_vq():
     decoded = plain.apply({"params": {"codebook": codebook}}, tokens, method="decode")
     np.testing.assert_array_equal(decoded, codebook[tokens].reshape(2, 4, 4, 6))
     assert plain.apply({"params": {"codebook": codebook}}, tokens, method="transformer_input").shape == (2, 0, 6)
+
+
+def flops(function, *arguments):
+    return jax.jit(function).lower(*arguments).compile().cost_analysis()["flops"]
+
+
+def test_what_is_not_returned_is_not_computed():
+    """Encoding and the transformer's inputs cost no more than the algorithms written out, and give the same bits."""
+    quantizer = Quantizer(QuantizerConfig(Pyramid((1, 2, 3, 5)), 40, 6))
+    features = jax.random.normal(jax.random.key(0), (2, 5, 5, 6))
+    variables = quantizer.init(jax.random.key(1), features)
+
+    def encode(variables, residual):
+        module, tokens = quantizer.bind(variables), []
+        for k in range(4):
+            tokens.append(module.nearest(module.next_scale_input(residual, k)))
+            residual = residual - module.contribution(module.embed(tokens[k]), k)
+        return jnp.concatenate(tokens, axis=1)
+
+    def inputs(variables, tokens):
+        module, f_hat, parts = quantizer.bind(variables), 0.0, []
+        for k in range(3):
+            f_hat = f_hat + module.contribution(module.embed(tokens[:, quantizer.pyramid.slice(k)]), k)
+            parts.append(module.next_scale_input(f_hat, k + 1))
+        return jnp.concatenate(parts, axis=1)
+
+    tokens = jax.jit(encode)(variables, features)
+    cases = ((encode, "encode", features), (inputs, "transformer_input", tokens))
+    for written_out, method, x in cases:
+        ours = lambda variables, x, method=method: quantizer.apply(variables, x, method=method)
+        np.testing.assert_array_equal(jax.jit(ours)(variables, x), jax.jit(written_out)(variables, x))
+        assert flops(ours, variables, x) == flops(written_out, variables, x)
+
+
+def test_teaching_is_encoding_and_all_that_follows_from_the_tokens():
+    quantizer = Quantizer(QuantizerConfig(Pyramid((1, 2, 4)), 40, 6))
+    features = jax.random.normal(jax.random.key(0), (2, 4, 4, 6))
+    module = quantizer.bind(quantizer.init(jax.random.key(1), features))
+    taught = module.teach(features)
+    np.testing.assert_array_equal(taught.tokens, module.encode(features))
+    np.testing.assert_array_equal(taught.tokens, module.nearest(taught.queries))
+    np.testing.assert_allclose(taught.inputs, module.transformer_input(taught.tokens), atol=1e-6)
+    np.testing.assert_allclose(taught.f_hat, module.decode(taught.tokens), atol=1e-6)
+    np.testing.assert_allclose(sum(taught.contributions), taught.f_hat, atol=1e-6)
+    forward = module(features)
+    for name in ("tokens", "queries", "f_hat"):
+        np.testing.assert_array_equal(getattr(forward, name), getattr(taught, name))
+
+
+def test_mistakes_are_fed_on_and_the_targets_after_them_correct_them():
+    quantizer = Quantizer(QuantizerConfig(Pyramid((1, 2, 4)), 40, 6))
+    features = jax.random.normal(jax.random.key(0), (2, 4, 4, 6))
+    module = quantizer.bind(quantizer.init(jax.random.key(1), features))
+    right, wrong = module.teach(features), module.teach(features, lambda k, tokens: (tokens + (k == 0)) % 40)
+    first, after = slice(0, 1), slice(1, None)
+    np.testing.assert_array_equal(wrong.tokens[:, first], right.tokens[:, first])  # to be predicted even so
+    mistaken = (right.tokens[:, first] + 1) % 40
+    fed = jnp.concatenate([mistaken, wrong.tokens[:, after]], axis=1)
+    np.testing.assert_allclose(wrong.inputs, module.transformer_input(fed), atol=1e-6)
+    np.testing.assert_allclose(wrong.f_hat, module.decode(fed), atol=1e-6)
+    residual = features - module.contribution(module.embed(mistaken), 0)
+    queries = module.next_scale_input(residual, 1)
+    np.testing.assert_allclose(wrong.queries[:, quantizer.pyramid.slice(1)], queries, atol=1e-6)
+    assert np.any(wrong.queries[:, after] != right.queries[:, after])
 
 
 def test_usage_and_perplexity_by_hand():
@@ -169,7 +231,7 @@ def test_resizes_keep_constants(source, target):
 
 
 def test_features_of_another_size_are_refused():
-    module = Quantizer(Pyramid((1, 2)), 8, 4)
+    module = Quantizer(QuantizerConfig(Pyramid((1, 2)), 8, 4))
     with pytest.raises(InputError, match=r"\(3, 3, 4\).*needs \(2, 2, 4\)"):
         jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 3, 3, 4)))
 
@@ -178,7 +240,7 @@ def test_features_of_another_size_are_refused():
 @pytest.mark.parametrize("sides", [*PUBLISHED_SIDES.values(), (16,), (1, 1, 2, 3, 3, 7)])
 def test_shapes_on_any_pyramid(sides, num_phis):
     pyramid = Pyramid(sides)
-    module = Quantizer(pyramid, 64, 8, num_phis)
+    module = Quantizer(QuantizerConfig(pyramid, 64, 8, num_phis))
     features = jax.ShapeDtypeStruct((3, pyramid.final_side, pyramid.final_side, 8), jnp.float32)
     variables = jax.eval_shape(module.init, jax.random.key(0), features)
     out = jax.eval_shape(module.apply, variables, features)

@@ -1,4 +1,4 @@
-"""What a quantizer can do beside the published one: codes of length 1, scales left out in training."""
+"""Quantizers beside the published one: codes of length 1, scales left out in training."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ import pytest
 from tests.interop.checkpoints import tokenizer_config
 from tests.models.golden_models import random_params
 from var_jax.interop.tokenizer import export_tokenizer, import_tokenizer
-from var_jax.models.quantizer import Quantizer, unit_norm
+from var_jax.models.quantizer import Quantizer, QuantizerConfig, unit_norm
 from var_jax.models.shapes import tokenizer_shapes
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
 from var_jax.pyramid import Pyramid
 
 PYRAMID = Pyramid((1, 2, 3))
+CONFIG = QuantizerConfig(PYRAMID, 16, 4)
 FEATURES = jax.random.normal(jax.random.key(0), (4, 3, 3, 4))
 
 
 @pytest.fixture(scope="module")
 def params():
-    drawn = Quantizer(PYRAMID, 16, 4).init(jax.random.key(1), FEATURES)["params"]
+    drawn = Quantizer(CONFIG).init(jax.random.key(1), FEATURES)["params"]
     return drawn | {"codebook": 3.0 * jax.random.normal(jax.random.key(2), (16, 4))}
 
 
 def test_unit_codes_are_those_of_a_codebook_brought_to_length_1(params):
     """Whatever is done with tokens sees the unit codes; and their own lengths are not learned."""
-    ours, theirs = Quantizer(PYRAMID, 16, 4, unit_codes=True), Quantizer(PYRAMID, 16, 4)
+    ours, theirs = Quantizer(QuantizerConfig(PYRAMID, 16, 4, unit_codes=True)), Quantizer(CONFIG)
     unit = params | {"codebook": unit_norm(params["codebook"])}
     out, expected = ours.apply({"params": params}, FEATURES), theirs.apply({"params": unit}, FEATURES)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), out, expected)
@@ -65,8 +66,8 @@ def test_unit_codes_are_written_as_they_are_used():
     np.testing.assert_allclose(decode(Tokenizer(back.config), back.params), decode(module, own), atol=1e-5)
 
 
-def test_scales_that_are_left_out_are_not_told_and_not_judged(params):
-    module, kept_B = Quantizer(PYRAMID, 16, 4), jnp.array([1, 3, 2, 3])
+def test_scales_that_are_left_out_are_not_added_and_not_judged(params):
+    module, kept_B = Quantizer(CONFIG), jnp.array([1, 3, 2, 3])
     out, whole = (module.apply({"params": params}, FEATURES, kept) for kept in (kept_B, None))
     np.testing.assert_array_equal(out.tokens, whole.tokens)
     expected, losses = [], []
@@ -82,10 +83,10 @@ def test_scales_that_are_left_out_are_not_told_and_not_judged(params):
     jax.tree.map(np.testing.assert_array_equal, all_kept, whole)
 
 
-def test_what_is_asked_is_what_tokens_answer(params):
-    module = Quantizer(PYRAMID, 16, 4)
-    asked = np.asarray(module.apply({"params": params}, FEATURES, method="asked"))
+def test_tokens_are_the_codes_nearest_to_the_queries(params):
+    module = Quantizer(CONFIG)
+    queries = np.asarray(module.apply({"params": params}, FEATURES, method="teach").queries)
     tokens = module.apply({"params": params}, FEATURES, method="encode")
-    distances = np.sum((asked[:, :, None] - np.asarray(params["codebook"])) ** 2, axis=-1)
+    distances = np.sum((queries[:, :, None] - np.asarray(params["codebook"])) ** 2, axis=-1)
     np.testing.assert_array_equal(np.argmin(distances, axis=-1), tokens)
-    np.testing.assert_allclose(asked[:, 0], np.mean(FEATURES, axis=(1, 2)), atol=1e-6)
+    np.testing.assert_allclose(queries[:, 0], np.mean(FEATURES, axis=(1, 2)), atol=1e-6)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from tests.models.golden_models import random_params, relative_error, small_toke
 from var_jax.errors import InputError
 from var_jax.interop.names import to_reference
 from var_jax.interop.tokenizer import tokenizer_table
+from var_jax.models.quantizer import QuantizerConfig
 from var_jax.models.shapes import tokenizer_shapes
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
 from var_jax.pyramid import PUBLISHED_SIDES, Pyramid
@@ -151,7 +154,7 @@ WIDTHS = [(160, (1, 1, 2, 2, 4)), (32, (1,)), (64, (2, 1, 3))]
 )
 def test_shapes_of_many(sides, num_phis, widths):
     base, multipliers = widths
-    config = TokenizerConfig(Pyramid(sides), 512, 16, base, multipliers, num_phis=num_phis)
+    config = TokenizerConfig(QuantizerConfig(Pyramid(sides), 512, 16, num_phis), base, multipliers)
     tokenizer = Tokenizer(config)
     params = tokenizer_shapes(config)
     image = jax.ShapeDtypeStruct((2, config.image_size, config.image_size, 3), jnp.float32)
@@ -166,7 +169,8 @@ def test_shapes_of_many(sides, num_phis, widths):
     [((4,), 1, "l2"), ((1, 2, 4), None, "l2"), ((1, 4), 2, "cosine"), ((1, 1, 3), 3, "l2")],
 )
 def test_a_handful_really_runs(sides, num_phis, lookup):
-    config = TokenizerConfig(Pyramid(sides), num_phis=num_phis, lookup=lookup, dropout=0.1, **TINY)
+    fields = {"pyramid": sides, "num_phis": num_phis, "lookup": lookup, "dropout": 0.1}
+    config = TokenizerConfig.from_fields(**fields, **TINY)
     tokenizer = Tokenizer(config)
     image = jax.random.uniform(jax.random.key(0), (2, config.image_size, config.image_size, 3), minval=-1)
     params = random_params(tokenizer_shapes(config))
@@ -195,13 +199,29 @@ def test_a_handful_really_runs(sides, num_phis, lookup):
 )
 def test_impossible_configs_are_named(change, message):
     with pytest.raises(InputError, match=message):
-        TokenizerConfig(**change)
+        TokenizerConfig.from_fields(**change)
 
 
 def test_config_survives_plain_values_and_names_the_odd_field():
-    config = TokenizerConfig(Pyramid((1, 5)), num_phis=None, **TINY)
+    config = TokenizerConfig.from_fields(pyramid=Pyramid((1, 5)), num_phis=None, **TINY)
     assert TokenizerConfig.from_dict(config.to_dict()) == config
     with pytest.raises(InputError, match="unknown field 'codebok_size'"):
         TokenizerConfig.from_dict(config.to_dict() | {"codebok_size": 3})
     with pytest.raises(InputError, match="lacks the field 'lookup'"):
         TokenizerConfig.from_dict({k: v for k, v in config.to_dict().items() if k != "lookup"})
+    with pytest.raises(InputError, match="unknown field 'codebok_size'"):
+        TokenizerConfig.from_fields(codebok_size=3)
+
+
+def test_files_have_the_fields_of_the_quantizer_beside_the_tokenizers():
+    """To the byte as ever, in this order: descriptions of models are compared by fingerprints of them."""
+    assert json.dumps(TokenizerConfig().to_dict()) == (
+        '{"pyramid": [1, 2, 3, 4, 5, 6, 8, 10, 13, 16], "codebook_size": 4096, "code_width": 32, "base_channels": 160, '
+        '"channel_multipliers": [1, 1, 2, 2, 4], "encoder_blocks": 2, "decoder_blocks": 3, "norm_groups": 32, '
+        '"num_phis": 4, "phi_ratio": 0.5, "lookup": "l2", "commitment_weight": 0.25, "dropout": 0.0}'
+    )
+    unit = TokenizerConfig(QuantizerConfig(unit_codes=True))
+    assert list(unit.to_dict().items())[-2:] == [("dropout", 0.0), ("unit_codes", True)]
+    assert TokenizerConfig.from_fields(pyramid="512", dropout=0.1) == TokenizerConfig(
+        QuantizerConfig(Pyramid(PUBLISHED_SIDES[512])), dropout=0.1
+    )

@@ -16,6 +16,7 @@ from var_jax.errors import InputError
 from var_jax.interop.names import to_reference
 from var_jax.interop.transformer import import_transformer, transformer_table
 from var_jax.models.presets import transformer_preset
+from var_jax.models.quantizer import QuantizerConfig
 from var_jax.models.shapes import transformer_shapes
 from var_jax.models.tokenizer import TokenizerConfig
 from var_jax.models.transformer import Transformer, TransformerConfig, new_cache
@@ -231,7 +232,7 @@ def test_random_params_make_every_branch_count():
 
 def test_the_first_code_embedding_is_as_large_as_asked():
     """Ten times as large a start, from the same draw; models written before the field have 1."""
-    plain = dict(transformer_preset("d2", TokenizerConfig(Pyramid((1, 2)), codebook_size=8, code_width=4), 3).to_dict())
+    plain = dict(transformer_preset("d2", TokenizerConfig(QuantizerConfig(Pyramid((1, 2)), 8, 4)), 3).to_dict())
     configs = [TransformerConfig.from_dict(plain | {"input_init": factor}) for factor in (1.0, 10.0)]
     inputs = jnp.zeros((1, 4, 4))
     small, large = (

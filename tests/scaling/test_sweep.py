@@ -89,7 +89,7 @@ def test_the_papers_depths_and_the_small_family():
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
     """A model directory with an untrained tokenizer of the tiny shape."""
-    config = TokenizerConfig(**tiny.tokenizer().model)
+    config = TokenizerConfig.from_fields(**tiny.tokenizer().model)
     random = np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: random.standard_normal(leaf.shape).astype(np.float32), tokenizer_shapes(config))
     folder = tmp_path_factory.mktemp("model") / "tokenizer"

@@ -42,7 +42,7 @@ def config_with(**changes):
 
 def made(config):
     """Task, adversary and a batch of a config, without a run."""
-    task = TokenizerTask(TokenizerConfig(**config.model), config.loss, jnp.float32)
+    task = TokenizerTask(TokenizerConfig.from_fields(**config.model), config.loss, jnp.float32)
     adversary = make_adversary(config, task, jnp.float32, config.steps, constant(1e-2))
     images = jax.random.randint(jax.random.key(7), (config.batch_size, 8, 8, 3), 0, 256).astype(jnp.uint8)
     return task, adversary, {"images": images}
@@ -195,7 +195,7 @@ def test_heads_on_the_network_of_lpips():
         model={"channel_multipliers": (1, 1, 2)},
     )
     weights = drawn_lpips()
-    task = TokenizerTask(TokenizerConfig(**config.model), config.loss)
+    task = TokenizerTask(TokenizerConfig.from_fields(**config.model), config.loss)
     adversary = make_adversary(config, task, jnp.float32, config.steps, constant(1e-2))
     images = jax.random.randint(jax.random.key(7), (2, 16, 16, 3), 0, 256).astype(jnp.uint8)
     own = adversary.init(jax.random.key(1))
@@ -219,7 +219,7 @@ def test_heads_on_the_network_of_lpips():
 def test_full_sizes_split_over_eight_devices_by_the_rules(kind):
     config = _common.tokenizer()
     config.adversary.kind = kind
-    task = TokenizerTask(TokenizerConfig(**config.model), config.loss, jnp.float32)
+    task = TokenizerTask(TokenizerConfig.from_fields(**config.model), config.loss, jnp.float32)
     adversary = make_adversary(config, task, jnp.float32, 100, constant(1e-2))
     shapes = {"adversary": jax.eval_shape(adversary.init, jax.random.key(0))}
     placed = shardings(make_mesh(data=1, fsdp=8, tensor=1), config.sharding, shapes)
@@ -229,7 +229,7 @@ def test_full_sizes_split_over_eight_devices_by_the_rules(kind):
 
 def test_perceptual_losses_take_part_by_weight():
     config = tiny.tokenizer(model={"channel_multipliers": (1, 1, 2)}, loss={"lpips": 0.5, "structure": 0.25})
-    task = TokenizerTask(TokenizerConfig(**config.model), config.loss)
+    task = TokenizerTask(TokenizerConfig.from_fields(**config.model), config.loss)
     fixed = {"lpips": drawn_lpips()}
     images = jax.random.randint(jax.random.key(7), (2, 16, 16, 3), 0, 256).astype(jnp.uint8)
     params = task.init(jax.random.key(0))

@@ -53,7 +53,7 @@ def test_kept_scales():
         kept_scales(jax.random.key(0), 4, PYRAMID, 0.1, 3)
 
 
-def test_dead_codes_move_to_what_is_asked_and_others_stay():
+def test_dead_codes_move_to_queries_and_others_stay():
     uses = jnp.array([10.0, 0.0, 3.0, 0.4, 50.0, 0.0])  # a tenth of the mean is 1.06
     weights = np.zeros(42, np.float32)
     weights[[5, 7]] = 0.5
@@ -90,7 +90,7 @@ def test_warm_start_finds_separate_heaps():
 def stepped(options, steps=1, accumulate=1, ema=0.0):
     """The states before and after some steps on one batch, without weight of the other losses on the codebook."""
     config = tiny.tokenizer()
-    task = TokenizerTask(TokenizerConfig(**config.model), config.loss, codebook=options)
+    task = TokenizerTask(TokenizerConfig.from_fields(**config.model), config.loss, codebook=options)
     program = on_one_device(task, adamw(decay=0.1, decayed=task.decayed), accumulate=accumulate, ema_decay=ema)
     states = [program.first_state()]
     images = jax.random.randint(jax.random.key(7), (8, 8, 8, 3), 0, 256).astype(jnp.uint8)
@@ -101,11 +101,11 @@ def stepped(options, steps=1, accumulate=1, ema=0.0):
 
 def test_codes_that_are_means_take_no_gradient():
     task, images, (before, after) = stepped(CodebookOptions(means=True), ema=0.5)
-    asked = np.asarray(task._asked(before.params, images))
+    queries = np.asarray(task._queries(before.params, images))
     tokens = np.asarray(task.module.apply({"params": before.params}, to_signed(images), method="encode")).reshape(-1)
     expected = np.asarray(codebook_of(before.params)).copy()
     for code in np.unique(tokens):
-        expected[code] = asked[tokens == code].mean(0)
+        expected[code] = queries[tokens == code].mean(0)
     np.testing.assert_allclose(codebook_of(after.params), expected, rtol=1e-5, atol=1e-6)
     assert len(np.unique(tokens)) < 16  # some are nobody's and stayed
     # The average of parameters follows the codes that are kept.
@@ -131,9 +131,9 @@ def test_dead_codes_move_when_it_is_time(means):
     dead = uses < 0.2 * uses.mean()
     assert 0 < dead.sum() < 16
     close(codebook_of(second.params)[~dead], codebook_of(second_plain.params)[~dead])
-    asked = np.asarray(task._asked(second_plain.params, images))
+    queries = np.asarray(task._queries(second_plain.params, images))
     for code in np.asarray(codebook_of(second.params))[dead]:
-        assert np.min(np.abs(asked - code).max(axis=1)) < 1e-5
+        assert np.min(np.abs(queries - code).max(axis=1)) < 1e-5
     if means:  # what is kept of it says the same, where it was ever used
         moved = np.asarray(second.counts["sums"])[dead]
         np.testing.assert_allclose(moved, np.asarray(codebook_of(second.params))[dead] * uses[dead][:, None], rtol=1e-5)

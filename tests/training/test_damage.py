@@ -34,7 +34,7 @@ from var_jax.training.checkpoints import Checkpoints
 from var_jax.training.lock import held
 from var_jax.training.loop import FINISHED, train
 from var_jax.training.reporting import Clock, Reporter
-from var_jax.training.state import TrainState
+from var_jax.training.step import TrainState
 from var_jax.training_directory import read_any_model
 
 

@@ -57,7 +57,7 @@ def test_weights_by_hand():
 def test_a_prefix_s_loss_is_its_part_of_the_whole():
     """A prefix's logits are those that the whole pyramid gives at its positions, and its loss their weighted sum."""
     pyramid = Pyramid.parse("1,2,4")
-    tokenizer = TokenizerConfig(**tiny.tokenizer().model)
+    tokenizer = TokenizerConfig.from_fields(**tiny.tokenizer().model)
     module = Transformer(TransformerConfig(pyramid, 16, 4, 10, depth=2, width=16, num_heads=2, class_drop=0.0))
     task = TransformerTask(module, Tokenizer(tokenizer), tuple(str(i) for i in range(10)))
     fixed = jax.jit(task.tokenizer.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
@@ -80,7 +80,7 @@ def test_a_prefix_s_loss_is_its_part_of_the_whole():
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
     """An untrained one's directory."""
-    config = TokenizerConfig(**tiny.tokenizer().model)
+    config = TokenizerConfig.from_fields(**tiny.tokenizer().model)
     params = jax.jit(Tokenizer(config).init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
     folder = tmp_path_factory.mktemp("runs") / "tokenizer"
     save_model(folder, Model(config, jax.device_get(params), np.zeros((3, 16), np.float32)))

@@ -17,6 +17,7 @@ from var_jax.benchmark.timing import compilations
 from var_jax.model_directory import save_model
 from var_jax.models.tokenizer import TokenizerConfig
 from var_jax.training.loop import FINISHED, Run
+from var_jax.training.step import StepProgram
 
 
 class Watch:
@@ -72,10 +73,10 @@ def test_steps_after_the_first_compile_nothing_and_fetch_once_a_report(tmp_path,
     changes = {"steps": 7, "report_every": 2, "checkpoint_every": 100}
     config = tiny.tokenizer(**changes)
     if stage == "transformer":
-        save_model(tmp_path / "tokenizer", drawn_model(TokenizerConfig(**config.model), transformer=None))
+        save_model(tmp_path / "tokenizer", drawn_model(TokenizerConfig.from_fields(**config.model), transformer=None))
         config = tiny.transformer(tmp_path / "tokenizer", **changes)
     run = Run(config, epath.Path(tmp_path / "run"), jax.devices()[:1])
-    step, watch = run._step, Watch(monkeypatch)
+    step, watch = StepProgram.__call__, Watch(monkeypatch)
 
     def watched_step(*given):
         result = step(*given)
@@ -86,7 +87,7 @@ def test_steps_after_the_first_compile_nothing_and_fetch_once_a_report(tmp_path,
         watch.stop()
         return {"loss": 1.0}
 
-    monkeypatch.setattr(run, "_step", watched_step)
+    monkeypatch.setattr(StepProgram, "__call__", watched_step)
     monkeypatch.setattr(run, "evaluate", evaluated)
     assert run.go() == FINISHED
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]

@@ -68,7 +68,7 @@ def preset(name: str, pyramid: str | None = None, channels: int = 160) -> Chosen
       InputError: for an unknown preset, or an invalid pyramid or width.
     """
     sides = Pyramid(PUBLISHED_SIDES[512 if name.endswith("-s") else 256]) if pyramid is None else Pyramid.parse(pyramid)
-    tokenizer = TokenizerConfig(sides, base_channels=channels)
+    tokenizer = TokenizerConfig.from_fields(pyramid=sides, base_channels=channels)
     return Chosen(name, tokenizer, transformer_preset(name, tokenizer))
 
 

@@ -106,7 +106,7 @@ def transformer_parity(
     """
     ref = load_reference(checkout)
     torch = ref.torch
-    config = transformer_preset(name, TokenizerConfig(pyramid))
+    config = transformer_preset(name, TokenizerConfig.from_fields(pyramid=pyramid))
     with quiet():
         vae = ref.VQVAE(ch=160, v_patch_nums=pyramid.sides, test_mode=True)
         theirs = ref.VAR(
@@ -139,7 +139,7 @@ def transformer_parity(
     del theirs, vae
     tokenizer, transformer = (
         import_tokenizer(vae_weights, pyramid),
-        import_transformer(weights, TokenizerConfig(pyramid)),
+        import_transformer(weights, TokenizerConfig.from_fields(pyramid=pyramid)),
     )
     backend = backend_for()
     modules = Tokenizer(tokenizer.config, backend=backend), Transformer(transformer.config, backend=backend)

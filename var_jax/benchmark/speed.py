@@ -26,7 +26,7 @@ from var_jax.generation import sampler
 from var_jax.generation.settings import Settings
 from var_jax.models.baselines import make_transformer
 from var_jax.models.net import Net
-from var_jax.models.pictures import to_signed
+from var_jax.models.pictures import encode_pictures
 from var_jax.models.tokenizer import Tokenizer
 
 Against = str | os.PathLike[str] | None
@@ -84,13 +84,12 @@ def sample(
 def tokenize(model: Chosen, batches: Sequence[int], repeats: int, against: Against = None, say: Say = print) -> Report:
     """Times encoding, pictures to tokens, in float32 as always. The arguments are those of `sample`."""
     _check_batches(batches)
-    tokenizer, params = Tokenizer(model.tokenizer, backend=backend_for()), model.tokenizer_on_device()
-    run = jax.jit(lambda params, images: tokenizer.apply({"params": params}, to_signed(images), method="encode"))
+    tokenizer = Net(Tokenizer(model.tokenizer, backend=backend_for()), model.tokenizer_on_device())
     task = beside.shape(model.tokenizer) | {"what": "tokenize", "dtype": "float32"} if against else None
 
     def prepared(batch: int) -> Callable[[], Any]:
         images = random_pictures(batch, model.tokenizer.image_size)
-        return lambda: run(params, images)
+        return lambda: encode_pictures(tokenizer, images)
 
     phases = lambda batch: work.tokenizing(model.tokenizer, batch)
     shown = {"model": model.name, "pixels": model.tokenizer.image_size, "dtype": "float32"}

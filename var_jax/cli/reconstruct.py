@@ -31,6 +31,6 @@ def run(args: argparse.Namespace) -> None:
         error = np.mean((scales[-1].astype(np.float64) - original) ** 2)
         psnr = 10 * np.log10(255.0**2 / error) if error else float("inf")
         print(f"{path}: PSNR {psnr:.2f} dB from all {len(pyramid)} scales", flush=True)
-    captions = ["original", *(f"{side}x{side}" for side in pyramid.sides)]
+    captions = ["original", *pyramid.names]
     save_picture(args.out, grid(np.stack(rows), len(captions), captions))
     print(f"wrote {args.out}")

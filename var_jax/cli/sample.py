@@ -75,8 +75,7 @@ def _draw(args: argparse.Namespace, settings: dict, many: bool) -> None:
     if Path(args.out).suffix.lower() in ANIMATED and args.growth:
         save_animation(args.out, [grid(frame, args.per_class) for frame in drawn])
     elif args.growth:
-        sides = bundle.transformer.config.pyramid.sides
-        save_picture(args.out, strips(drawn, [f"{side}x{side}" for side in sides]))
+        save_picture(args.out, strips(drawn, bundle.transformer.config.pyramid.names))
     else:
         save_picture(args.out, grid(drawn[-1], args.per_class))
     print(f"wrote {args.out}: a row each for classes {names}")

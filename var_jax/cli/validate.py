@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
     settings = {"enlarge": enlarge, "batch": args.batch, "lpips_params": lpips}
     say = functools.partial(print, flush=True)
     figures = whole_set(bundle, source, **settings, features=features, references=references, say=say)
-    print("\n".join(table(figures, bundle.tokenizer.config.pyramid.sides)))
+    print("\n".join(table(figures, bundle.tokenizer.config.pyramid.names)))
     if args.expect:
         print(beside("tokenizer", figures["tokenizer"]))
     if args.json:

@@ -38,6 +38,11 @@ def frechet_distance(mean1_F: np.ndarray, cov1_FxF: np.ndarray, mean2_F: np.ndar
     return float(np.sum((means[0] - means[1]) ** 2) + np.trace(covs[0]) + np.trace(covs[1]) - 2.0 * trace_of_root)
 
 
+def frechet_between(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]) -> float:
+    """The Frechet distance of two sets by their (mean, covariance); 0 where rounding leaves it a little below."""
+    return max(frechet_distance(*a, *b), 0.0)
+
+
 def mean_and_covariance(features_NxF: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean [F] and covariance [F, F] (over N - 1) of the rows, float64.
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from var_jax.errors import InputError
 from var_jax.evaluation.extract import Extractor
-from var_jax.evaluation.frechet import Moments, frechet_distance
+from var_jax.evaluation.frechet import Moments, frechet_between
 from var_jax.evaluation.inception_score import SPLIT_SIZE, InceptionScore, Score
 from var_jax.evaluation.neighbours import NEIGHBOURS, precision_recall
 from var_jax.evaluation.pictures import Pictures, open_pictures
@@ -149,8 +149,8 @@ def figures(
         if pool is None:
             pool, spatial = judged.pool, judged.spatial
     say("Frechet distances")
-    found["fid"] = _distance(samples.pool, pool)
-    found["sfid"] = None if spatial is None else _distance(samples.spatial, spatial)
+    found["fid"] = frechet_between(samples.pool, pool)
+    found["sfid"] = None if spatial is None else frechet_between(samples.spatial, spatial)
     if judged is not None and min(len(samples.pool_NxF), len(judged.pool_NxF)) > NEIGHBOURS:
         say("precision and recall")
         mesh = judge.extractor.mesh
@@ -206,10 +206,6 @@ def evaluate(
         "weights": judge.weights,
     }
     return report | {"notes": _notes(samples, reference, judged, judge.weights)}, judged
-
-
-def _distance(a: Statistics, b: Statistics) -> float:
-    return max(frechet_distance(*a, *b), 0.0)  # rounding may leave equal ones a little below 0
 
 
 def _notes(samples: Pictures, reference: Reference | None, judged: Judged, weights: dict[str, Any]) -> list[str]:

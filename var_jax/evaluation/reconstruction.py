@@ -81,7 +81,7 @@ def reconstruction_sums(
     original = (images + 1.0) / 2.0
 
     def by_scales(scales: jax.Array) -> dict[str, jax.Array]:
-        shown = jnp.clip(bound.decode_features(bound.quantizer.decode(quantized.tokens, scales)), -1.0, 1.0)
+        shown = bound.decode(quantized.tokens, scales)
         picture = (shown + 1.0) / 2.0
         error = jnp.mean(jnp.abs(picture - original), axis=(1, 2, 3))
         found = {"psnr": psnr(picture, original), "ssim": ssim(picture, original), "l1": error}

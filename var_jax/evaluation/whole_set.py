@@ -6,7 +6,7 @@ Peak memory is one batch with its reconstructions, and (S + 1) F^2 numbers per k
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from var_jax.bundle import Bundle
 from var_jax.data.pipeline import epoch_batches
 from var_jax.data.sources import IMAGES, Source
 from var_jax.errors import InputError
-from var_jax.evaluation.frechet import Moments, frechet_distance
+from var_jax.evaluation.frechet import Moments, frechet_between
 from var_jax.evaluation.likelihood import likelihood_figures, likelihood_sums, with_perplexity
 from var_jax.evaluation.reconstruction import reconstruction_figures, reconstruction_sums
 from var_jax.models.net import Net, Nets
@@ -112,7 +112,7 @@ class _Judge:
 
     def distances(self, reference: Statistics) -> list[float]:
         """Frechet distances to the reference by number of scales."""
-        return [max(frechet_distance(*moments.mean_and_covariance(), *reference), 0.0) for moments in self.shown]
+        return [frechet_between(moments.mean_and_covariance(), reference) for moments in self.shown]
 
 
 def _figures(
@@ -133,7 +133,7 @@ def _figures(
     return found
 
 
-def table(figures: dict[str, Any], sides: tuple[int, ...]) -> list[str]:
+def table(figures: dict[str, Any], names: Sequence[str]) -> list[str]:
     """Lines for people: figures of the whole set, then one row per scale."""
     lines = [f"{figures['pictures']} pictures"]
     for part in ("tokenizer", "transformer"):
@@ -147,9 +147,9 @@ def table(figures: dict[str, Any], sides: tuple[int, ...]) -> list[str]:
             if not isinstance(value, float)
         }
         lines.append("  ".join(["scale".ljust(8), *(name.rjust(max(len(name), 9)) for name in columns)]))
-        for k, side in enumerate(sides):
+        for k, scale in enumerate(names):
             cells = (f"{values[k]:.4f}".rjust(max(len(name), 9)) for name, values in columns.items())
-            lines.append("  ".join([f"{side}x{side}".ljust(8), *cells]))
+            lines.append("  ".join([scale.ljust(8), *cells]))
     return lines
 
 

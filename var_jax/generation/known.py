@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from var_jax.models.pictures import to_signed
-from var_jax.models.quantizer import Quantizer, nearest_codes
+from var_jax.models.quantizer import Quantizer
 from var_jax.models.tokenizer import Tokenizer
 
 
@@ -66,8 +66,7 @@ class Known(NamedTuple):
             return self.tokens_BxL[:, quantizer.pyramid.slice(k)]
         assert self.residual_BxhxwxC is not None  # one of the two always is there
         queries_BxlxC = quantizer.next_scale_input(self.residual_BxhxwxC, k)
-        queries_NxC = queries_BxlxC.reshape(-1, quantizer.code_width)
-        return nearest_codes(queries_NxC, quantizer.codebook, quantizer.lookup).reshape(queries_BxlxC.shape[:2])
+        return quantizer.nearest(queries_BxlxC)
 
     def less(self, contribution_BxhxwxC: jax.Array) -> Known:
         """The same once a scale has added its contribution."""

@@ -12,7 +12,7 @@ import numpy as np
 from var_jax.errors import InputError
 from var_jax.interop.names import CONV, FLAT, POINTWISE, SAME, Entry, select, shape_of, to_params, to_reference
 from var_jax.models.parameters import Params
-from var_jax.models.quantizer import unit_norm
+from var_jax.models.quantizer import QuantizerConfig, unit_norm
 from var_jax.models.shapes import tokenizer_shapes
 from var_jax.models.tokenizer import TokenizerConfig
 from var_jax.pyramid import Pyramid
@@ -53,10 +53,10 @@ def tokenizer_table(config: TokenizerConfig) -> list[Entry]:
             table += _conv(f"decoder.up.{level}.upsample.conv", ("decoder", f"level_{level}_upsample"))
     table += _ends("decoder")
     table += _conv("quant_conv", ("pre_quantizer",)) + _conv("post_quant_conv", ("post_quantizer",))
-    return table + quantizer_table(config, "quantize.", ("quantizer",))
+    return table + quantizer_table(config.quantizer, "quantize.", ("quantizer",))
 
 
-def quantizer_table(config: TokenizerConfig, prefix: str, path: tuple[str, ...]) -> list[Entry]:
+def quantizer_table(config: QuantizerConfig, prefix: str, path: tuple[str, ...]) -> list[Entry]:
     """Entries for codebook and phi; phi's names depend on how it is shared."""
     table = [Entry(prefix + "embedding.weight", (*path, "codebook"))]
     if not config.phi_ratio:
@@ -132,7 +132,7 @@ def infer_config(tensors: Mapping[str, np.ndarray], pyramid: Pyramid, lookup: st
     codes, code_width = shape_of(tensors, LANDMARK, 2, file)
     num_phis, phi_ratio = _infer_phi(tensors, pyramid, file)
     try:
-        return TokenizerConfig(
+        return TokenizerConfig.from_fields(
             pyramid=pyramid,
             codebook_size=codes,
             code_width=code_width,
@@ -199,7 +199,7 @@ def export_tokenizer(
         )
     if code_counts_SxV is None:
         code_counts_SxV = np.zeros((len(config.pyramid), config.codebook_size), np.float32)
-    if config.unit_codes:  # the reference adds codes as they are stored
+    if config.quantizer.unit_codes:  # the reference adds codes as they are stored
         codes = np.asarray(unit_norm(jnp.asarray(params["quantizer"]["codebook"])))
         params = params | {"quantizer": params["quantizer"] | {"codebook": codes}}
     return to_reference(tokenizer_table(config), params) | {CODE_COUNTS: np.asarray(code_counts_SxV, np.float32)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Set
 from typing import Any
 
 from var_jax.errors import InputError
@@ -14,12 +15,16 @@ def config_from_dict(cls: type, values: dict[str, Any], what: str) -> Any:
     Raises:
       InputError: naming an unknown or missing field.
     """
-    known = {field.name for field in dataclasses.fields(cls)}
+    check_fields(values, {field.name for field in dataclasses.fields(cls)}, what)
+    return cls(**values)
+
+
+def check_fields(values: Iterable[str], known: Set[str], what: str, complete: bool = True) -> None:
+    """Raises an InputError naming a field of `values` that is not known, or (if `complete`) one that is missing."""
     if unknown := sorted(set(values) - known):
         raise InputError(f"{what} config has the unknown field '{unknown[0]}': known are {', '.join(sorted(known))}")
-    if missing := sorted(known - set(values)):
+    if complete and (missing := sorted(known - set(values))):
         raise InputError(f"{what} config lacks the field '{missing[0]}'")
-    return cls(**values)
 
 
 def require_count(what: str, name: str, value: Any) -> None:

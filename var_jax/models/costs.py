@@ -137,7 +137,7 @@ def quantizer_flops(config: TokenizerConfig, down: bool) -> int:
     for small in config.pyramid.sides:
         resize = 0 if small == side else 2 * width * (side * small * small + side * side * small)
         total += resize * (2 if down else 1)
-        total += _conv(side, width, width) if config.phi_ratio else 0
+        total += _conv(side, width, width) if config.quantizer.phi_ratio else 0
     return total
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from var_jax.models.net import Net
+
 
 def to_signed(images: jax.Array) -> jax.Array:
     """Pictures in uint8, or float in [0, 1], as float32 in [-1, 1]."""
@@ -15,3 +17,15 @@ def to_signed(images: jax.Array) -> jax.Array:
 def to_unit(images: jax.Array) -> jax.Array:
     """Pictures in [-1, 1], clipped to that range, as float32 in [0, 1]."""
     return (jnp.clip(images, -1.0, 1.0) + 1.0) / 2.0
+
+
+@jax.jit
+def encode_pictures(tokenizer: Net, images_BxHxWx3: jax.Array) -> jax.Array:
+    """Pictures in uint8, or float in [0, 1] -> tokens [B, L] int32."""
+    return tokenizer.apply(to_signed(images_BxHxWx3), method="encode")
+
+
+@jax.jit
+def decode_pictures(tokenizer: Net, tokens_BxL: jax.Array, scales: jax.Array | int) -> jax.Array:
+    """Tokens of the first `scales` scales -> pictures [B, H, W, 3] float32 in [0, 1]."""
+    return to_unit(tokenizer.apply(tokens_BxL, scales, method="decode"))

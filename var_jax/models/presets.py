@@ -7,7 +7,6 @@ import re
 from var_jax.errors import InputError
 from var_jax.models.tokenizer import TokenizerConfig
 from var_jax.models.transformer import TransformerConfig
-from var_jax.pyramid import PUBLISHED_SIDES, Pyramid
 
 IMAGENET_CLASSES = 1000
 _HEAD_WIDTH = 64
@@ -42,7 +41,7 @@ def transformer_preset(
         raise InputError(f"transformer preset '{name}': expected d and a depth, like d16, or d36-s for shared AdaLN")
     depth, shared = int(match[1]), bool(match[2])
     if tokenizer is None:
-        tokenizer = TokenizerConfig(Pyramid(PUBLISHED_SIDES[512 if shared else 256]))
+        tokenizer = TokenizerConfig.from_fields(pyramid=512 if shared else 256)
     return TransformerConfig(
         pyramid=tokenizer.pyramid,
         codebook_size=tokenizer.codebook_size,

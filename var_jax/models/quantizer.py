@@ -1,14 +1,16 @@
 """Multi-scale residual quantization: the paper's Algorithms 1 (encode) and 2 (decode).
 
-A feature map f is told scale by scale. Scale k shrinks what is still untold to p_k x p_k, picks the
-nearest code for every position, enlarges those codes to the full map, smooths them with a
-convolution phi, adds the result to the running sum f_hat and takes it off the rest. Everything here
-is float32 at full precision on every platform, because tokens are discrete: a token stored on one
-machine must be the token that another would have found.
+The feature map f is encoded scale by scale: scale k downsamples the residual, takes the nearest code at every
+position, upsamples, smooths with a convolution phi, adds the result (the scale's contribution) to f_hat and subtracts
+it from the residual. Everything here is float32 at full precision on every platform, because tokens are discrete: a
+token stored on one machine must be the token that another would have found.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -17,30 +19,90 @@ import numpy as np
 from flax import linen as nn
 
 from var_jax.errors import InputError
+from var_jax.models.config import require_count
 from var_jax.models.precision import widened
-from var_jax.pyramid import Pyramid, area_matrix, bicubic_matrix
+from var_jax.pyramid import PUBLISHED_SIDES, Pyramid, area_matrix, bicubic_matrix
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 _CODES_PER_BLOCK = 1024  # distances are held for this many codes at a time
 _SMALLEST_NORM = 1e-12  # below this a vector is divided by this instead of its norm
 
+Corrupt = Callable[[int, jax.Array], jax.Array]  # (scale, its tokens [B, l_k]) -> the tokens that encoding goes on with
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantizerConfig:
+    """How features become tokens; the defaults are the published tokenizer's.
+
+    Attributes:
+      pyramid: sides of the token maps, coarse to fine.
+      codebook_size: number of codes, V.
+      code_width: numbers in a code, C.
+      num_phis: smoothing convolutions shared by the scales (1: one for all); None: one per scale.
+      phi_ratio: r in phi(x) = (1 - r) x + r conv(x), 0 to 1; 0 makes phi the identity.
+      lookup: "l2" or "cosine" nearest-code search; either way the code is added as it is stored.
+      commitment_weight: weight of the loss's part that pulls f towards its codes.
+      unit_codes: codes are brought to length 1 before they are looked up or added.
+
+    Raises:
+      InputError: naming the field that cannot be.
+    """
+
+    pyramid: Pyramid = Pyramid(PUBLISHED_SIDES[256])
+    codebook_size: int = 4096
+    code_width: int = 32
+    num_phis: int | None = 4
+    phi_ratio: float = 0.5
+    lookup: str = "l2"
+    commitment_weight: float = 0.25
+    unit_codes: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "pyramid", Pyramid.parse(self.pyramid))
+        for name in ("codebook_size", "code_width"):
+            require_count("tokenizer", name, getattr(self, name))
+        if self.num_phis is not None:
+            require_count("tokenizer", "num_phis", self.num_phis)
+        if self.lookup not in ("l2", "cosine"):
+            raise InputError(f"tokenizer lookup '{self.lookup}': expected l2 or cosine")
+        if not 0.0 <= self.phi_ratio <= 1.0:
+            raise InputError(f"tokenizer phi_ratio {self.phi_ratio}: expected a number from 0 to 1")
+
+
+class Teaching(NamedTuple):
+    """A feature map encoded, with everything that a training needs of it.
+
+    Attributes:
+      tokens: [B, L] int32, scales coarse to fine.
+      queries: [B, L, C] the vectors whose nearest codes the tokens are; without gradient.
+      inputs: [B, L - l_1, C] a transformer's teacher-forced inputs of all scales but the first.
+      contributions: a map [B, h, w, C] per scale, with the gradients of codes and phi.
+      f_hat: [B, h, w, C] their sum.
+    """
+
+    tokens: jax.Array
+    queries: jax.Array
+    inputs: jax.Array
+    contributions: list[jax.Array]
+    f_hat: jax.Array
+
 
 class Quantized(NamedTuple):
-    """What the training forward returns.
+    """The result of the training forward.
 
     Attributes:
       decoder_input: [B, h, w, C] f_hat in value, with the gradient of f (straight-through).
       loss: scalar quantizer loss.
       tokens: [B, L] int32.
       f_hat: [B, h, w, C] the sum over all scales, with its own gradients.
-      asked: [B, L, C] what was looked up; without gradient.
+      queries: [B, L, C] see `Teaching`.
     """
 
     decoder_input: jax.Array
     loss: jax.Array
     tokens: jax.Array
     f_hat: jax.Array
-    asked: jax.Array
+    queries: jax.Array
 
 
 def phi_index(k: int, num_scales: int, num_phis: int) -> int:
@@ -131,45 +193,39 @@ def codebook_perplexity(counts_SxV: jax.Array) -> jax.Array:
     return jnp.exp(entropy)
 
 
+def running_sums(contributions: Iterable[jax.Array], scales: int | jax.Array | None = None) -> Iterator[jax.Array]:
+    """f_hat after each scale, [B, h, w, C] each; with `scales` (a number, or [B, 1, 1, 1]) only so many are added."""
+    if scales is not None:
+        contributions = ((k < scales) * each for k, each in enumerate(contributions))
+    return itertools.accumulate(contributions)
+
+
 class Quantizer(nn.Module):
-    """The codebook, the phi convolutions and the two algorithms over a pyramid.
+    """The codebook, the phi convolutions and the two algorithms over a pyramid."""
 
-    Attributes:
-      pyramid: sides of the token maps.
-      codebook_size: V.
-      code_width: C.
-      num_phis: convolutions shared by the scales; None gives every scale its own.
-      phi_ratio: r in phi(x) = (1 - r) x + r conv(x); 0 makes phi the identity.
-      lookup: "l2" or "cosine"; either way the raw code is what is added.
-      commitment_weight: weight of the loss's part that pulls f towards its codes.
-      unit_codes: codes are brought to length 1 before they are looked up or added.
-    """
-
-    pyramid: Pyramid
-    codebook_size: int
-    code_width: int
-    num_phis: int | None = 4
-    phi_ratio: float = 0.5
-    lookup: str = "l2"
-    commitment_weight: float = 0.25
-    unit_codes: bool = False
+    config: QuantizerConfig
 
     def setup(self) -> None:
-        width, phis = self.code_width, self.num_phis or len(self.pyramid)
-        bound = 1.0 / self.codebook_size
-        codebook = self.param("codebook", _uniform(bound), (self.codebook_size, width))
-        self.codebook = unit_norm(codebook) if self.unit_codes else codebook
-        if self.phi_ratio:
+        c = self.config
+        width, phis = c.code_width, c.num_phis or len(c.pyramid)
+        codebook = self.param("codebook", _uniform(1.0 / c.codebook_size), (c.codebook_size, width))
+        self.codebook = unit_norm(codebook) if c.unit_codes else codebook
+        if c.phi_ratio:
             fan_in = 9 * width
             self.phi_kernel = self.param("phi_kernel", _uniform(fan_in**-0.5), (phis, 3, 3, width, width))
             self.phi_bias = self.param("phi_bias", _uniform(fan_in**-0.5), (phis, width))
 
+    @property
+    def pyramid(self) -> Pyramid:
+        """Sides of the token maps."""
+        return self.config.pyramid
+
     def phi(self, x_BxHxWxC: jax.Array, k: int) -> jax.Array:
         """The smoothing convolution of scale k, mixed with its input."""
-        if not self.phi_ratio:
+        ratio, num_phis = self.config.phi_ratio, self.config.num_phis
+        if not ratio:
             return x_BxHxWxC
-        scales = len(self.pyramid)
-        index = k if self.num_phis is None else phi_index(k, scales, self.num_phis)
+        index = k if num_phis is None else phi_index(k, len(self.pyramid), num_phis)
         convolved = jax.lax.conv_general_dilated(
             x_BxHxWxC,
             self.phi_kernel[index],
@@ -178,97 +234,94 @@ class Quantizer(nn.Module):
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
             precision=_HIGHEST,
         )
-        return (1.0 - self.phi_ratio) * x_BxHxWxC + self.phi_ratio * (convolved + self.phi_bias[index])
-
-    def contribution(self, codes_BxlxC: jax.Array, k: int) -> jax.Array:
-        """What the code vectors [B, l_k, C] of scale k add to f_hat: [B, h, w, C]."""
-        side = self.pyramid.sides[k]
-        codes = widened(codes_BxlxC).reshape(-1, side, side, self.code_width)
-        return self.phi(bicubic_upsample(codes, self.pyramid.final_side), k)
+        return (1.0 - ratio) * x_BxHxWxC + ratio * (convolved + self.phi_bias[index])
 
     def embed(self, tokens: jax.Array) -> jax.Array:
         """Code vectors [..., C] of tokens [...]."""
         return jnp.take(self.codebook, tokens, axis=0)
 
-    def _tell_scale(self, rest_BxhxwxC: jax.Array, k: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Tokens [B, l_k] that tell most of `rest` at scale k, what they add to f_hat, what was asked [B, l_k, C]."""
-        asked_BxlxC = self.next_scale_input(rest_BxhxwxC, k)
+    def nearest(self, queries_BxlxC: jax.Array) -> jax.Array:
+        """Tokens [B, l] int32 of the codes nearest to the queries."""
         codebook = jax.lax.stop_gradient(self.codebook)
-        tokens_N = nearest_codes(asked_BxlxC.reshape(-1, self.code_width), codebook, self.lookup)
-        tokens_Bxl = tokens_N.reshape(asked_BxlxC.shape[:2])
-        return tokens_Bxl, self.contribution(self.embed(tokens_Bxl), k), asked_BxlxC
+        tokens_N = nearest_codes(queries_BxlxC.reshape(-1, self.config.code_width), codebook, self.config.lookup)
+        return tokens_N.reshape(queries_BxlxC.shape[:-1])
+
+    def contribution(self, codes_BxlxC: jax.Array, k: int) -> jax.Array:
+        """The part [B, h, w, C] of f_hat that the code vectors [B, l_k, C] of scale k make."""
+        side = self.pyramid.sides[k]
+        codes = widened(codes_BxlxC).reshape(-1, side, side, self.config.code_width)
+        return self.phi(bicubic_upsample(codes, self.pyramid.final_side), k)
+
+    def next_scale_input(self, map_BxhxwxC: jax.Array, k: int) -> jax.Array:
+        """A full map averaged down to scale k, [B, l_k, C].
+
+        Of f_hat after the coarser scales it is the transformer's input at scale k; of the residual, the queries.
+        """
+        side = self.pyramid.sides[k]
+        return area_downsample(map_BxhxwxC, side).reshape(map_BxhxwxC.shape[0], side * side, self.config.code_width)
+
+    def teach(self, features_BxhxwxC: jax.Array, corrupt: Corrupt = lambda k, tokens: tokens) -> Teaching:
+        """Algorithm 1: features [B, h, w, C] -> tokens, and all that training needs beside them.
+
+        `corrupt` changes the tokens that are added up, not those that are returned: a model that is trained on inputs
+        with mistakes in them learns to correct these at later scales.
+        """
+        residual = jax.lax.stop_gradient(self._checked(features_BxhxwxC))
+        tokens, queries, contributions = [], [], []
+        for k in range(len(self.pyramid)):
+            queries.append(self.next_scale_input(residual, k))
+            tokens.append(self.nearest(queries[k]))
+            contributions.append(self.contribution(self.embed(corrupt(k, tokens[k])), k))
+            residual = residual - jax.lax.stop_gradient(contributions[k])
+        sums = list(running_sums(contributions))
+        joined = (jnp.concatenate(parts, axis=1) for parts in (tokens, queries))
+        return Teaching(*joined, self._inputs(sums, len(residual)), contributions, sums[-1])
 
     def encode(self, features_BxhxwxC: jax.Array) -> jax.Array:
-        """Algorithm 1: features -> tokens [B, L] int32, scales coarse to fine."""
-        rest = self._checked(features_BxhxwxC)
-        tokens = []
-        for k in range(len(self.pyramid)):
-            tokens_Bxl, told, _ = self._tell_scale(rest, k)
-            tokens.append(tokens_Bxl)
-            rest = rest - told
-        return jnp.concatenate(tokens, axis=1)
-
-    def asked(self, features_BxhxwxC: jax.Array) -> jax.Array:
-        """What is looked up on the way of `encode`: [B, L, C], scales coarse to fine."""
-        rest = self._checked(features_BxhxwxC)
-        asked = []
-        for k in range(len(self.pyramid)):
-            _, told, asked_BxlxC = self._tell_scale(rest, k)
-            asked.append(asked_BxlxC)
-            rest = rest - told
-        return jnp.concatenate(asked, axis=1)
+        """Algorithm 1: features [B, h, w, C] -> tokens [B, L] int32, scales coarse to fine."""
+        return self.teach(features_BxhxwxC).tokens
 
     def decode(self, tokens_BxL: jax.Array, scales: int | jax.Array | None = None) -> jax.Array:
         """Algorithm 2: tokens of all scales, or of the first `scales` (may be traced) -> f_hat [B, h, w, C]."""
-        f_hat = 0.0
-        for k in range(len(self.pyramid)):
-            told = self.contribution(self.embed(tokens_BxL[:, self.pyramid.slice(k)]), k)
-            f_hat = f_hat + (told if scales is None else jnp.where(k < scales, told, 0.0))
+        *_, f_hat = running_sums(self._contributions(tokens_BxL), scales)
         return f_hat
 
-    def next_scale_input(self, f_hat_BxhxwxC: jax.Array, k: int) -> jax.Array:
-        """A full map at scale k, [B, l_k, C]; of the sum so far it is what the transformer predicts scale k from."""
-        side = self.pyramid.sides[k]
-        shape = (f_hat_BxhxwxC.shape[0], side * side, self.code_width)
-        return area_downsample(f_hat_BxhxwxC, side).reshape(shape)
-
     def transformer_input(self, tokens_BxL: jax.Array) -> jax.Array:
-        """Teacher-forced inputs [B, L - l_1, C] float32 of all scales but the first."""
-        f_hat, parts = 0.0, []
-        for k in range(len(self.pyramid) - 1):
-            f_hat = f_hat + self.contribution(self.embed(tokens_BxL[:, self.pyramid.slice(k)]), k)
-            parts.append(self.next_scale_input(f_hat, k + 1))
-        if not parts:
-            return jnp.zeros((tokens_BxL.shape[0], 0, self.code_width), jnp.float32)
-        return jnp.concatenate(parts, axis=1)
+        """Teacher-forced inputs [B, L - l_1, C] float32 of all scales but the first: f_hat of all coarser scales."""
+        return self._inputs(running_sums(self._contributions(tokens_BxL)), len(tokens_BxL))
 
-    def __call__(self, features_BxhxwxC: jax.Array, kept_B: jax.Array | None = None) -> Quantized:
+    def __call__(self, features_BxhxwxC: jax.Array, scales_B: jax.Array | None = None) -> Quantized:
         """Training forward.
 
         The loss is the mean over scales of `commitment_weight` mse(sg(f_hat_k), f) + mse(f_hat_k, sg(f))
         with the running sum f_hat_k, so every code and phi collects from all later sums.
 
-        With `kept_B` (quantizer dropout) f_hat of a picture ends after its first `kept_B` scales, and so do
-        its terms of the loss; tokens are told of all scales whatever is kept.
+        With `scales_B` (quantizer dropout) f_hat of a picture ends after so many scales, and so do its terms of the
+        loss; tokens are those of all scales even so.
         """
         features = self._checked(features_BxhxwxC)
-        target = jax.lax.stop_gradient(features)
-        rest, f_hat, loss, tokens, asked = target, jnp.zeros_like(features), 0.0, [], []
-        for k in range(len(self.pyramid)):
-            tokens_Bxl, told, asked_BxlxC = self._tell_scale(rest, k)
-            tokens.append(tokens_Bxl)
-            asked.append(asked_BxlxC)
-            rest = rest - jax.lax.stop_gradient(told)
-            kept = 1.0 if kept_B is None else (k < kept_B)[:, None, None, None]
-            f_hat = f_hat + kept * told
+        target, taught, loss = jax.lax.stop_gradient(features), self.teach(features), 0.0
+        scales = None if scales_B is None else scales_B[:, None, None, None]
+        for k, f_hat in enumerate(running_sums(taught.contributions, scales)):
+            kept = 1.0 if scales is None else k < scales
             commitment = jnp.mean(kept * jnp.square(jax.lax.stop_gradient(f_hat) - features))
-            loss = loss + self.commitment_weight * commitment + jnp.mean(kept * jnp.square(f_hat - target))
+            loss = loss + self.config.commitment_weight * commitment + jnp.mean(kept * jnp.square(f_hat - target))
         decoder_input = features + jax.lax.stop_gradient(f_hat - features)
-        tokens_BxL, asked_BxLxC = jnp.concatenate(tokens, axis=1), jnp.concatenate(asked, axis=1)
-        return Quantized(decoder_input, loss / len(self.pyramid), tokens_BxL, f_hat, asked_BxLxC)
+        return Quantized(decoder_input, loss / len(self.pyramid), taught.tokens, f_hat, taught.queries)
+
+    def _contributions(self, tokens_BxL: jax.Array) -> Iterator[jax.Array]:
+        """The contribution of each scale, computed when it is taken."""
+        codes = (self.embed(tokens_BxL[:, self.pyramid.slice(k)]) for k in range(len(self.pyramid)))
+        return (self.contribution(each, k) for k, each in enumerate(codes))
+
+    def _inputs(self, sums: Iterable[jax.Array], batch: int) -> jax.Array:
+        """[B, L - l_1, C]: f_hat after each scale but the last, at the size of the scale that follows."""
+        parts = [self.next_scale_input(f_hat, k) for k, f_hat in zip(range(1, len(self.pyramid)), sums, strict=False)]
+        none = jnp.zeros((batch, 0, self.config.code_width), jnp.float32)  # all there is of a single scale
+        return jnp.concatenate([none, *parts], axis=1)
 
     def _checked(self, features_BxhxwxC: jax.Array) -> jax.Array:
-        expected = (self.pyramid.final_side, self.pyramid.final_side, self.code_width)
+        expected = (self.pyramid.final_side, self.pyramid.final_side, self.config.code_width)
         if features_BxhxwxC.shape[1:] != expected:
             raise InputError(f"features of shape {features_BxhxwxC.shape[1:]}: pyramid {self.pyramid} needs {expected}")
         return widened(features_BxhxwxC)

@@ -12,11 +12,28 @@ from flax import linen as nn
 from var_jax.errors import InputError
 from var_jax.models.autoencoder import Decoder, Encoder, Layers, conv
 from var_jax.models.backend import XLA, Backend
-from var_jax.models.config import config_from_dict, require_count
+from var_jax.models.config import check_fields, require_count
 from var_jax.models.constraint import Constrain, identity
 from var_jax.models.precision import Dtype, at_least_float32, widened
-from var_jax.models.quantizer import Quantizer
-from var_jax.pyramid import PUBLISHED_SIDES, Pyramid
+from var_jax.models.quantizer import Quantizer, QuantizerConfig
+from var_jax.pyramid import Pyramid
+
+_FIELD_ORDER = (  # of files and configs, which have the quantizer's fields beside the tokenizer's own
+    "pyramid",
+    "codebook_size",
+    "code_width",
+    "base_channels",
+    "channel_multipliers",
+    "encoder_blocks",
+    "decoder_blocks",
+    "norm_groups",
+    "num_phis",
+    "phi_ratio",
+    "lookup",
+    "commitment_weight",
+    "dropout",
+    "unit_codes",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,46 +41,30 @@ class TokenizerConfig:
     """Sizes and choices of a tokenizer; the defaults are the published one's.
 
     Attributes:
-      pyramid: sides of the token maps, coarse to fine.
-      codebook_size: number of codes, V.
-      code_width: numbers in a code, C.
+      quantizer: how features become tokens.
       base_channels: width of the finest level of encoder and decoder.
       channel_multipliers: width of each level over `base_channels`, finest first; every level but
         the last halves the picture.
       encoder_blocks: residual blocks per level in the encoder.
       decoder_blocks: residual blocks per level in the decoder.
       norm_groups: groups of every group norm; must divide every width.
-      num_phis: smoothing convolutions shared by the scales (1: one for all); None: one a scale.
-      phi_ratio: share of the convolution in phi, 0 to 1.
-      lookup: "l2" or "cosine" nearest-code search.
-      commitment_weight: weight of the commitment part of the quantizer loss.
       dropout: in residual blocks, training only.
-      unit_codes: codes are brought to length 1 before they are looked up or added.
 
     Raises:
       InputError: naming the field that cannot be.
     """
 
-    pyramid: Pyramid = Pyramid(PUBLISHED_SIDES[256])
-    codebook_size: int = 4096
-    code_width: int = 32
+    quantizer: QuantizerConfig = QuantizerConfig()
     base_channels: int = 160
     channel_multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
     encoder_blocks: int = 2
     decoder_blocks: int = 3
     norm_groups: int = 32
-    num_phis: int | None = 4
-    phi_ratio: float = 0.5
-    lookup: str = "l2"
-    commitment_weight: float = 0.25
     dropout: float = 0.0
-    unit_codes: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "pyramid", Pyramid.parse(self.pyramid))
         object.__setattr__(self, "channel_multipliers", tuple(self.channel_multipliers))
-        counts = ("codebook_size", "code_width", "base_channels", "encoder_blocks", "decoder_blocks", "norm_groups")
-        for name in counts:
+        for name in ("base_channels", "encoder_blocks", "decoder_blocks", "norm_groups"):
             require_count("tokenizer", name, getattr(self, name))
         for multiplier in self.channel_multipliers:
             require_count("tokenizer", "channel_multipliers", multiplier)
@@ -74,12 +75,21 @@ class TokenizerConfig:
                 )
         if not self.channel_multipliers:
             raise InputError("tokenizer channel_multipliers is empty: give at least one level")
-        if self.num_phis is not None:
-            require_count("tokenizer", "num_phis", self.num_phis)
-        if self.lookup not in ("l2", "cosine"):
-            raise InputError(f"tokenizer lookup '{self.lookup}': expected l2 or cosine")
-        if not 0.0 <= self.phi_ratio <= 1.0:
-            raise InputError(f"tokenizer phi_ratio {self.phi_ratio}: expected a number from 0 to 1")
+
+    @property
+    def pyramid(self) -> Pyramid:
+        """Sides of the token maps, coarse to fine."""
+        return self.quantizer.pyramid
+
+    @property
+    def codebook_size(self) -> int:
+        """Number of codes, V."""
+        return self.quantizer.codebook_size
+
+    @property
+    def code_width(self) -> int:
+        """Numbers in a code, C."""
+        return self.quantizer.code_width
 
     @property
     def downsampling(self) -> int:
@@ -94,23 +104,35 @@ class TokenizerConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain values only, ready for JSON; without `unit_codes` where it is off, as models written before it."""
         values = dataclasses.asdict(self)
-        if not self.unit_codes:
+        values |= values.pop("quantizer")
+        values |= {"pyramid": list(self.pyramid.sides), "channel_multipliers": list(self.channel_multipliers)}
+        if not self.quantizer.unit_codes:
             del values["unit_codes"]
-        return values | {"pyramid": list(self.pyramid.sides), "channel_multipliers": list(self.channel_multipliers)}
+        return {name: values[name] for name in sorted(values, key=_FIELD_ORDER.index)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TokenizerConfig:
         """Inverse of `to_dict`; an unknown or missing field is an error that names it."""
-        return config_from_dict(cls, {"unit_codes": False, **values}, "tokenizer")
+        values = {"unit_codes": False, **values}
+        check_fields(values, set(_FIELD_ORDER), "tokenizer")
+        return cls.from_fields(**values)
+
+    @classmethod
+    def from_fields(cls, **fields: Any) -> TokenizerConfig:
+        """From fields of the tokenizer and of its quantizer, side by side; an unknown one is an error that names it."""
+        check_fields(fields, set(_FIELD_ORDER), "tokenizer", complete=False)
+        names = {field.name for field in dataclasses.fields(QuantizerConfig)}
+        quantizer = QuantizerConfig(**{name: value for name, value in fields.items() if name in names})
+        return cls(quantizer, **{name: value for name, value in fields.items() if name not in names})
 
 
 class TokenizerOutput(NamedTuple):
-    """Training forward: the reconstruction (not clipped), the quantizer loss, what was chosen, and for what."""
+    """Training forward: the reconstruction (not clipped), the quantizer loss, and see `Quantized`."""
 
     reconstruction_BxHxWx3: jax.Array
     quantizer_loss: jax.Array
     tokens_BxL: jax.Array
-    asked_BxLxC: jax.Array
+    queries_BxLxC: jax.Array
 
 
 class Tokenizer(nn.Module):
@@ -144,16 +166,7 @@ class Tokenizer(nn.Module):
         widths = (c.base_channels, c.channel_multipliers)
         self.encoder = Encoder(*widths, c.encoder_blocks, c.code_width, layers(encoder_dtype))
         self.decoder = Decoder(*widths, c.decoder_blocks, layers(self.dtype))
-        self.quantizer = Quantizer(
-            c.pyramid,
-            c.codebook_size,
-            c.code_width,
-            c.num_phis,
-            c.phi_ratio,
-            c.lookup,
-            c.commitment_weight,
-            c.unit_codes,
-        )
+        self.quantizer = Quantizer(c.quantizer)
         self.pre_quantizer = conv(c.code_width, encoder_dtype, "pre_quantizer")
         self.post_quantizer = conv(c.code_width, self.dtype, "post_quantizer")
 
@@ -182,17 +195,17 @@ class Tokenizer(nn.Module):
         """Teacher-forced inputs [B, L - l_1, C] of VAR's transformer, see `Quantizer.transformer_input`."""
         return self.quantizer.transformer_input(tokens_BxL)
 
-    def asked(self, image_BxHxWx3: jax.Array) -> jax.Array:
-        """Picture in [-1, 1] -> what is looked up in the codebook to encode it, [B, L, C]."""
-        return self.quantizer.asked(self.features(image_BxHxWx3))
+    def queries(self, image_BxHxWx3: jax.Array) -> jax.Array:
+        """Picture in [-1, 1] -> the vectors [B, L, C] that are looked up in the codebook to encode it."""
+        return self.quantizer.teach(self.features(image_BxHxWx3)).queries
 
     def __call__(
-        self, image_BxHxWx3: jax.Array, deterministic: bool = True, kept_scales_B: jax.Array | None = None
+        self, image_BxHxWx3: jax.Array, deterministic: bool = True, scales_B: jax.Array | None = None
     ) -> TokenizerOutput:
         """Training forward; needs a `dropout` key where the config has dropout and not deterministic.
 
-        `kept_scales_B`: see `Quantizer`; None keeps all.
+        `scales_B`: how many scales reach the decoder, per picture, see `Quantizer`; None: all.
         """
-        quantized = self.quantizer(self.features(image_BxHxWx3, deterministic), kept_scales_B)
+        quantized = self.quantizer(self.features(image_BxHxWx3, deterministic), scales_B)
         reconstruction = self.decode_features(quantized.decoder_input, deterministic)
-        return TokenizerOutput(reconstruction, quantized.loss, quantized.tokens, quantized.asked)
+        return TokenizerOutput(reconstruction, quantized.loss, quantized.tokens, quantized.queries)

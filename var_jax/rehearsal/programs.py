@@ -18,7 +18,7 @@ from var_jax.generation.sampler import generate
 from var_jax.generation.settings import Settings
 from var_jax.models.baselines import make_transformer
 from var_jax.models.net import Net, Nets
-from var_jax.models.pictures import to_signed
+from var_jax.models.pictures import encode_pictures
 from var_jax.models.presets import IMAGENET_CLASSES
 from var_jax.models.shapes import tokenizer_shapes, transformer_shapes
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
@@ -26,7 +26,6 @@ from var_jax.models.transformer import TransformerConfig
 from var_jax.parallel.mesh import batch_sharding, check_batch, replicated
 from var_jax.parallel.rules import placed
 from var_jax.pretrained.vgg import STAGES, VGG16
-from var_jax.pyramid import PUBLISHED_SIDES, Pyramid
 from var_jax.training import build
 from var_jax.training.task import Task
 from var_jax.training_directory import read_any_model
@@ -70,10 +69,10 @@ def model_config(config: ml_collections.ConfigDict) -> TransformerConfig | Token
 def tokenizer_config(config: ml_collections.ConfigDict) -> TokenizerConfig:
     """The tokenizer that a config trains, or in stage 2 the one that it names; by default the published one."""
     if config.stage == "tokenizer":
-        return TokenizerConfig(**config.model)
+        return TokenizerConfig.from_fields(**config.model)
     if config.tokenizer:
         return read_any_model(config.tokenizer).tokenizer_config
-    return TokenizerConfig(Pyramid(PUBLISHED_SIDES[512 if config.model.preset.endswith("-s") else 256]))
+    return TokenizerConfig.from_fields(pyramid=512 if config.model.preset.endswith("-s") else 256)
 
 
 def _lpips_shapes() -> dict[str, Any]:
@@ -98,11 +97,10 @@ def tokenizing(config: TokenizerConfig, mesh: jax.sharding.Mesh, batch: int) -> 
       InputError: for a batch that does not divide over the mesh.
     """
     check_batch(mesh, batch)
-    tokenizer, side = Tokenizer(config, backend=backend_for(mesh)), config.image_size
-    encode = jax.jit(lambda params, images: tokenizer.apply({"params": params}, to_signed(images), method="encode"))
-    images = jax.ShapeDtypeStruct((batch, side, side, 3), jnp.uint8)
+    tokenizer, side = Net(Tokenizer(config, backend=backend_for(mesh)), tokenizer_shapes(config)), config.image_size
+    images = placed(jax.ShapeDtypeStruct((batch, side, side, 3), jnp.uint8), batch_sharding(mesh))
     with jax.set_mesh(mesh):
-        return encode.lower(placed(tokenizer_shapes(config), replicated(mesh)), placed(images, batch_sharding(mesh)))
+        return encode_pictures.lower(placed(tokenizer, replicated(mesh)), images)
 
 
 def sampling(

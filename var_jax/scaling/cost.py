@@ -31,6 +31,7 @@ from var_jax.models.costs import (
     uncached_flops,
 )
 from var_jax.models.net import Net, Nets
+from var_jax.models.quantizer import QuantizerConfig
 from var_jax.models.shapes import tokenizer_shapes
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
 from var_jax.models.transformer import TransformerConfig
@@ -82,7 +83,8 @@ def growth(rows: Sequence[dict[str, Any]], name: str) -> dict[str, float]:
 def timer(order: str, side: int, width: int, depth: int, batch: int) -> Callable[[], float]:
     """A compiled program that draws `batch` pictures' tokens; calling it returns its seconds."""
     config = shape(order, side, width, depth)
-    tokenizer = Tokenizer(TokenizerConfig(config.pyramid, _CODES, _CODE_WIDTH, 32, (1, 1, 1, 1, 1), 1, 1))
+    quantizer = QuantizerConfig(config.pyramid, _CODES, _CODE_WIDTH)
+    tokenizer = Tokenizer(TokenizerConfig(quantizer, 32, (1, 1, 1, 1, 1), encoder_blocks=1, decoder_blocks=1))
     module = make_transformer(config, backend=backend_for())
     quantizer_shapes = {"quantizer": tokenizer_shapes(tokenizer.config)["quantizer"]}
     inputs = jnp.zeros((1, config.pyramid.length - config.start_length, _CODE_WIDTH))

@@ -116,7 +116,7 @@ def fixed_arrays(config: ml_collections.ConfigDict, tokenizer: Model | None) -> 
 
 def tokenizer_task(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> TokenizerTask:
     """Stage 1 as the config has it."""
-    dtype, shape = DTYPES[config.dtype], TokenizerConfig(**config.model)
+    dtype, shape = DTYPES[config.dtype], TokenizerConfig.from_fields(**config.model)
     encoder_dtype = None
     if config.encoder_dtype:
         encoder_dtype = _dtype(config.encoder_dtype, "encoder_dtype")

@@ -1,6 +1,6 @@
-"""What keeps a codebook alive: pure functions of codes, how often they are used, and what is asked of them.
+"""Keeping a codebook in use: pure functions of the codes, how often they are used, and the queries they answer.
 
-"Asked" are the vectors [N, C] that the quantizer looks up (`Quantizer.asked`), of all scales; most positions
+Queries are the vectors [N, C] that the quantizer looks up (`Tokenizer.queries`), of all scales; most positions
 belong to the finest scale, so draws are weighted (`fair_weights`) to give every scale the same chance.
 """
 
@@ -17,18 +17,18 @@ from var_jax.models.parameters import Params
 from var_jax.models.quantizer import nearest_codes
 from var_jax.pyramid import Pyramid
 
-_FEWEST_USES = 1e-3  # a step, on average
+_FEWEST_USES = 1e-3  # per step, on average
 
 
 @dataclasses.dataclass(frozen=True)
 class CodebookOptions:
-    """What a stage-1 run does for its codebook; the fields are those of the config's section `codebook`.
+    """How a stage-1 run keeps its codebook in use; the fields are those of the config's section `codebook`.
 
     Attributes:
-      dropout: share of pictures that are told with fewer scales in training ...
-      fewest_scales: ... with this many at least.
-      means: codes are moving means of what they are used for, instead of learned by gradients.
-      reset_every: steps after which dead codes move to what is asked; 0 is never.
+      dropout: share of pictures whose f_hat is made of fewer scales in training ...
+      fewest_scales: ... of this many at least.
+      means: codes are moving means of the queries that they answer, instead of learned by gradients.
+      reset_every: steps after which dead codes move to queries; 0 is never.
       reset_share: a code is dead that is used less than this times as often as if all were used alike.
       warm_start: batches whose features the first codebook is made of; 0: it is drawn.
     """
@@ -66,10 +66,10 @@ def fair_weights(pyramid: Pyramid, batch: int) -> np.ndarray:
 
 
 def kept_scales(key: jax.Array, batch: int, pyramid: Pyramid, probability: float, fewest: int) -> jax.Array:
-    """[batch] int32: how many of the coarsest scales a picture is told with in training (quantizer dropout).
+    """[batch] int32: how many of the coarsest scales make a picture's f_hat in training (quantizer dropout).
 
     All of them, or with `probability` any number from `fewest` to one less than all. Coarse scales then have
-    to tell by themselves what a picture is, as in ImageFolder's trainer (a tenth of the pictures, 3 at least).
+    to show the picture by themselves, as in ImageFolder's trainer (a tenth of the pictures, 3 at least).
 
     Raises:
       InputError: if that cannot be.
@@ -87,17 +87,17 @@ def kept_scales(key: jax.Array, batch: int, pyramid: Pyramid, probability: float
 def revived(
     codebook_VxC: jax.Array,
     uses_V: jax.Array,
-    asked_NxC: jax.Array,
+    queries_NxC: jax.Array,
     weights_N: jax.Array,
     key: jax.Array,
     share: float = 0.01,
 ) -> tuple[jax.Array, jax.Array]:
-    """The codebook with its dead codes moved to where something is asked, and which those were.
+    """The codebook with its dead codes moved to queries, and which those were.
 
     Args:
       codebook_VxC: codes.
       uses_V: how often each was used, over all scales; moving averages will do.
-      asked_NxC: what was asked of late.
+      queries_NxC: of late.
       weights_N: how likely each of them is drawn, with sum 1.
       key: of the draws.
       share: a code is dead that is used less than this times as often as if all were used alike.
@@ -106,37 +106,37 @@ def revived(
       Codebook [V, C] and [V] bool. Codes in use stay bit for bit as they are.
     """
     dead_V = uses_V < share * jnp.mean(uses_V)
-    drawn_V = jax.random.choice(key, asked_NxC.shape[0], codebook_VxC.shape[:1], p=weights_N)
-    return jnp.where(dead_V[:, None], asked_NxC[drawn_V], codebook_VxC), dead_V
+    drawn_V = jax.random.choice(key, queries_NxC.shape[0], codebook_VxC.shape[:1], p=weights_N)
+    return jnp.where(dead_V[:, None], queries_NxC[drawn_V], codebook_VxC), dead_V
 
 
-def code_sums(tokens_N: jax.Array, asked_NxC: jax.Array, size: int) -> jax.Array:
-    """[V, C] for each code the sum of what it was used for; a token that is V or more is left out."""
-    return jnp.zeros((size, asked_NxC.shape[-1]), asked_NxC.dtype).at[tokens_N].add(asked_NxC, mode="drop")
+def code_sums(tokens_N: jax.Array, queries_NxC: jax.Array, size: int) -> jax.Array:
+    """[V, C] for each code the sum of the queries it answered; a token that is V or more is left out."""
+    return jnp.zeros((size, queries_NxC.shape[-1]), queries_NxC.dtype).at[tokens_N].add(queries_NxC, mode="drop")
 
 
 def mean_codes(codebook_VxC: jax.Array, uses_V: jax.Array, sums_VxC: jax.Array) -> jax.Array:
-    """Codes as means of what they were used for (VQ-VAE, arXiv 1711.00937, appendix A.1), by moving averages of both.
+    """Codes as means of the queries they answered (VQ-VAE, arXiv 1711.00937, appendix A.1), by moving averages of both.
 
-    A code that is hardly used any more stays what it is, so nothing is divided by nothing.
+    A code that is hardly used any more stays as it is, so that no sum is divided by zero.
     """
     means_VxC = sums_VxC / jnp.maximum(uses_V, _FEWEST_USES)[:, None]
     return jnp.where((uses_V > _FEWEST_USES)[:, None], means_VxC, codebook_VxC)
 
 
-def warm_start(asked_NxC: jax.Array, weights_N: jax.Array, size: int, key: jax.Array, rounds: int = 10) -> jax.Array:
-    """A codebook [size, C] made of data: rows drawn by weight, then `rounds` of weighted k-means.
+def warm_start(queries_NxC: jax.Array, weights_N: jax.Array, size: int, key: jax.Array, rounds: int = 10) -> jax.Array:
+    """A codebook [size, C] made of queries: rows drawn by weight, then `rounds` of weighted k-means.
 
-    A row that is drawn twice gives two codes; in k-means the second stays where it is, being nobody's
-    nearest. Give several times more rows than codes.
+    A row that is drawn twice gives two codes; in k-means the second stays where it is, being no query's
+    nearest. Give several times more queries than codes.
     """
-    drawn = jax.random.choice(key, asked_NxC.shape[0], (size,), p=weights_N, replace=asked_NxC.shape[0] < size)
+    drawn = jax.random.choice(key, queries_NxC.shape[0], (size,), p=weights_N, replace=queries_NxC.shape[0] < size)
 
     def round_(_: int, codebook_VxC: jax.Array) -> jax.Array:
-        nearest_N = nearest_codes(asked_NxC, codebook_VxC)
-        mass_V = jnp.zeros(size, asked_NxC.dtype).at[nearest_N].add(weights_N)
-        sums_VxC = jnp.zeros_like(codebook_VxC).at[nearest_N].add(weights_N[:, None] * asked_NxC)
+        nearest_N = nearest_codes(queries_NxC, codebook_VxC)
+        mass_V = jnp.zeros(size, queries_NxC.dtype).at[nearest_N].add(weights_N)
+        sums_VxC = jnp.zeros_like(codebook_VxC).at[nearest_N].add(weights_N[:, None] * queries_NxC)
         means_VxC = sums_VxC / jnp.where(mass_V > 0, mass_V, 1.0)[:, None]
         return jnp.where(mass_V[:, None] > 0, means_VxC, codebook_VxC)
 
-    return jax.lax.fori_loop(0, rounds, round_, asked_NxC[drawn])
+    return jax.lax.fori_loop(0, rounds, round_, queries_NxC[drawn])

@@ -30,7 +30,8 @@ from var_jax.errors import InputError
 from var_jax.formats.atomic import atomic_file, local_target
 from var_jax.formats.checksums import sha256
 from var_jax.model_directory import Model
-from var_jax.models.pictures import to_signed
+from var_jax.models.net import Net
+from var_jax.models.pictures import encode_pictures
 from var_jax.models.tokenizer import Tokenizer
 from var_jax.parallel.processes import at, from_first
 from var_jax.training_directory import read_any_model
@@ -170,9 +171,8 @@ def _is_whole(file: Path, known: dict[str, Any] | None) -> bool:
 
 def _encoder(model: Model) -> Callable[[np.ndarray], np.ndarray]:
     """A function that encodes uint8 [B, size, size, 3] into int32 [B, L], on the default device."""
-    tokenizer, params = Tokenizer(model.tokenizer_config, backend=backend_for()), jax.device_put(model.tokenizer_params)
-    run = jax.jit(lambda params, images: tokenizer.apply({"params": params}, to_signed(images), method="encode"))
-    return lambda images: np.asarray(run(params, jnp.asarray(images)))
+    module, params = Tokenizer(model.tokenizer_config, backend=backend_for()), jax.device_put(model.tokenizer_params)
+    return lambda images: np.asarray(encode_pictures(Net(module, params), jnp.asarray(images)))
 
 
 @dataclasses.dataclass

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax.core import FrozenDict
 
-from var_jax.evaluation.frechet import Moments, frechet_distance
+from var_jax.evaluation.frechet import Moments, frechet_between
 from var_jax.evaluation.reconstruction import reconstruction_figures, reconstruction_sums
 from var_jax.generation.pictures import grid, to_uint8
 from var_jax.losses.perceptual import lpips, structure_loss
 from var_jax.models.backend import XLA, Backend
+from var_jax.models.net import Net
 from var_jax.models.parameters import Params
-from var_jax.models.pictures import to_signed
+from var_jax.models.pictures import decode_pictures, encode_pictures, to_signed
 from var_jax.models.precision import Dtype, parameters_for
 from var_jax.models.quantizer import code_counts
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
@@ -104,7 +103,7 @@ class TokenizerTask:
         return parameters_for(self.module.dtype, params)
 
     def new_counts(self) -> Any:
-        """Moving counts of code use; where codes are means, also sums of their queries."""
+        """Moving counts of code use; where codes are means, also sums of the queries that they answered."""
         codes = jnp.zeros((len(self.config.pyramid), self.config.codebook_size), jnp.float32)
         if not self.codebook.means:
             return codes
@@ -124,16 +123,16 @@ class TokenizerTask:
         self, params: Params, images: jax.Array, key: jax.Array
     ) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
         """Pictures in [-1, 1] -> (reconstruction, quantizer loss), and the input of `counts`, without gradient."""
-        deterministic, options, kept_B = self.config.dropout == 0, self.codebook, None
+        deterministic, options, scales_B = self.config.dropout == 0, self.codebook, None
         if options.dropout:
             keep_key = jax.random.fold_in(key, 1)
-            kept_B = kept_scales(keep_key, len(images), self.config.pyramid, options.dropout, options.fewest_scales)
+            scales_B = kept_scales(keep_key, len(images), self.config.pyramid, options.dropout, options.fewest_scales)
         if options.means:
             params = with_codebook(params, jax.lax.stop_gradient(codebook_of(params)))
         out = (self.learning or self.module).apply(
-            {"params": params}, images, deterministic, kept_B, rngs={"dropout": key}
+            {"params": params}, images, deterministic, scales_B, rngs={"dropout": key}
         )
-        return (out.reconstruction_BxHxWx3, out.quantizer_loss), (out.tokens_BxL, out.asked_BxLxC)
+        return (out.reconstruction_BxHxWx3, out.quantizer_loss), (out.tokens_BxL, out.queries_BxLxC)
 
     def picture_loss(self, picture: jax.Array, images: jax.Array, fixed: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Weighted sum of the losses of reconstructions, and its parts; a loss without weight is not computed."""
@@ -146,14 +145,14 @@ class TokenizerTask:
         return sum(self.weights[name] * value for name, value in losses.items()), losses
 
     def counts(self, seen: tuple[jax.Array, jax.Array]) -> Any:
-        """How often each code was used at each scale, of (tokens, what they answer); the shape is `new_counts`'."""
-        tokens_BxL, asked_BxLxC = seen
+        """How often each code was used at each scale, of (tokens, queries); the shape is `new_counts`'."""
+        tokens_BxL, queries_BxLxC = seen
         size = self.config.codebook_size
         codes = code_counts(tokens_BxL, self.config.pyramid, size)
         if not self.codebook.means:
             return codes
-        asked_NxC = jax.lax.stop_gradient(asked_BxLxC).reshape(-1, asked_BxLxC.shape[-1])
-        return {"codes": codes, "sums": code_sums(tokens_BxL.reshape(-1), asked_NxC, size)}
+        queries_NxC = jax.lax.stop_gradient(queries_BxLxC).reshape(-1, queries_BxLxC.shape[-1])
+        return {"codes": codes, "sums": code_sums(tokens_BxL.reshape(-1), queries_NxC, size)}
 
     def post_update(
         self, params: Params, counts: Any, batch: dict[str, jax.Array], key: jax.Array, step: jax.Array
@@ -172,24 +171,24 @@ class TokenizerTask:
     def _revive(self, params: Params, counts: Any, images: jax.Array, key: jax.Array) -> tuple[Params, Any]:
         uses_V = jnp.sum(counts["codes"] if self.codebook.means else counts, axis=0)
         weights = jnp.asarray(fair_weights(self.config.pyramid, len(images)))
-        asked_NxC = self._asked(params, images)
-        codebook, dead_V = revived(codebook_of(params), uses_V, asked_NxC, weights, key, self.codebook.reset_share)
-        if self.codebook.means:  # as if it had always been used for that
+        queries_NxC = self._queries(params, images)
+        codebook, dead_V = revived(codebook_of(params), uses_V, queries_NxC, weights, key, self.codebook.reset_share)
+        if self.codebook.means:  # as if it had always answered that query
             sums = jnp.where(dead_V[:, None], codebook * uses_V[:, None], counts["sums"])
             counts = counts | {"sums": sums}
         return with_codebook(params, codebook), counts
 
-    def _asked(self, params: Params, images: jax.Array) -> jax.Array:
-        asked = self.module.apply({"params": params}, to_signed(images), method="asked")
-        return asked.reshape(-1, self.config.code_width)
+    def _queries(self, params: Params, images: jax.Array) -> jax.Array:
+        queries = self.module.apply({"params": params}, to_signed(images), method="queries")
+        return queries.reshape(-1, self.config.code_width)
 
     def init_codebook(self, params: Params, images: jax.Array, key: jax.Array) -> Params:
-        """Fresh parameters with a codebook made of what pictures ask for, uint8 [N, H, W, 3].
+        """Fresh parameters with a codebook made of the queries of pictures, uint8 [N, H, W, 3].
 
-        What is asked depends on the codebook: it is what the drawn one leaves untold.
+        Queries of all scales but the first depend on the codebook: they are those of the drawn one.
         """
         weights = jnp.asarray(fair_weights(self.config.pyramid, len(images)))
-        codebook = warm_start(self._asked(params, images), weights, self.config.codebook_size, key)
+        codebook = warm_start(self._queries(params, images), weights, self.config.codebook_size, key)
         return with_codebook(params, codebook)
 
     def evaluate(self, params: Params, fixed: Any, batch: dict[str, jax.Array]) -> dict[str, Any]:
@@ -218,8 +217,7 @@ class TokenizerTask:
         """Totals over a validation set -> figures; lists are by number of scales, or by scale."""
         figures = reconstruction_figures(totals)
         if moments := totals.get("moments"):
-            both = (each.mean_and_covariance() for each in (moments["real"], moments["shown"]))
-            figures["rfid"] = max(frechet_distance(*itertools.chain(*both)), 0.0)
+            figures["rfid"] = frechet_between(*(moments[name].mean_and_covariance() for name in ("real", "shown")))
         return figures | {"loss": -figures["psnr"]}  # what "best" is judged by: lower is better
 
     def headline(self, figures: dict[str, Any]) -> str:
@@ -232,20 +230,10 @@ class TokenizerTask:
 
     def pictures(self, params: Params, fixed: Any, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Strips: a picture and its reconstruction from 1 .. S scales, eight rows."""
-        images = batch["images"][:8]
-        tokens = _encode(self.module, params, images)
+        images, net = batch["images"][:8], Net(self.module, params)
+        tokens = encode_pictures(net, images)
         total = len(self.config.pyramid)
-        shown = [to_uint8(whole(_decode(self.module, params, tokens, n))) for n in range(1, total + 1)]
+        shown = [to_uint8(whole(decode_pictures(net, tokens, n))) for n in range(1, total + 1)]
         rows = np.stack([images, *shown], axis=1).reshape(-1, *images.shape[1:])
-        captions = ["original", *(f"{side}x{side}" for side in self.config.pyramid.sides)]
+        captions = ["original", *self.config.pyramid.names]
         return {"reconstruction": grid(rows, total + 1, captions if self.image_size >= 48 else ())}
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _encode(module: Tokenizer, params: Params, images: jax.Array) -> jax.Array:
-    return module.apply({"params": params}, to_signed(images), method="encode")
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _decode(module: Tokenizer, params: Params, tokens: jax.Array, scales: jax.Array) -> jax.Array:
-    return (module.apply({"params": params}, tokens, scales, method="decode") + 1.0) / 2.0
