@@ -150,11 +150,15 @@ def transformer_parity(
     settings = Settings.create(pyramid, guidance=guidance, top_k=1, top_p=0.0)
     nets = sampler.prepared(*map(Net, modules, params))
     ours = sampler.generate(nets, jnp.asarray(labels), jax.random.key(0), settings)
-    greedy_ref = np.concatenate(drawn, axis=1)
-    differing = int(np.sum(np.asarray(ours.tokens) != greedy_ref))
-    label = f"greedy tokens that differ ({differing} of {greedy_ref.size}; {len(np.unique(greedy_ref))} codes in use)"
-    rows.append(Row(label, float(differing), differing / greedy_ref.size))
-    equal = np.all(np.asarray(ours.tokens) == greedy_ref, axis=1)
+    return [*rows, *_greedy_rows(ours, np.concatenate(drawn, axis=1), image_ref)]
+
+
+def _greedy_rows(ours: sampler.Generated, tokens_ref: np.ndarray, image_ref: np.ndarray) -> list[Row]:
+    """Tokens of the greedy run, and its pictures where their tokens are equal."""
+    differing = int(np.sum(np.asarray(ours.tokens) != tokens_ref))
+    label = f"greedy tokens that differ ({differing} of {tokens_ref.size}; {len(np.unique(tokens_ref))} codes in use)"
+    rows = [Row(label, float(differing), differing / tokens_ref.size)]
+    equal = np.all(np.asarray(ours.tokens) == tokens_ref, axis=1)
     if equal.any():
         rows.append(compare("greedy picture in [0, 1]", np.asarray(ours.images)[equal], image_ref[equal]))
     return rows

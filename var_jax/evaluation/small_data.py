@@ -15,7 +15,7 @@ from var_jax.bundle import Bundle, load
 from var_jax.data.pipeline import epoch_batches
 from var_jax.data.sources import SPLITS, Source, Spread, make_source
 from var_jax.errors import InputError
-from var_jax.evaluation.classifier import nearest_distances, spread_within_classes, train_classifier
+from var_jax.evaluation.classifier import Classifier, nearest_distances, spread_within_classes, train_classifier
 from var_jax.evaluation.frechet import frechet_distance, mean_and_covariance
 from var_jax.evaluation.reconstruction import psnr
 from var_jax.evaluation.structure import structure
@@ -86,23 +86,24 @@ def measure(
     labels = np.arange(samples) % classes
     drawn = _samples(bundle, labels, seed, **sampling)
     reconstructed, mean_fill = _psnr(bundle, held_out[0][: 4 * _BATCH])
-    features = classifier(drawn)[1], classifier(held_out[0])[1]
-    judges = {"small_classifier": classifier, **judges}
+    figures = _class_figures(classifier, (drawn, labels), held_out)
+    nearest = [np.median(nearest_distances(images, training[0])) for images in (drawn, held_out[0])]
+    figures |= {"nearest": float(nearest[0] / nearest[1]), "psnr": reconstructed, "psnr_of_mean_fill": mean_fill}
+    for judge, features in {"small_classifier": classifier, **judges}.items():
+        figures |= frechet_figures(judge, features, drawn, training[0], held_out[0])
+    return figures | losses
+
+
+def _class_figures(
+    classifier: Classifier, drawn: tuple[np.ndarray, np.ndarray], held_out: tuple[np.ndarray, np.ndarray]
+) -> dict[str, float]:
+    """The classifier's accuracies and the spread within classes, of (images, labels) drawn and held out."""
+    spreads = [spread_within_classes(classifier(images)[1], labels) for images, labels in (drawn, held_out)]
     return {
         "classifier_accuracy": classifier.accuracy(*held_out),
-        "class_accuracy": classifier.accuracy(drawn, labels),
-        "spread": spread_within_classes(features[0], labels) / spread_within_classes(features[1], held_out[1]),
-        "nearest": float(
-            np.median(nearest_distances(drawn, training[0])) / np.median(nearest_distances(held_out[0], training[0]))
-        ),
-        "psnr": reconstructed,
-        "psnr_of_mean_fill": mean_fill,
-        **{
-            name: value
-            for judge, of in judges.items()
-            for name, value in frechet_figures(judge, of, drawn, training[0], held_out[0]).items()
-        },
-    } | losses
+        "class_accuracy": classifier.accuracy(*drawn),
+        "spread": spreads[0] / spreads[1],
+    }
 
 
 def frechet_figures(

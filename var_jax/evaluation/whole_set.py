@@ -53,7 +53,7 @@ def whole_set(
       references: by the same names, mean and covariance of features of other pictures, like the published reference:
         gives NAME_reference, a figure of its own (rFID is against the same crops of the same pictures).
       mesh: whose devices share each batch; all of them unless given.
-      say: told how far it is.
+      say: called with lines about progress.
 
     Returns:
       "pictures", how many there were; "tokenizer", see `reconstruction_figures`, with NAME and NAME_by_scales for
