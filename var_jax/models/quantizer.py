@@ -20,7 +20,7 @@ from flax import linen as nn
 
 from var_jax.errors import InputError
 from var_jax.models.config import require_count
-from var_jax.models.precision import widened
+from var_jax.models.precision import Dtype, widened
 from var_jax.pyramid import PUBLISHED_SIDES, Pyramid, area_matrix, bicubic_matrix
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -274,8 +274,8 @@ class Quantizer(nn.Module):
             contributions.append(self.contribution(self.embed(corrupt(k, tokens[k])), k))
             residual = residual - jax.lax.stop_gradient(contributions[k])
         sums = list(running_sums(contributions))
-        joined = (jnp.concatenate(parts, axis=1) for parts in (tokens, queries))
-        return Teaching(*joined, self._inputs(sums, len(residual)), contributions, sums[-1])
+        tokens_BxL, queries_BxLxC = (jnp.concatenate(parts, axis=1) for parts in (tokens, queries))
+        return Teaching(tokens_BxL, queries_BxLxC, self._inputs(sums, len(residual)), contributions, sums[-1])
 
     def encode(self, features_BxhxwxC: jax.Array) -> jax.Array:
         """Algorithm 1: features [B, h, w, C] -> tokens [B, L] int32, scales coarse to fine."""
@@ -300,7 +300,8 @@ class Quantizer(nn.Module):
         loss; tokens are those of all scales even so.
         """
         features = self._checked(features_BxhxwxC)
-        target, taught, loss = jax.lax.stop_gradient(features), self.teach(features), 0.0
+        target, taught = jax.lax.stop_gradient(features), self.teach(features)
+        loss = jnp.zeros((), features.dtype)
         scales = None if scales_B is None else scales_B[:, None, None, None]
         for k, f_hat in enumerate(running_sums(taught.contributions, scales)):
             kept = 1.0 if scales is None else k < scales
@@ -328,7 +329,7 @@ class Quantizer(nn.Module):
 
 
 def _uniform(bound: float) -> nn.initializers.Initializer:
-    def draw(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+    def draw(key: jax.Array, shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> jax.Array:
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
     return draw
