@@ -80,7 +80,7 @@ def test_lookup_and_heads_are_what_files_do_not_tell(pair, tmp_path):
     files = ["--tokenizer", pair.tokenizer, "--transformer", tmp_path / "var.pth", "--pyramid", "1,2,3"]
     assert run("import", *files, "--lookup", "cosine", "--heads", 4, "--out", tmp_path / "model") == 0
     model = read_model(tmp_path / "model")
-    assert (model.tokenizer_config.lookup, model.transformer_config.num_heads) == ("cosine", 4)
+    assert (model.tokenizer_config.quantizer.lookup, model.transformer_config.num_heads) == ("cosine", 4)
 
 
 @pytest.fixture(scope="module")
