@@ -93,7 +93,7 @@ def test_known_tokens_encode_the_residual_of_the_drawn_ones(bundle, pictures):
     assert np.any(drawn[:, :1] != own[:, :1])
     rest = rest - bound.quantizer.contribution(bound.quantizer.embed(out.tokens[:, :1]), 0)
     for k in (1, 2):
-        tokens = np.asarray(bound.quantizer._tell_scale(rest, k)[0])
+        tokens = np.asarray(bound.quantizer.nearest(bound.quantizer.next_scale_input(rest, k)))
         np.testing.assert_array_equal(drawn[:, PYRAMID.slice(k)], tokens)
         rest = rest - bound.quantizer.contribution(bound.quantizer.embed(jnp.asarray(tokens)), k)
     assert np.any(drawn[:, 1:] != own[:, 1:])

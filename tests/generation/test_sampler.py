@@ -60,7 +60,7 @@ def test_greedy_run_of_the_reference(golden, name):
     if name == FILES[0]:
         image = pictures(case, stored["labels"], jax.random.key(1), **numbers).images
     else:  # the decoder is the same one
-        image = jax.jit(sampler.decoded, static_argnums=0)(case.tokenizer, case.tokenizer_params, sampled.f_hat_BxhxwxC)
+        image = jax.jit(sampler.decoded)(case.tokenizer, sampled.f_hat_BxhxwxC)
     assert np.max(np.abs(image - to_nhwc(stored["greedy/image"]))) < 2e-3
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import subprocess
@@ -110,8 +111,9 @@ def shape(tokenizer: TokenizerConfig, transformer: TransformerConfig | None = No
     Raises:
       InputError: for a model that the reference cannot build.
     """
+    fields = dataclasses.asdict(tokenizer) | dataclasses.asdict(tokenizer.quantizer)
     for name, value in _FIXED_TOKENIZER.items():
-        if (ours := getattr(tokenizer, name)) != value:
+        if (ours := fields[name]) != value:
             raise InputError(f"tokenizer {name} is {ours}: the reference knows {value} only, leave out --against")
     if isinstance(transformer, BaselineConfig):
         raise InputError("the transformer is a baseline that the reference does not have: leave out --against")
