@@ -80,9 +80,9 @@ def refusals(processes):
 def test_a_cpu_where_a_tpu_was_asked_for(launcher, tmp_path):
     command = ["train", "--config", f"{CONFIG}:tokenizer", "--workdir", tmp_path / "run", "--platform", "tpu"]
     (alone,) = refusals([launcher.start([*command, "--processes", "off"])])
-    assert "platform 'tpu' was asked for, JAX found cpu; see that var_jax[tpu] is installed" in alone
+    assert "platform 'tpu' was requested, JAX found cpu; see that var_jax[tpu] is installed" in alone
     for line in refusals(launcher.all(2, *command)):
-        assert "platform 'tpu' was asked for, JAX found cpu" in line
+        assert "platform 'tpu' was requested, JAX found cpu" in line
     assert not (tmp_path / "run").exists()
 
 
