@@ -270,5 +270,5 @@ def test_the_very_lines_of_a_pod_refuse_a_cpu(home):
     (start,) = remote_lines("run", "train", "--config", "shapes_tokenizer", "--workdir", "runs/a")
     refused = on_host(home, start.replace("start", "run"))
     assert refused.returncode == 2
-    assert "platform 'tpu' was asked for, JAX found cpu" in refused.stderr
+    assert "platform 'tpu' was requested, JAX found cpu" in refused.stderr
     assert not (home / "runs").exists()

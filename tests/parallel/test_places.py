@@ -30,7 +30,7 @@ def nowhere(monkeypatch):
 def test_alone():
     assert find_place("auto") is None
     assert find_place("off") is None
-    with pytest.raises(InputError, match="processes 'on': nothing here tells of others"):
+    with pytest.raises(InputError, match="processes 'on': there is no sign of others here"):
         find_place("on")
 
 
@@ -77,5 +77,5 @@ def test_gke(monkeypatch):
 def test_what_cannot_be_found_out(monkeypatch):
     for name, value in (SLURM | {"SLURM_PROCID": "third"}).items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(InputError, match=r"processes of Slurm: cannot be found out \(ValueError: .*third"):
+    with pytest.raises(InputError, match=r"processes of Slurm: cannot be detected \(ValueError: .*third"):
         find_place("auto")

@@ -1,4 +1,4 @@
-"""Processes that meet, as threads: who is let in, who is missing, and that all are told the same."""
+"""Processes that meet, as threads: who is let in, who is missing, and that all get the same answer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def met(*places, seconds=20.0, versions=None):
 
     def one(number):
         try:
-            return meet(places[number], (versions or {}).get(number, {"jax": "1.0"}), seconds)
+            return meet(places[number], (versions or {}).get(number, {"jax": "1.0"}), seconds)[0]
         except InputError as error:
             return str(error)
 
@@ -38,6 +38,17 @@ def test_all_come(address):
 def test_the_port_is_free_afterwards(address):
     for _ in range(3):
         assert met(Place(address, 2, 0), Place(address, 2, 1)) == [[socket.gethostname()] * 2] * 2
+
+
+def test_connections_stay_open(address):
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        all_peers = list(pool.map(lambda index: meet(Place(address, 3, index), {}, 20.0)[1], range(3)))
+    assert [sorted(peers) for peers in all_peers] == [[1, 2], [0], [0]]
+    for index in (1, 2):
+        all_peers[index][0].send_bytes(b"%d" % index)
+        assert all_peers[0][index].recv_bytes() == b"%d" % index
+    with socket.create_server(("", int(address.rpartition(":")[2]))):  # as JAX's coordinator does
+        pass
 
 
 def test_versions_differ(address):

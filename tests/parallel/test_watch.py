@@ -1,8 +1,9 @@
-"""Who is late among processes, and who is taken for dead."""
+"""Who is late among processes, and who has died."""
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import threading
 import time
 
@@ -15,7 +16,7 @@ HOSTS = ("a", "b", "c")
 
 
 def beats(*at):
-    return {index: Beat(1, phase, step, 0.0) for index, (phase, step) in enumerate(at)}
+    return {index: Beat(phase, step) for index, (phase, step) in enumerate(at)}
 
 
 @pytest.mark.parametrize(
@@ -41,27 +42,32 @@ def test_the_line_of_a_standstill():
     assert standstill(beats(*[("init", 0)] * 3), HOSTS, 120.0) == "all 3 processes: init for 120 s"
 
 
-class Store:
-    """The coordinator's, in memory."""
+class Process:
+    """One whose connection the test holds: it sends and closes by hand."""
 
-    def __init__(self):
-        self.content = {}
+    def __init__(self, connection):
+        self.connection = connection
 
-    def key_value_set(self, key, value, allow_overwrite=False):
-        if key in self.content and not allow_overwrite:
-            raise RuntimeError("ALREADY_EXISTS")
-        self.content[key] = value
+    def at(self, phase, step):
+        self.connection.send_bytes(json.dumps(["at", phase, step]).encode())
 
-    def key_value_dir_get(self, key):
-        return [item for item in self.content.items() if item[0].startswith(key)]
+    def received(self):
+        """The messages so far."""
+        found = []
+        while self.connection.poll(0.2):
+            found.append(json.loads(self.connection.recv_bytes()))
+        return found
 
-    def blocking_key_value_get(self, key, timeout_in_ms):
-        until = time.monotonic() + timeout_in_ms / 1000
-        while key not in self.content:
-            if time.monotonic() > until:
-                raise RuntimeError("DEADLINE_EXCEEDED")
-            time.sleep(0.01)
-        return self.content[key]
+
+def star(count, by_hand=(), say=print):
+    """Processes that are connected to process 0: a Watch of each, or a `Process` for those `by_hand`."""
+    pipes = [multiprocessing.Pipe() for _ in range(count - 1)]
+    peers = [{index: pipe[0] for index, pipe in enumerate(pipes, start=1)}, *({0: pipe[1]} for pipe in pipes)]
+    assert by_hand != (0,) or count == 2
+    return [
+        Process(next(iter(peers[index].values()))) if index in by_hand else Watch(peers[index], index, HOSTS, say)
+        for index in range(count)
+    ]
 
 
 @pytest.fixture
@@ -73,7 +79,7 @@ def ends(monkeypatch):
     found = []
 
     def end(self, text, code):
-        found.append((self._index, text, code))
+        found.append((self.index, text, code))
         self._ended.set()
 
     monkeypatch.setattr(Watch, "_end", end)
@@ -87,80 +93,126 @@ def waited(condition):
         time.sleep(0.02)
 
 
-def test_one_that_is_not_heard_of_ends_all(ends):
-    store, said = Store(), []
-    watches = [Watch(store, index, HOSTS, said.append) for index in range(3)]
+def test_a_standstill_is_said_by_the_first(ends):
+    said = []
+    watches = star(3, say=lambda text: said.append((threading.current_thread(), text)))
     for one in watches:
         one.at("step", 5)
-    waited(lambda: said)  # nobody gets anywhere
-    assert said[0].startswith("all 3 processes: step of step 5 for")
-    watches[2].mute()  # as if it had been killed
-    waited(lambda: len({index for index, _, _ in ends}) == 2)
-    for index, text, code in ends:
-        assert (index in (0, 1), code) == (True, watch.LOST)
+    waited(lambda: len(said) > 1)  # nobody gets anywhere: once, and again after twice as long
+    assert all(text.startswith("all 3 processes: step of step 5 for") for _, text in said)
+    assert len({thread for thread, _ in said}) == 1
+    watches[2].at("data", 6)
+    watches[0].at("step", 6)
+    watches[1].at("step", 6)
+    waited(lambda: "for process 2 (c) in data of step 6; the others: step of step 6" in said[-1][1])
+    assert not ends
+
+
+def test_one_that_is_silent_ends_all(ends):
+    *watches, silent = star(3, by_hand=(2,))
+    for one in (*watches, silent):
+        one.at("step", 5)
+    waited(lambda: len(ends) == 2)
+    assert {index for index, _, _ in ends} == {0, 1}
+    for _, text, code in ends:
         assert text.startswith("process 2 (c) has died: not heard of for ")
         assert text.endswith(", last in step of step 5")
+        assert code == watch.LOST
+
+
+@pytest.mark.parametrize("phase", ["step", "compile", "init"])
+def test_the_end_of_a_connection_ends_all_at_once(ends, monkeypatch, phase):
+    monkeypatch.setattr(watch, "SILENT_SECONDS", 1000.0)
+    *watches, killed = star(3, by_hand=(2,))
+    for one in (*watches, killed):
+        one.at(phase, 5)
+    waited(lambda: watches[0]._last[2].step == 5)
+    killed.connection.close()
+    waited(lambda: len(ends) == 2)
+    assert sorted(ends) == [(index, f"process 2 (c) has died, last in {phase} of step 5", 1) for index in (0, 1)]
+
+
+@pytest.mark.parametrize("closes", [True, False])
+def test_without_the_first(ends, closes):
+    first, one = star(2, by_hand=(0,))
+    one.at("step", 5)
+    first.at("data", 5)
+    if closes:
+        first.connection.close()
+    waited(lambda: ends)
+    (found,) = ends
+    assert found[0] == 1
+    assert found[1].startswith("process 0 (a) has died" + ("" if closes else ": not heard of for "))
+    assert found[2] == watch.LOST
 
 
 def test_one_that_compiles_may_be_silent(ends):
-    store = Store()
-    watches = [Watch(store, index, HOSTS) for index in range(2)]
-    watches[1].at("compile", 1)
-    time.sleep(0.3)
-    watches[1].mute()
+    first, silent = star(2, by_hand=(1,))
+    first.at("compile", 1)
+    silent.at("compile", 1)
     time.sleep(1.5)
     assert not ends
-    watches[0].stop()
+    silent.at("step", 1)
+    waited(lambda: ends)
+    assert ends[0][1].startswith("process 1 (b) has died: not heard of for ")
 
 
 def test_one_that_fails_ends_the_others(ends):
-    store = Store()
-    watches = [Watch(store, index, HOSTS) for index in range(3)]
+    watches = star(3)
+    watches[1].mute()
     watches[1].fail("process 1 ended: of itself", 7)
     waited(lambda: len(ends) == 2)
     assert sorted(ends) == [(index, "process 1 ended: of itself", 7) for index in (0, 2)]
-    watches[1].stop()
+
+
+def test_the_first_fails_and_ends_the_others(ends):
+    watches = star(3)
+    watches[0].mute()
+    watches[0].fail("process 0 ended: of itself", 7)
+    waited(lambda: len(ends) == 2)
+    assert sorted(ends) == [(index, "process 0 ended: of itself", 7) for index in (1, 2)]
 
 
 def test_one_that_is_done_is_not_missed(ends):
-    store = Store()
-    watches = [Watch(store, index, HOSTS) for index in range(3)]
-    watches[1].stop()
-    time.sleep(1.5)
+    first, one, done = star(3, by_hand=(2,))
+    first.at("step", 5)
+    one.at("step", 5)
+    done.at("done", 5)
+    time.sleep(1.5)  # silent, and waiting for the others
+    first.done()
+    one.done()
+    waited(lambda: first._last[1].phase == "done")
+    done.connection.close()  # all are done: it has ended
+    time.sleep(0.3)
     assert not ends
-    for one in watches:
-        one.stop()
 
 
-def test_without_the_coordinator(ends):
-    store = Store()
-    one = Watch(store, 1, HOSTS)
-
-    def gone(*_):
-        raise RuntimeError("UNAVAILABLE: connection reset")
-
-    store.blocking_key_value_get = gone
-    waited(lambda: ends)
-    assert ends == [(1, "process 0 (a) has died, or cannot be reached any more (UNAVAILABLE: connection reset)", 1)]
-    one.stop()
+def test_one_that_dies_while_it_waits_for_the_others_to_be_done(ends):
+    first, one, done = star(3, by_hand=(2,))
+    first.at("step", 5)
+    done.at("done", 5)
+    waited(lambda: first._last[2].phase == "done")
+    done.connection.close()
+    waited(lambda: len(ends) == 2)
+    assert all(text == "process 2 (c) has died, last in done of step 5" for _, text, _ in ends)
 
 
-def test_the_newest_beat_is_the_last_to_be_told(ends, monkeypatch):
-    """A slow word about the compiling arrives before the one that it is over: else a death would go unnoticed."""
-    store, slow, held = Store(), threading.Event(), threading.Event()
-    inner = store.key_value_set
+def test_the_newest_beat_is_the_last_to_be_sent(ends, monkeypatch):
+    """A slow message about the compiling leaves before the one that it is over: else a silence would go unnoticed."""
+    monkeypatch.setattr(watch, "_BEAT_SECONDS", 60.0)  # one beat of the thread, and those of `at`
+    first, one = star(2, by_hand=(0,))
+    slow, held = threading.Event(), threading.Event()
+    send = one._send
 
-    def key_value_set(key, value, allow_overwrite=False):
-        if '"compile"' in value and threading.current_thread().name == "watch":
+    def slowly(*message):
+        if "compile" in message and not held.is_set():
             held.set()
             slow.wait(5)
-        inner(key, value, allow_overwrite)
+        send(*message)
 
-    monkeypatch.setattr(store, "key_value_set", key_value_set)
-    monkeypatch.setattr(watch, "_BEAT_SECONDS", 60.0)  # one beat of the thread, and those of `at`
-    one = Watch(store, 1, HOSTS)
+    monkeypatch.setattr(one, "_send", slowly)
     one.at("compile", 1)
-    beating = threading.Thread(target=one._beat, name="watch")
+    beating = threading.Thread(target=one._beat)
     beating.start()
     assert held.wait(5)
     moving = threading.Thread(target=one.at, args=("data", 2))
@@ -169,6 +221,7 @@ def test_the_newest_beat_is_the_last_to_be_told(ends, monkeypatch):
     slow.set()
     beating.join()
     moving.join()
-    (told,) = (value for key, value in store.content.items() if "beats/1" in key)
-    one._ended.set()
-    assert json.loads(told)[1:3] == ["data", 2]
+    phases = [phase for _, phase, _ in first.received() if phase != "init"]
+    assert phases[0] == "compile"
+    assert phases[-1] == "data"
+    assert phases == sorted(phases)  # none of the first after one of the second

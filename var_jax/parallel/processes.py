@@ -33,7 +33,7 @@ SECONDS_TO_MEET = 300
 _EXPLICIT = re.compile(r"(?P<address>[^,\s]+:\d+),(?P<count>\d+),(?P<index>\d+)")
 _SECONDS_TO_END = 24 * 3600  # after the first process has ended: the others may have more to do
 _watch: Watch | None = None
-_told = Counter()  # how often something was told under a name, see `from_first`
+_shared = Counter()  # how often something was shared under a name, see `from_first`
 
 
 def join(
@@ -44,10 +44,10 @@ def join(
     seconds: float = SECONDS_TO_MEET,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Joins the other processes; afterwards `jax.process_index()` tells which of `jax.process_count()` this is.
+    """Joins the other processes; afterwards `jax.process_index()` is this one among `jax.process_count()`.
 
-    To be called before anything asks for devices. From then on the death of one ends all (see `watch`), and the end of
-    this one's work is told by `leave`, its failure by `fail`; `together` does both.
+    Call it before anything looks for devices. From then on the death of one ends all (see `watch`). This process's work
+    ends with `leave`, or with `fail` where it fails; `together` does both.
 
     Args:
       which: see `EXPECTED`; HOST:PORT is an address of the process with index 0, which all can reach.
@@ -55,7 +55,7 @@ def join(
       saves: whether the caller looks after SIGTERM by itself, by `multihost_utils.reached_preemption_sync_point`; else
         SIGTERM to one ends all with `STOPPED`.
       seconds: to wait for the others.
-      say: told by the first process what runs on what.
+      say: prints a line; the first process calls it with the hosts, devices and versions.
 
     Raises:
       InputError: the same in every process: for another text, if the processes do not find each other or differ in
@@ -65,15 +65,15 @@ def join(
     place = find_place(which)
     if place is None or place.count == 1:
         return _check_platform(platform)
-    hosts = meet(place, versions(), seconds)
+    hosts, peers = meet(place, versions(), seconds)
+    _watch = Watch(peers, place.index, hosts, say)
     jax.distributed.initialize(
         *(place.address, place.count, place.index, place.device_ids),
-        cluster_detection_method="deactivate",  # all of it is found out
+        cluster_detection_method="deactivate",  # `find_place` has done it
         initialization_timeout=int(seconds) + 60,
         heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
         shutdown_timeout_seconds=_SECONDS_TO_END,
     )
-    _watch = Watch(_store(), place.index, hosts, say)
     if not saves:
         signal.signal(signal.SIGTERM, _stopped)
     try:
@@ -89,7 +89,7 @@ def find_place(which: str) -> Place | None:
     """This process's place; None for one that is alone.
 
     Raises:
-      InputError: for a text that is none of `EXPECTED`, or "on" where nothing tells of others.
+      InputError: for a text that is none of `EXPECTED`, or "on" where there is no sign of others.
     """
     if which == "off":
         return None
@@ -102,12 +102,12 @@ def find_place(which: str) -> Place | None:
             return _detected()
         if which == "auto":
             return None
-        raise InputError(f"processes 'on': nothing here tells of others; expected {EXPECTED}")
+        raise InputError(f"processes 'on': there is no sign of others here; expected {EXPECTED}")
     raise InputError(f"processes '{which}': expected {EXPECTED}, INDEX from 0 to COUNT - 1")
 
 
 def _surroundings() -> str | None:
-    """What this process was started by, if that starts several."""
+    """The launcher that started this process, if it starts several."""
     env = os.environ
     if {"SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_PROCID", "SLURM_LOCALID"} <= set(env):
         return "Slurm" if int(env.get("SLURM_NTASKS", "1")) > 1 else None
@@ -121,20 +121,20 @@ def _surroundings() -> str | None:
 
 
 def _detected() -> Place | None:
-    """As JAX finds it out."""
-    from jax._src.clusters import ClusterEnv  # there is no public way to ask without joining
+    """The place that JAX detects."""
+    from jax._src.clusters import ClusterEnv  # JAX's public functions join at the same time
 
     try:
         detect = ClusterEnv.auto_detect_unset_distributed_params
         address, count, index, ids = detect(None, None, None, None, None, SECONDS_TO_MEET)
     except (RuntimeError, ValueError, OSError, KeyError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise InputError(f"processes of {_surroundings()}: cannot be found out ({reason}); give {EXPECTED}") from None
+        raise InputError(f"processes of {_surroundings()}: cannot be detected ({reason}); give {EXPECTED}") from None
     return None if address is None else Place(address, count, index, None if ids is None else tuple(ids))
 
 
 def versions() -> dict[str, str]:
-    """Of what has to be the same in all processes."""
+    """Versions of everything that has to be the same in all processes."""
     own = sys.modules["var_jax"].__version__  # this room may not import the face that looks at all rooms
     found = {"var_jax": own, "python": f"{sys.version_info.major}.{sys.version_info.minor}"}
     for name in ("jax", "jaxlib", "libtpu"):
@@ -146,7 +146,7 @@ def versions() -> dict[str, str]:
 
 
 def start_line(hosts: list[str]) -> str:
-    """What runs on what, in one line."""
+    """Hosts, devices and versions in one line."""
     devices = jax.devices()
     kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(device.device_kind for device in devices).items())
     slices = len({getattr(device, "slice_index", 0) for device in devices})
@@ -168,13 +168,13 @@ def _check_platform(platform: str | None) -> None:
             "gpu": "see that var_jax[cuda12] or [cuda13] is installed and that nvidia-smi shows the GPUs",
         }
         raise InputError(
-            f"platform '{platform}' was asked for, JAX found {found}; "
+            f"platform '{platform}' was requested, JAX found {found}; "
             f"{remedy.get(platform, 'expected tpu, gpu or cpu')}, or leave --platform out"
         )
 
 
 def _check_devices(hosts: list[str]) -> None:
-    """Every process has as many devices of the same kind."""
+    """Raises an InputError unless every process has as many devices of the same kind."""
     own: dict[int, list[str]] = {index: [] for index in range(len(hosts))}
     for device in jax.devices():
         own[device.process_index].append(device.device_kind)
@@ -188,24 +188,24 @@ def _check_devices(hosts: list[str]) -> None:
 
 
 def at(phase: str, step: int = 0) -> None:
-    """Tells the others where this process is: a phase such as "data", and the step of the training."""
+    """Reports where this process is: a phase such as "data", and the step of the training."""
     if _watch is not None:
         _watch.at(phase, step)
 
 
 def from_first(name: str, make: Callable[[], T]) -> T:
-    """What `make` gives in the first process, in all; it must be what JSON can hold.
+    """Calls `make` in the first process and returns its result, which JSON must be able to hold, in all.
 
     All processes call this in the same order. An InputError of the first process is raised in all.
 
     Args:
-      name: what it is, for the store.
+      name: a key for the coordinator's store.
       make: called in the first process only.
     """
     if _watch is None:
         return make()
-    _told[name] += 1
-    key, store = f"var_jax/told/{name}/{_told[name]}", _store()
+    _shared[name] += 1
+    key, store = f"var_jax/first/{name}/{_shared[name]}", _store()
     if jax.process_index() > 0:
         error, value = json.loads(store.blocking_key_value_get(key, _SECONDS_TO_END * 1000))
         if error is not None:
@@ -221,11 +221,11 @@ def from_first(name: str, make: Callable[[], T]) -> T:
 
 
 def from_all(name: str, value: T) -> list[T]:
-    """What each process gives, in all, by index; must be what JSON can hold. All call this in the same order."""
+    """The values of all processes by index, in all; JSON must be able to hold them. All call this in the same order."""
     if _watch is None:
         return [value]
-    _told[name] += 1
-    store, key = _store(), f"var_jax/all/{name}/{_told[name]}"
+    _shared[name] += 1
+    store, key = _store(), f"var_jax/all/{name}/{_shared[name]}"
     store.key_value_set(f"{key}/{jax.process_index()}", json.dumps(value))
     wait = lambda index: json.loads(store.blocking_key_value_get(f"{key}/{index}", _SECONDS_TO_END * 1000))
     return [wait(index) for index in range(jax.process_count())]
@@ -252,17 +252,17 @@ def together(which: str, platform: str | None = None, **options: Any) -> Iterato
 
 
 def leave() -> None:
-    """This process's work is done; what is left is to wait for the others, which JAX does at the end."""
+    """Reports that this process's work is done; JAX waits for the others when Python ends."""
     global _watch
     if _watch is not None:
-        _watch.stop()
+        _watch.done()
         _watch = None
 
 
 def fail(error: BaseException) -> NoReturn:
     """Ends this process and, by a sentence that names it, all others; alone it raises the error.
 
-    An error that the death of another may have led to waits until that is known.
+    An error that may come from the death of another process waits until the watch would know of that.
     """
     if _watch is None:
         raise error
@@ -273,9 +273,9 @@ def fail(error: BaseException) -> NoReturn:
     else:
         code, text = LOST, " ".join(f"{type(error).__name__}: {error}".split())[:300]
     if code == LOST or error.__cause__ is not None:
-        time.sleep(SILENT_SECONDS + 10)  # the watch ends this process before, if another has died
+        time.sleep(SILENT_SECONDS + 10)  # if another has died, the watch ends this process meanwhile
         traceback.print_exception(error)
-    index, count = jax.process_index(), jax.process_count()
+    index, count = _watch.index, len(_watch.hosts)
     _watch.mute()
     sys.stdout.flush()
     print(f"var-jax: process {index} of {count}: {text}", file=sys.stderr, flush=True)
@@ -284,8 +284,8 @@ def fail(error: BaseException) -> NoReturn:
 
 
 def _stopped(*_: Any) -> None:
-    """SIGTERM where every piece of work is saved when it is done: all end, and the same command goes on."""
-    index = jax.process_index()
+    """Ends all at SIGTERM, where each piece of work is saved as soon as it is done."""
+    index = 0 if _watch is None else _watch.index
     os.write(1, f"process {index}: stopped by SIGTERM: the same command goes on from here\n".encode())
     if _watch is not None:
         _watch.fail(f"process {index} was stopped by SIGTERM: the same command goes on from here", STOPPED)

@@ -1,8 +1,11 @@
-"""Processes find each other before JAX joins them, because what keeps them apart ends a process inside JAX.
+"""Processes find each other before JAX joins them.
 
-JAX's own client aborts the process, without an exception, where the coordinator does not answer, where a process is
-missing or where there is one too many. So they meet first at the coordinator's address: each tells its place and its
-versions, and all get the same answer, which is nothing or the one sentence that every one of them ends with.
+Why it is ours: docs/reliability.md promises one sentence and exit code 2 where a process is missing, one too many,
+unreachable or of other versions. In all of these `jax.distributed.initialize` of JAX 0.10 to 0.12 aborts the process
+with SIGABRT and a page of text that names no process, however its time-outs are set; it raises nothing.
+
+So they meet first at the coordinator's address: each sends its place and its versions, and all get the same answer,
+which is empty or the one sentence that every one of them ends with. Their connections stay open for the watch.
 """
 
 from __future__ import annotations
@@ -10,12 +13,15 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import struct
 import time
+from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 from var_jax.errors import InputError
 
 _SECONDS_BETWEEN_TRIES = 0.2
+_SECONDS_FOR_A_MESSAGE = 10
 _LONGEST = 1 << 20  # bytes of a message
 
 
@@ -35,41 +41,40 @@ class Place(NamedTuple):
     device_ids: tuple[int, ...] | None = None
 
 
-def meet(place: Place, versions: dict[str, str], seconds: float) -> list[str]:
+def meet(place: Place, versions: dict[str, str], seconds: float) -> tuple[list[str], dict[int, Connection]]:
     """Waits for all processes and compares them.
 
     Args:
       place: this process.
-      versions: of what must be the same everywhere, by name.
+      versions: of everything that must be the same everywhere, by name.
       seconds: to wait at most.
 
     Returns:
-      The hosts' names, by index.
+      The hosts' names by index, and open connections by index: of process 0 to all others, of any other to process 0.
 
     Raises:
-      InputError: the same sentence in every process that is there: who is missing, or differs in what; or that the
-        first process cannot be reached.
+      InputError: the same sentence in every process that is there: which one is missing, or differs and how; or that
+        the first process cannot be reached.
     """
     own = {"index": place.index, "count": place.count, "host": socket.gethostname(), "versions": versions}
-    deadline = time.monotonic() + seconds
-    answer = _receive_all(place, own, deadline, seconds) if place.index == 0 else _ask(place, own, deadline, seconds)
+    answer, peers = (_receive_all if place.index == 0 else _ask)(place, own, seconds)
     if answer["error"]:
         raise InputError(answer["error"])
-    return answer["hosts"]
+    return answer["hosts"], peers
 
 
-def _ask(place: Place, own: dict[str, Any], deadline: float, seconds: float) -> dict[str, Any]:
-    """What the first process answers."""
+def _ask(place: Place, own: dict[str, Any], seconds: float) -> tuple[dict[str, Any], dict[int, Connection]]:
+    """The answer of the first process, and the connection to it."""
     host, _, port = place.address.rpartition(":")
-    reason = "no answer"
+    deadline, reason = time.monotonic() + seconds, "no answer"
     while (left := deadline - time.monotonic()) > 0:
         try:
-            with socket.create_connection((host.strip("[]"), int(port)), timeout=left) as connection:
-                _send(connection, own)
-                # The answer comes when everyone is there; the first process gives up by itself, a little later at most.
-                connection.settimeout(left + 10)
-                return _read(connection)
-        except (OSError, ValueError) as error:
+            peer = _connection(socket.create_connection((host.strip("[]"), int(port)), timeout=left))
+            _send(peer, own)
+            # The answer comes when everyone is there; the first process gives up by itself, a little later at most.
+            if peer.poll(left + _SECONDS_FOR_A_MESSAGE):
+                return _read(peer), {0: peer}
+        except (OSError, EOFError, ValueError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             time.sleep(_SECONDS_BETWEEN_TRIES)
     raise InputError(
@@ -78,39 +83,31 @@ def _ask(place: Place, own: dict[str, Any], deadline: float, seconds: float) -> 
     )
 
 
-def _receive_all(place: Place, own: dict[str, Any], deadline: float, seconds: float) -> dict[str, Any]:
-    """The first process: waits for the others, and answers all of them alike."""
-    with contextlib.ExitStack() as opened:
-        listener = opened.enter_context(_listen(int(place.address.rpartition(":")[2])))
-        present, connections = {0: own}, []
-        error = None
+def _receive_all(place: Place, own: dict[str, Any], seconds: float) -> tuple[dict[str, Any], dict[int, Connection]]:
+    """The first process: waits for the others and answers all of them alike; the answer and their connections."""
+    present, peers, error = {0: own}, [], None
+    deadline = time.monotonic() + seconds
+    with _listen(int(place.address.rpartition(":")[2])) as listener:
         while error is None and len(present) < place.count:
             listener.settimeout(max(deadline - time.monotonic(), 0.01))
             try:
-                connection = opened.enter_context(listener.accept()[0])
-                connection.settimeout(10)
-                other = _read(connection)
+                peer = _connection(listener.accept()[0])
+                other = _read(peer)
             except TimeoutError:
-                if time.monotonic() < deadline:
-                    continue
                 missing = ", ".join(str(index) for index in range(place.count) if index not in present)
                 error = f"{len(present)} of {place.count} processes came within {seconds:.0f} s, missing: {missing}; "
                 error += "start them too, or give all of them the count of those that there are"
-            except (OSError, ValueError):  # a stranger at the door
+            except (OSError, EOFError, ValueError):  # a stranger at the door
                 continue
             else:
-                connections.append(connection)
                 error = _misplaced(other, present, place.count)
+                peers.append((other["index"], peer))
                 present.setdefault(other["index"], other)
-        error = error or _difference(present)
-        answer = {"error": error, "hosts": [present[index]["host"] for index in sorted(present)]}
-        for connection in connections:
-            with contextlib.suppress(OSError):
-                _send(connection, answer)
-        for connection in connections:  # the other side closes first, and the port is free at once
-            with contextlib.suppress(OSError):
-                connection.recv(1)
-    return answer
+    answer = {"error": error or _difference(present), "hosts": [present[index]["host"] for index in sorted(present)]}
+    for _, peer in peers:
+        with contextlib.suppress(OSError):
+            _send(peer, answer)
+    return answer, dict(peers)
 
 
 def _listen(port: int) -> socket.socket:
@@ -123,7 +120,7 @@ def _listen(port: int) -> socket.socket:
 
 
 def _misplaced(other: dict[str, Any], present: dict[int, dict[str, Any]], count: int) -> str | None:
-    """What is wrong with the place that a process says it has."""
+    """The sentence about a place that cannot be: another count, or an index that is taken."""
     index, host = other["index"], other["host"]
     if other["count"] != count:
         return (
@@ -148,18 +145,17 @@ def _difference(present: dict[int, dict[str, Any]]) -> str | None:
     return None
 
 
-def _send(connection: socket.socket, content: dict[str, Any]) -> None:
-    connection.sendall(json.dumps(content).encode() + b"\n")
+def _connection(opened: socket.socket) -> Connection:
+    """Messages over a socket, of which none takes long; a silent stranger is an OSError."""
+    opened.settimeout(None)
+    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        opened.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", _SECONDS_FOR_A_MESSAGE, 0))
+    return Connection(opened.detach())
 
 
-def _read(connection: socket.socket) -> dict[str, Any]:
-    received = b""
-    while not received.endswith(b"\n"):
-        part = connection.recv(65536)
-        if not part or len(received) > _LONGEST:
-            raise ConnectionError("the connection ended in the middle of a message")
-        received += part
-    content = json.loads(received)
-    if not isinstance(content, dict):
-        raise ValueError("no message of ours")
-    return content
+def _send(peer: Connection, content: dict[str, Any]) -> None:
+    peer.send_bytes(json.dumps(content).encode())
+
+
+def _read(peer: Connection) -> dict[str, Any]:
+    return json.loads(peer.recv_bytes(_LONGEST))
