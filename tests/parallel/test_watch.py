@@ -59,15 +59,20 @@ class Process:
         return found
 
 
+WATCHING: list[Watch] = []
+
+
 def star(count, by_hand=(), say=print):
     """Processes that are connected to process 0: a Watch of each, or a `Process` for those `by_hand`."""
     pipes = [multiprocessing.Pipe() for _ in range(count - 1)]
     peers = [{index: pipe[0] for index, pipe in enumerate(pipes, start=1)}, *({0: pipe[1]} for pipe in pipes)]
     assert by_hand != (0,) or count == 2
-    return [
+    made = [
         Process(next(iter(peers[index].values()))) if index in by_hand else Watch(peers[index], index, HOSTS, say)
         for index in range(count)
     ]
+    WATCHING.extend(each for each in made if isinstance(each, Watch))
+    return made
 
 
 @pytest.fixture
@@ -83,7 +88,9 @@ def ends(monkeypatch):
         self._ended.set()
 
     monkeypatch.setattr(Watch, "_end", end)
-    return found
+    yield found
+    while WATCHING:  # or the end of their connections would end the tests
+        WATCHING.pop()._ended.set()
 
 
 def waited(condition):
