@@ -10,7 +10,7 @@ import os
 import sys
 
 TUNABLES = "GLIBC_TUNABLES"
-OURS = "VAR_JAX_LARGE_PAGES"  # tells that the command has set `TUNABLES` by itself
+OURS = "VAR_JAX_LARGE_PAGES"  # set if the command itself has set `TUNABLES`
 _LARGE_PAGES = "glibc.malloc.hugetlb=1"
 _FIRST_GLIBC = (2, 35)
 _ACCELERATORS = ("libtpu", "jax_plugins")  # come with JAX's installations for TPUs and GPUs
