@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import importlib
+
+from var_jax.scaling import commands
 
 TAKES_OVERRIDES = True
 _RUNS = "training directories, or folders of them"
@@ -41,5 +42,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int | None:
-    commands = importlib.import_module("var_jax.scaling.commands")
     return getattr(commands, args.verb)(args)
