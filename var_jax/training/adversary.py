@@ -156,7 +156,7 @@ class Adversary:
         (grads,) = pull((toward_picture + weight * toward_real, quantizer_weight))
         total = judged + quantizer_weight * quantizer + weight * fooled
         (_, own_metrics), own_grads = jax.value_and_grad(self._judgement, has_aux=True)(
-            own.params, fixed, own.anchors, images, picture, (real_key, fake_key)
+            own.params, fixed, own.anchors, ((images, real_key), (picture, fake_key))
         )
         metrics = losses | {"quantizer": quantizer} | own_metrics
         metrics |= {"adversarial": fooled, "adaptive_weight": ratio, "adversarial_weight": weight}
@@ -177,17 +177,11 @@ class Adversary:
         return self._module.apply({"params": params}, seen)
 
     def _judgement(
-        self,
-        params: Params,
-        fixed: Any,
-        anchors: adversarial.Anchors,
-        images: jax.Array,
-        picture: jax.Array,
-        keys: tuple[jax.Array, jax.Array],
+        self, params: Params, fixed: Any, anchors: adversarial.Anchors, pairs: tuple[tuple[jax.Array, jax.Array], ...]
     ) -> tuple[jax.Array, Metrics]:
-        """The discriminator's loss and its metrics."""
+        """The discriminator's loss and its metrics; `pairs` are real pictures and drawn ones, each with their key."""
         c = self.config
-        real, fake = (self._judge(params, fixed, x, key) for x, key in zip((images, picture), keys, strict=True))
+        real, fake = (self._judge(params, fixed, pictures, key) for pictures, key in pairs)
         metrics = {
             "discriminator": adversarial.discriminator_loss(c.loss, real, fake),
             "real_score": jnp.mean(real),
@@ -198,7 +192,8 @@ class Adversary:
             metrics["lecam"] = adversarial.lecam_penalty(anchors, real, fake)
             loss = loss + c.lecam * metrics["lecam"]
         if c.gradient_penalty:
-            judge = lambda images: self._judge(params, fixed, images, keys[0])
+            images, key = pairs[0]
+            judge = lambda images: self._judge(params, fixed, images, key)
             metrics["gradient_penalty"] = adversarial.gradient_penalty(judge, images)
             loss = loss + c.gradient_penalty * metrics["gradient_penalty"]
         return loss, metrics
