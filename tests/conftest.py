@@ -53,6 +53,31 @@ def golden() -> Callable[[str], dict[str, np.ndarray]]:
     return load
 
 
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the training directories `tokenizer` and `transformer` of `tests.training.tiny`: six steps each, on
+    one device.
+
+    Not to be changed by a test. One worker trains them for all.
+    """
+    import fcntl
+
+    from tests.training import runs, tiny
+    from var_jax.training.loop import train
+
+    shared = tmp_path_factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else None
+    folder = tmp_path_factory.mktemp("tiny_run") if shared is None else shared / "tiny_run"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "done").exists():
+            with runs.on_one_device():
+                train(tiny.tokenizer(), str(folder / "tokenizer"))
+                train(tiny.transformer(folder / "tokenizer"), str(folder / "transformer"))
+            (folder / "done").touch()
+    return folder
+
+
 @pytest.fixture(scope="module", autouse=True)
 def memory_given_back() -> Iterator[None]:
     """After a file of tests its compiled programs go: files share few, which the cache on the disk keeps."""

@@ -96,7 +96,11 @@ def test_a_tokenizer_with_and_without(monkeypatch, backend):
     monkeypatch.setattr(convolution, "_LEAST_PRODUCTS", 0)
     monkeypatch.setattr(convolution, "_LEAST_SQUARES", 0.0)
     config = TokenizerConfig(
-        QuantizerConfig(Pyramid((1, 2, 4)), 64, 8), base_channels=32, channel_multipliers=(1, 2, 2)
+        QuantizerConfig(Pyramid((1, 2, 4)), 64, 8),
+        base_channels=32,
+        channel_multipliers=(1, 2, 2),
+        encoder_blocks=1,
+        decoder_blocks=1,
     )
     tokenizers = [Tokenizer(config, backend=one) for one in (backend, XLA)]
     params = jax.eval_shape(tokenizers[0].init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))["params"]
