@@ -11,6 +11,6 @@ from tests.training import runs
 
 @pytest.fixture
 def one_device() -> Iterator[None]:
-    """Runs take the first device alone, as `tiny_run` did, unless they are given others."""
+    """Runs whose config names no mesh take the first device alone, as `tiny_run` did."""
     with runs.on_one_device():
         yield

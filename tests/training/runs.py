@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
@@ -39,12 +39,15 @@ def equal(a, b):
 
 @contextlib.contextmanager
 def on_one_device() -> Iterator[None]:
-    """Runs take the first device alone, unless they are given others: the cheapest programs to compile and to save."""
-    make_mesh = loop.make_mesh
+    """Runs whose config names no mesh take the first device alone: the cheapest programs to compile and to save."""
+    all_devices = loop.make_mesh
+
+    def make_mesh(data: int, fsdp: int, tensor: int, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
+        first = jax.devices()[:1] if (data, fsdp, tensor) == (-1, 1, 1) else None
+        return all_devices(data, fsdp, tensor, devices or first)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            loop, "make_mesh", lambda *, devices=None, **sizes: make_mesh(devices=devices or jax.devices()[:1], **sizes)
-        )
+        patch.setattr(loop, "make_mesh", make_mesh)
         yield
 
 

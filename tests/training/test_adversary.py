@@ -130,7 +130,7 @@ def test_gradients_are_those_of_the_weighted_sum():
         fooled = generator_loss("hinge", adversary._module.apply({"params": own.params}, seen))
         return jnp.stack([task.picture_loss(picture, images, {})[0], quantizer, fooled])
 
-    each = jax.jit(jax.jacrev(parts))(params)
+    each = jax.device_get(jax.jit(jax.jacrev(parts))(params))
     written_out = [jax.tree.map(lambda leaf, n=n: leaf[n], each) for n in range(3)]
     last = [grad["decoder"]["conv_out"]["kernel"] for grad in written_out]
     ratio = np.linalg.norm(last[0]) / np.linalg.norm(last[2])

@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.fake_gcs import FakeGcs
 from tests.training import tiny
-from tests.training.runs import StopAt, equal, last_state
+from tests.training.runs import StopAt, equal, last_state, on_one_device
 from var_jax.cli.main import main
 from var_jax.errors import InputError
 from var_jax.model_directory import read_model, save_model
@@ -43,7 +43,7 @@ def bucket():
 @pytest.fixture(scope="module")
 def runs(bucket, tmp_path_factory):
     """A tokenizer's run that was stopped and resumed, and a transformer's run on it."""
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, on_one_device():
         patch.chdir(tmp_path_factory.mktemp("here"))
         with pytest.MonkeyPatch.context() as stopping:
             StopAt(stopping, 4)

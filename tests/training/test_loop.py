@@ -116,9 +116,11 @@ def test_first_loss_is_that_of_a_uniform_guess(finished, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing(tmp_path):
-    config = tiny.tokenizer(loss={"l2": float("nan")})
+    run = Run(tiny.tokenizer(), epath.Path(tmp_path / "run"))
+    nothing = jax.tree.map(lambda x: jax.device_put(np.full(x.shape, np.nan, x.dtype), x.sharding), run.state.params)
+    run.state = run.state._replace(params=nothing)
     with pytest.raises(InputError, match=r"not finite at step 1;.*pictures \d+, \d+"):
-        train(config, str(tmp_path / "run"))
+        run.go()
     assert not [item for item in (tmp_path / "run" / "checkpoints").iterdir() if item.name.isdigit()]
 
 
