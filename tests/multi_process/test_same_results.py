@@ -13,6 +13,8 @@ import pytest
 
 from tests.multi_process.conftest import CONFIG, DEVICES, checkpoint, finished, free_address, losses
 
+pytestmark = pytest.mark.campaign
+
 COUNTS = (1, 2, 4)
 STEPS, BROKEN_AT = 4, 2
 

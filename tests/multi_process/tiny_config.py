@@ -16,8 +16,8 @@ def get_config(argument: str = "") -> ConfigDict:
     c.optimizer.learning_rate_per_256 = 0.005
     if argument == "tokenizer":
         c.steps = 2
-        c.model.pyramid, c.model.codebook_size, c.model.code_width = "1,2", 16, 4
-        c.model.base_channels, c.model.channel_multipliers, c.model.norm_groups = 8, (1, 1, 2), 4
+        c.model.pyramid, c.model.codebook_size, c.model.code_width = "1,4", 16, 4
+        c.model.base_channels, c.model.channel_multipliers, c.model.norm_groups = 8, (1, 2), 4
         c.model.encoder_blocks = c.model.decoder_blocks = 1
         c.ema_decay = 0.9
     else:
