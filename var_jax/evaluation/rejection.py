@@ -97,7 +97,8 @@ class Rejection:
     ) -> None:
         self._draw, self._probabilities, self._batch = draw, probabilities, batch
         self._kept, self._each = per_class, drawn_for(per_class, acceptance)
-        self._seen, self._right = np.zeros(2, int), np.zeros(2, int)  # of all drawn pictures, of the kept ones
+        # Whether the likeliest class is the right one, of all drawn pictures and of the kept ones.
+        self._drawn_right, self._kept_right = [], []
 
     def keep(self, labels: Sequence[int]) -> Iterator[Kept]:
         """Yields the best pictures of each class as soon as the class is drawn.
@@ -115,13 +116,13 @@ class Rejection:
             images = self._draw(label_N[rows], index_N[rows])[:new]
             rows = rows[:new]
             scores, right = self._judged(images, label_N[rows])
+            self._drawn_right += right.tolist()
             for label in dict.fromkeys(label_N[rows].tolist()):
                 own = label_N[rows] == label
                 found = Kept(label, index_N[rows][own], scores[own], right[own], images[own])
-                self._count(0, found)
                 best = _best([found] if best is None else [best, found], self._kept)
                 if found.indices[-1] == self._each - 1:
-                    self._count(1, best)
+                    self._kept_right += best.right.tolist()
                     yield best
                     best = None
 
@@ -131,16 +132,16 @@ class Rejection:
         The two class accuracies are by the classifier that chose, so the second one measures the choice more than
         the pictures.
         """
-        shares = [float(right / seen) if seen else None for right, seen in zip(self._right, self._seen, strict=True)]
+        drawn, kept = len(self._drawn_right), len(self._kept_right)
         return {
-            "acceptance_rate": float(self._seen[1] / self._seen[0]) if self._seen[0] else None,
-            "drawn": int(self._seen[0]),
-            "kept": int(self._seen[1]),
+            "acceptance_rate": kept / drawn if drawn else None,
+            "drawn": drawn,
+            "kept": kept,
             "classifier": chooser.name,
             "classifier_accuracy": chooser.accuracy,
             "classifier_accuracy_of": chooser.accuracy_of,
-            "class_accuracy_drawn": shares[0],
-            "class_accuracy_kept": shares[1],
+            "class_accuracy_drawn": sum(self._drawn_right) / drawn if drawn else None,
+            "class_accuracy_kept": sum(self._kept_right) / kept if kept else None,
         }
 
     def _judged(self, images: np.ndarray, labels_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -154,10 +155,6 @@ class Rejection:
         if not np.isfinite(p_NxC).all():
             raise InputError("classifier: gave a probability that is not finite, expected numbers from 0 to 1")
         return p_NxC[np.arange(len(images)), labels_N], np.argmax(p_NxC, axis=1) == labels_N
-
-    def _count(self, where: int, pictures: Kept) -> None:
-        self._seen[where] += len(pictures.images)
-        self._right[where] += pictures.right.sum()
 
 
 def _best(parts: Sequence[Kept], count: int) -> Kept:

@@ -15,11 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from var_jax.errors import InputError
-from var_jax.formats.tensors import read_state_dict
 from var_jax.models.parameters import Params
 from var_jax.models.precision import Dtype, at_least_float32, precision_for
-from var_jax.pretrained.files import take_tensor
+from var_jax.pretrained.files import published_tensors
 
 PATCH = 16  # pixels along a side of the patch behind one token
 _MEAN, _STD = np.float32((0.485, 0.456, 0.406)), np.float32((0.229, 0.224, 0.225))  # ImageNet's, of [0, 1]
@@ -95,10 +93,8 @@ def read_dino(path: str | os.PathLike[str], module: DinoViT | None = None) -> Pa
     Raises:
       InputError: if the file is missing, or lacks a tensor, or has one of another shape.
     """
-    if not os.fspath(path) or not os.path.exists(path):
-        raise InputError(f"weights of DINO: no file '{path}'; {_REMEDY}")
     module = module or DinoViT()
-    tensor = functools.partial(take_tensor, path, read_state_dict(path), network="DINO's ViT", remedy=_REMEDY)
+    tensor = published_tensors(path, "DINO", "DINO's ViT", _REMEDY)
     width, split = module.width, (3, module.num_heads, module.width // module.num_heads)
     positions = (module.side // PATCH) ** 2 + 1
 

@@ -16,9 +16,8 @@ from flax import linen as nn
 
 from var_jax.errors import InputError
 from var_jax.formats.checksums import sha256
-from var_jax.formats.tensors import read_state_dict
 from var_jax.models.parameters import Params
-from var_jax.pretrained.files import take_tensor
+from var_jax.pretrained.files import published_tensors
 
 NAME = "EfficientNet-Lite0"
 PUBLISHED_TOP1 = 0.751  # on ImageNet's validation pictures, as published by its authors
@@ -181,9 +180,7 @@ def read_efficientnet(path: str | os.PathLike[str]) -> Params:
     Raises:
       InputError: if the file is missing, or lacks a tensor, or has one of another shape.
     """
-    if not os.fspath(path) or not os.path.exists(path):
-        raise InputError(f"weights of {NAME}: no file '{path}'; {REMEDY}")
-    tensor = functools.partial(take_tensor, path, read_state_dict(path), network=NAME, remedy=REMEDY)
+    tensor = published_tensors(path, NAME, NAME, REMEDY)
 
     def folded(conv: str, norm: str, *shape: int) -> Params:
         """Kernel (height, width, in, out) and bias of a convolution with the batch norm after it."""

