@@ -9,12 +9,14 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
 import jax
 
 from var_jax.benchmark.machine import cores
+from var_jax.benchmark.timing import Timing, take_turns
 from var_jax.cpu.large_pages import as_it_began
 from var_jax.errors import InputError
 from var_jax.models.baselines import BaselineConfig
@@ -103,6 +105,21 @@ class Reference:
         if "error" in answer:
             raise InputError(answer["error"])
         return answer["value"]
+
+
+def in_turn(
+    ours: Callable[[], float], against: str | os.PathLike[str] | None, task: dict[str, Any], repeats: int, **turns: Any
+) -> tuple[Timing, tuple[Timing, int] | None, dict[str, str]]:
+    """Times our call alone or, with a checkout, in turn with the reference's of this task; see `take_turns`.
+
+    Returns:
+      Our timing, the reference's timing with its peak memory (or None), and the versions in its process.
+    """
+    if not against:
+        return take_turns({"ours": ours}, repeats)["ours"], None, {}
+    with Reference(against, task) as reference:
+        timings = take_turns({"ours": ours, "reference": reference.run}, repeats, **turns)
+        return timings["ours"], (timings["reference"], reference.peak_bytes()), reference.versions
 
 
 def shape(tokenizer: TokenizerConfig, transformer: TransformerConfig | None = None) -> dict[str, Any]:

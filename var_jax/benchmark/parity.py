@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from var_jax.benchmark.reference import draw_weights, load_reference, load_weights, quiet, shapes_of
+from var_jax.benchmark.reference import build, draw_weights, load_reference
 from var_jax.cpu.backend import backend_for
 from var_jax.generation import sampler
 from var_jax.generation.settings import Settings
@@ -56,10 +56,8 @@ def tokenizer_parity(
     """
     ref = load_reference(checkout)
     torch = ref.torch
-    with quiet():
-        theirs = ref.VQVAE(ch=base_channels, v_patch_nums=pyramid.sides, test_mode=True)
-    weights = draw_weights(shapes_of(theirs), seed)
-    load_weights(theirs, weights)
+    theirs, _ = build(ref, TokenizerConfig.from_fields(pyramid=pyramid, base_channels=base_channels).to_dict())
+    weights = draw_weights(theirs, seed)
     imported = import_tokenizer(weights, pyramid)
     tokenizer, params = Tokenizer(imported.config, backend=backend_for()), jax.device_put(imported.params)
     size = imported.config.image_size
@@ -106,23 +104,10 @@ def transformer_parity(
     """
     ref = load_reference(checkout)
     torch = ref.torch
-    config = transformer_preset(name, TokenizerConfig.from_fields(pyramid=pyramid))
-    with quiet():
-        vae = ref.VQVAE(ch=160, v_patch_nums=pyramid.sides, test_mode=True)
-        theirs = ref.VAR(
-            vae,
-            num_classes=config.num_classes,
-            depth=config.depth,
-            embed_dim=config.width,
-            num_heads=config.num_heads,
-            shared_aln=config.shared_adaln,
-            attn_l2_norm=config.qk_norm,
-            cond_drop_rate=0.0,
-            patch_nums=pyramid.sides,
-        ).eval()
-    vae_weights, weights = draw_weights(shapes_of(vae), seed), draw_weights(shapes_of(theirs), seed)
-    load_weights(vae, vae_weights)
-    load_weights(theirs, weights)
+    tokenizer_config = TokenizerConfig.from_fields(pyramid=pyramid)
+    config = transformer_preset(name, tokenizer_config)
+    vae, theirs = build(ref, tokenizer_config.to_dict(), config.to_dict() | {"class_drop": 0.0})
+    vae_weights, weights = draw_weights(vae, seed), draw_weights(theirs, seed)
     rng = np.random.default_rng([seed, 2])
     labels = rng.integers(0, config.num_classes, batch).astype(np.int32)
     tokens = rng.integers(0, config.codebook_size, (batch, pyramid.length)).astype(np.int32)
@@ -137,10 +122,7 @@ def transformer_parity(
         hook.remove()
     inputs = inputs.numpy()
     del theirs, vae
-    tokenizer, transformer = (
-        import_tokenizer(vae_weights, pyramid),
-        import_transformer(weights, TokenizerConfig.from_fields(pyramid=pyramid)),
-    )
+    tokenizer, transformer = import_tokenizer(vae_weights, pyramid), import_transformer(weights, tokenizer_config)
     backend = backend_for()
     modules = Tokenizer(tokenizer.config, backend=backend), Transformer(transformer.config, backend=backend)
     params = jax.device_put((tokenizer.params, transformer.params))

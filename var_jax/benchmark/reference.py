@@ -55,20 +55,53 @@ def load_reference(checkout: str | os.PathLike[str]) -> types.SimpleNamespace:
     return types.SimpleNamespace(torch=torch, VQVAE=vqvae.VQVAE, VAR=var.VAR)
 
 
-@contextlib.contextmanager
-def quiet() -> Any:
-    """Suppresses the reference's printed output while it is built."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        yield
+def build(
+    reference: Any, tokenizer: Mapping[str, Any], transformer: Mapping[str, Any] | None = None
+) -> tuple[Any, Any]:
+    """Builds the autoencoder and, if there is one, the transformer of these configs, with weights drawn by PyTorch."""
+    t, c = tokenizer, transformer
+    with contextlib.redirect_stdout(io.StringIO()):  # both print
+        vae = reference.VQVAE(
+            vocab_size=t["codebook_size"],
+            z_channels=t["code_width"],
+            ch=t["base_channels"],
+            quant_resi=t["phi_ratio"],
+            share_quant_resi=t["num_phis"] or 0,
+            v_patch_nums=tuple(t["pyramid"]),
+            test_mode=True,
+        )
+        if c is None:
+            return vae, None
+        var = reference.VAR(
+            vae_local=vae,
+            num_classes=c["num_classes"],
+            depth=c["depth"],
+            embed_dim=c["width"],
+            num_heads=c["num_heads"],
+            mlp_ratio=c["mlp_ratio"],
+            drop_path_rate=c["drop_path"],
+            cond_drop_rate=c["class_drop"],
+            shared_aln=c["shared_adaln"],
+            attn_l2_norm=c["qk_norm"],
+            patch_nums=tuple(c["pyramid"]),
+        )
+    return vae, var.eval()
 
 
-def draw_weights(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> dict[str, np.ndarray]:
-    """Draws float32 weights under the reference's names, such that every gate, branch and bias matters."""
-    return {
-        name: _draw(name, shape, np.random.default_rng([seed, zlib.crc32(name.encode())]))
-        for name, shape in shapes.items()
+def draw_weights(module: Any, seed: int) -> dict[str, np.ndarray]:
+    """Draws float32 weights such that every gate, branch and bias matters, and puts them into a reference module.
+
+    Returns them under the reference's names. Buffers that the module computed itself stay.
+    """
+    state = module.state_dict()
+    weights = {
+        name: _draw(name, tuple(tensor.shape), np.random.default_rng([seed, zlib.crc32(name.encode())]))
+        for name, tensor in state.items()
         if not name.endswith(_COMPUTED)
     }
+    tensors = {name: state[name].new_tensor(array) for name, array in weights.items()}
+    module.load_state_dict(dict(state) | tensors, strict=True)
+    return weights
 
 
 def _draw(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
@@ -87,17 +120,3 @@ def _draw(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.nda
         return 0.4 * noise
     fan_in = math.prod(shape[1:])
     return noise / np.float32(math.sqrt(fan_in))
-
-
-def load_weights(module: Any, weights: Mapping[str, np.ndarray]) -> None:
-    """Puts drawn weights into a reference module; buffers that it computed itself stay."""
-    import torch
-
-    state = module.state_dict()
-    state.update({name: torch.from_numpy(array) for name, array in weights.items()})
-    module.load_state_dict(state, strict=True)
-
-
-def shapes_of(module: Any) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a reference module's tensors."""
-    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from var_jax.benchmark.machine import resident_peak
-from var_jax.benchmark.reference import load_reference
+from var_jax.benchmark.reference import build, load_reference
 from var_jax.errors import InputError
 
 Call = Callable[[], float]
@@ -39,9 +39,8 @@ class Worker:
         self._torch = torch = reference.torch
         torch.set_num_threads(task["threads"])
         torch.manual_seed(0)
-        self._call = {"sample": _sample, "tokenize": _tokenize, "train": _train, "data": _data}[task["what"]](
-            reference, task
-        )
+        kinds = {"sample": _sample, "tokenize": _tokenize, "train": _train, "data": _data}
+        self._call = kinds[task["what"]](reference, task)
         return {"torch": torch.__version__}
 
     def run(self, _: Any) -> float:
@@ -169,34 +168,9 @@ class EndlessOrder:
         return itertools.chain.from_iterable(rng.permutation(self._count).tolist() for _ in itertools.count())
 
 
-def _models(reference: Any, task: dict[str, Any]) -> tuple[Any, Any]:
-    """The autoencoder and, if the task has one, the transformer, with the weights that their classes draw."""
-    t, shape = task["tokenizer"], task.get("transformer")
-    vae = reference.VQVAE(
-        vocab_size=t["codebook_size"],
-        z_channels=t["code_width"],
-        ch=t["base_channels"],
-        quant_resi=t["phi_ratio"],
-        share_quant_resi=t["num_phis"] or 0,
-        v_patch_nums=tuple(t["pyramid"]),
-        test_mode=True,
-    ).to(_device(task))
-    if shape is None:
-        return vae, None
-    var = reference.VAR(
-        vae_local=vae,
-        num_classes=shape["num_classes"],
-        depth=shape["depth"],
-        embed_dim=shape["width"],
-        num_heads=shape["num_heads"],
-        mlp_ratio=shape["mlp_ratio"],
-        drop_path_rate=shape["drop_path"],
-        cond_drop_rate=shape["class_drop"],
-        shared_aln=shape["shared_adaln"],
-        attn_l2_norm=shape["qk_norm"],
-        patch_nums=tuple(shape["pyramid"]),
-    ).to(_device(task))
-    return vae, var.eval()
+def _models(reference: Any, task: dict[str, Any]) -> list[Any]:
+    """The autoencoder and, if the task has one, the transformer, on the task's device."""
+    return [model and model.to(_device(task)) for model in build(reference, task["tokenizer"], task.get("transformer"))]
 
 
 def _pictures(torch: Any, task: dict[str, Any]) -> Any:
@@ -230,9 +204,8 @@ def main() -> None:
     for line in sys.stdin:
         verb, argument = json.loads(line)
         try:
-            with contextlib.redirect_stdout(io.StringIO()):  # the reference prints while it is built
-                calls = {"prepare": worker.prepare, "run": worker.run, "peak": worker.peak}
-                answer = {"value": calls[verb](argument)}
+            with contextlib.redirect_stdout(io.StringIO()):  # whatever the reference prints
+                answer = {"value": getattr(worker, verb)(argument)}
         except InputError as error:
             answer = {"error": str(error)}
         print(json.dumps(answer), file=answers, flush=True)

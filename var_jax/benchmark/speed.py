@@ -6,7 +6,6 @@ named; inputs lie on the device before the clock starts, and a call ends when it
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,7 +16,7 @@ import jax.numpy as jnp
 from var_jax.benchmark import beside, machine, work
 from var_jax.benchmark.models import Chosen
 from var_jax.benchmark.speed_report import Case, Report
-from var_jax.benchmark.timing import compilations, take_turns, timed
+from var_jax.benchmark.timing import compilations, timed
 from var_jax.benchmark.training_program import repeated, training_program
 from var_jax.cpu.backend import backend_for
 from var_jax.data.sources import IMAGES, TOKENS
@@ -67,9 +66,7 @@ def sample(
     )
     drawing = {"guidance": guidance, "top_k": top_k, "top_p": top_p}
     settings = Settings.create(config.pyramid, **drawing)
-    task = None
-    if against:
-        task = beside.shape(model.tokenizer, config) | drawing | {"what": "sample", "dtype": dtype}
+    task = beside.shape(model.tokenizer, config) | drawing if against else {}
 
     def prepared(batch: int) -> Callable[[], Any]:
         labels = jnp.arange(batch, dtype=jnp.int32) % config.num_classes
@@ -77,23 +74,23 @@ def sample(
         return lambda: sampler.generate(nets, labels, key, settings)
 
     phases = lambda batch: work.sampling(config, model.tokenizer, batch, guidance != 0, dtype)
-    shown = {"model": model.name, "pixels": model.tokenizer.image_size, "dtype": dtype} | drawing
-    return _report("sample", shown, batches, prepared, phases, {dtype}, repeats, against, task, say)
+    shown = {"dtype": dtype} | drawing
+    return _report("sample", model, shown, batches, prepared, phases, repeats, against, task, say)
 
 
 def tokenize(model: Chosen, batches: Sequence[int], repeats: int, against: Against = None, say: Say = print) -> Report:
     """Times encoding, pictures to tokens, in float32 as always. The arguments are those of `sample`."""
     _check_batches(batches)
     tokenizer = Net(Tokenizer(model.tokenizer, backend=backend_for()), model.tokenizer_on_device())
-    task = beside.shape(model.tokenizer) | {"what": "tokenize", "dtype": "float32"} if against else None
+    task = beside.shape(model.tokenizer) if against else {}
 
     def prepared(batch: int) -> Callable[[], Any]:
         images = random_pictures(batch, model.tokenizer.image_size)
         return lambda: encode_pictures(tokenizer, images)
 
     phases = lambda batch: work.tokenizing(model.tokenizer, batch)
-    shown = {"model": model.name, "pixels": model.tokenizer.image_size, "dtype": "float32"}
-    return _report("tokenize", shown, batches, prepared, phases, {"float32"}, repeats, against, task, say)
+    shown = {"dtype": "float32"}
+    return _report("tokenize", model, shown, batches, prepared, phases, repeats, against, task, say)
 
 
 def train(
@@ -122,18 +119,16 @@ def train(
       InputError: for an invalid config.
     """
     _check_batches(batches)
-    task = None
-    if against:
-        task = beside.shape(model.tokenizer, model.transformer) | {"what": "train", "dtype": dtype}
+    task = beside.shape(model.tokenizer, model.transformer) if against else {}
 
     def prepared(batch: int) -> Callable[[], Any]:
         program = training_program(model, batch, dtype, attention, overrides)
         return repeated(program, model, random_batch(model, batch, source))
 
     phases = lambda batch: work.training(model.transformer, model.tokenizer, batch, source == "pictures", dtype)
-    shown = {"model": model.name, "pixels": model.tokenizer.image_size, "from": source, "dtype": dtype}
-    shown |= {"attention": attention} | dict(text.removeprefix("--config.").partition("=")[::2] for text in overrides)
-    return _report("train", shown, batches, prepared, phases, {dtype, "float32"}, repeats, against, task, say)
+    shown = {"from": source, "dtype": dtype, "attention": attention}
+    shown |= dict(text.removeprefix("--config.").partition("=")[::2] for text in overrides)
+    return _report("train", model, shown, batches, prepared, phases, repeats, against, task, say)
 
 
 def random_pictures(batch: int, size: int) -> jax.Array:
@@ -153,31 +148,28 @@ def random_batch(model: Chosen, batch: int, source: str) -> dict[str, jax.Array]
 
 def _report(
     what: str,
+    model: Chosen,
     settings: dict[str, Any],
     batches: Sequence[int],
     prepared: Callable[[int], Callable[[], Any]],
     phases: Callable[[int], list[work.Phase]],
-    dtypes: set[str],
     repeats: int,
     against: Against,
-    task: dict[str, Any] | None,
+    task: dict[str, Any],
     say: Say,
 ) -> Report:
     """Times every batch size, between two measurements of the device's limits."""
     limits, cases, versions = None, [], {}
+    dtypes = {phase.dtype for phase in phases(1)}
     for batch in batches:
         call, compiled = prepared(batch), []
         limits = limits or machine.measure_limits(dtypes)
         say(f"{what}, batch {batch}: {repeats} calls" + (", in turn with the reference" if against else ""))
-        with contextlib.ExitStack() as opened:
-            runs = {"ours": _counting(call, compiled)}
-            if against:
-                reference = opened.enter_context(beside.Reference(against, task | {"batch": batch}))
-                runs["reference"], versions = reference.run, reference.versions
-            timings = take_turns(runs, repeats, again=1)
-            theirs = (timings["reference"], reference.peak_bytes()) if against else None
+        own = task | {"what": what, "dtype": settings["dtype"], "batch": batch}
+        timing, theirs, versions = beside.in_turn(_counting(call, compiled), against, own, repeats, again=1)
         later, peak = sum(compiled[1:]), machine.peak_bytes()
-        cases.append(Case(f"batch {batch}", batch, timings["ours"], later, phases(batch), peak, theirs))
+        cases.append(Case(f"batch {batch}", batch, timing, later, phases(batch), peak, theirs))
+    settings = {"model": model.name, "pixels": model.tokenizer.image_size} | settings
     return Report(what, settings, cases, limits.better(machine.measure_limits(dtypes)), machine.describe(), versions)
 
 

@@ -9,7 +9,6 @@ import jax
 
 from var_jax.benchmark.models import Chosen
 from var_jax.errors import InputError
-from var_jax.models.shapes import tokenizer_shapes
 from var_jax.parallel.mesh import batch_sharding, make_mesh, replicated
 from var_jax.training import build
 from var_jax.training.config import load_config
@@ -59,8 +58,3 @@ def repeated(program: StepProgram, model: Chosen, batch: dict[str, jax.Array]) -
         return state, metrics
 
     return call
-
-
-def lowered(program: StepProgram, model: Chosen, batch: dict[str, Any]) -> jax.stages.Lowered:
-    """Lowers the step for a batch of such shapes; nothing is drawn or computed."""
-    return program.lower(tokenizer_shapes(model.tokenizer), batch)

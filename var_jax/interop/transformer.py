@@ -53,17 +53,17 @@ def transformer_table(config: TransformerConfig) -> list[Entry]:
         what = "in raster order" if config.raster else "without AdaLN"
         raise InputError(f"a transformer {what} has no name in the reference's files: it cannot be exported to them")
     table = [
-        *_linear("word_embed", ("word",)),
+        *_linear("word_embed", "word"),
         Entry("class_emb.weight", ("class_embedding",)),
         Entry("pos_start", ("start_position",), reshaped(0)),
         Entry("pos_1LC", ("position_embedding",), reshaped(0)),
         Entry("lvl_embed.weight", ("level_embedding",)),
     ]
     if config.shared_adaln:
-        table += _linear("shared_ada_lin.1", ("shared_adaln",))
+        table += _linear("shared_ada_lin.1", "shared_adaln")
     for index in range(config.depth):
         table += _block(f"blocks.{index}", index, config)
-    return table + _linear("head_nm.ada_lin.1", ("head_adaln",)) + _linear("head", ("head",))
+    return table + _linear("head_nm.ada_lin.1", "head_adaln") + _linear("head", "head")
 
 
 def _block(reference: str, index: int, config: TransformerConfig) -> list[Entry]:
@@ -86,18 +86,14 @@ def _block(reference: str, index: int, config: TransformerConfig) -> list[Entry]
     if config.shared_adaln:
         table.append(entry("ada_gss", "adaln_table", reshaped(0, 1)))
     else:
-        table += [
-            entry("ada_lin.1.weight", "adaln_kernel", LINEAR),
-            entry("ada_lin.1.bias", "adaln_bias", FLAT),
-        ]
+        table += [entry("ada_lin.1.weight", "adaln_kernel", LINEAR), entry("ada_lin.1.bias", "adaln_bias", FLAT)]
     return table
 
 
-def _linear(reference: str, path: tuple[str, ...]) -> list[Entry]:
-    *room, name = path
+def _linear(reference: str, name: str) -> list[Entry]:
     return [
-        Entry(f"{reference}.weight", (*room, f"{name}_kernel"), LINEAR),
-        Entry(f"{reference}.bias", (*room, f"{name}_bias"), FLAT),
+        Entry(f"{reference}.weight", (f"{name}_kernel",), LINEAR),
+        Entry(f"{reference}.bias", (f"{name}_bias",), FLAT),
     ]
 
 
@@ -126,10 +122,8 @@ def infer_config(
     width, code_width = shape_of(tensors, LANDMARK, 2, file)
     _check_pyramid(shape_of(tensors, "pos_1LC", 3, file)[1], tensors.get(LEVEL_IDS), tokenizer.pyramid, file)
     codes = shape_of(tensors, "head.weight", 2, file)[0]
-    for what, found, wanted in (
-        ("codes", codes, tokenizer.codebook_size),
-        ("code width", code_width, tokenizer.code_width),
-    ):
+    pair = {"codes": (codes, tokenizer.codebook_size), "code width": (code_width, tokenizer.code_width)}
+    for what, (found, wanted) in pair.items():
         if found != wanted:
             raise InputError(f"{file}: made for {what} {found}, the tokenizer has {wanted}: not a pair")
     classes = shape_of(tensors, "class_emb.weight", 2, file)[0] - 1  # the last row is "no class"
@@ -200,10 +194,8 @@ def import_transformer(
     """
     tensors = select(tensors, LANDMARK, "transformer", file)
     config = infer_config(tensors, tokenizer, num_heads, file)
-    skipped = _computed_names(config.depth)
-    return ImportedTransformer(
-        config, to_params(transformer_table(config), tensors, transformer_shapes(config), skipped, file)
-    )
+    skipped, abstract = _computed_names(config.depth), transformer_shapes(config)
+    return ImportedTransformer(config, to_params(transformer_table(config), tensors, abstract, skipped, file))
 
 
 def export_transformer(config: TransformerConfig, params: Params) -> dict[str, np.ndarray]:

@@ -13,7 +13,9 @@ import collections
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
+
+import numpy as np
 
 from var_jax.rehearsal.hlo import Array, Computation, Instruction, Module
 
@@ -25,16 +27,15 @@ _FREE = {
     *("opt-barrier", "domain", "async-update", "add-dependency", "get-dimension-size"),
 }
 _FREE_CALLS = {"AllocateBuffer", "ConcatBitcast", "AssumeGatherIndicesInBound"}  # these name buffers and do no work
+_ALL_BUT_ITS_OWN = ("all-gather", "reduce-scatter", "all-to-all", "ragged-all-to-all")
+# Kind -> bytes that a device sends, over those of the whole array, by the number of devices.
 _COLLECTIVES = {
-    "all-gather": lambda parts: (parts - 1) / parts,
+    **dict.fromkeys(_ALL_BUT_ITS_OWN, lambda parts: (parts - 1) / parts),
     "all-reduce": lambda parts: 2 * (parts - 1) / parts,
-    "reduce-scatter": lambda parts: (parts - 1) / parts,
-    "all-to-all": lambda parts: (parts - 1) / parts,
-    "ragged-all-to-all": lambda parts: (parts - 1) / parts,
-    "collective-permute": lambda parts: 1.0,
-    "collective-broadcast": lambda parts: 1.0,
+    **dict.fromkeys(("collective-permute", "collective-broadcast"), lambda parts: 1.0),
 }
 _PASSES = {"highest": 6, "high": 3}  # bfloat16 products per float32 product
+_TARGET, _INDEX = r'custom_call_target="([^"]*)"', r"index=(\d+)"
 
 
 @dataclasses.dataclass
@@ -63,7 +64,7 @@ class Counts:
     passes: float = 0.0
     bytes: float = 0.0
     collectives: dict[str, Collective] = dataclasses.field(default_factory=lambda: collections.defaultdict(Collective))
-    bytes_by_source: dict[str, float] = dataclasses.field(default_factory=lambda: collections.defaultdict(float))
+    bytes_by_source: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     unknown_kernels: set[str] = dataclasses.field(default_factory=set)
     unknown_loops: int = 0
 
@@ -71,10 +72,6 @@ class Counts:
     def wire_bytes(self) -> float:
         """Bytes that leave a device, over all collectives."""
         return sum(kind.bytes for kind in self.collectives.values())
-
-    def largest(self, number: int = 8) -> list[tuple[str, float]]:
-        """The sources that move the most bytes, with their bytes."""
-        return sorted(self.bytes_by_source.items(), key=lambda item: -item[1])[:number]
 
 
 def count(module: Module, kernel_flops: KernelFlops | None = None) -> Counts:
@@ -106,7 +103,9 @@ class _Counter:
             for callee in it.called("to_apply", "calls"):
                 self.computation(callee, times)
         elif it.opcode not in _FREE and not it.opcode.endswith("-done"):
-            self._move(it, _moved(self.module, where, it) * times)
+            size = _moved(self.module, where, it) * times
+            self.total.bytes += size
+            self.total.bytes_by_source[_place(it.source)] += size
             self._work(where, it, times)
 
     def _dearest(self, branches: list[str], times: float) -> None:
@@ -117,10 +116,6 @@ class _Counter:
             trial.computation(branch, 1.0)
             costs.append((trial.total.bytes, branch))
         self.computation(max(costs)[1], times)
-
-    def _move(self, it: Instruction, size: float) -> None:
-        self.total.bytes += size
-        self.total.bytes_by_source[_place(it.source)] += size
 
     def _work(self, where: Computation, it: Instruction, times: float) -> None:
         """Adds operations and collectives of an instruction and of the instructions fused into it."""
@@ -150,7 +145,7 @@ class _Counter:
         if flops is not None:
             self.total.flops += times * flops
             self.total.passes += times * flops
-        elif _target(it) == "tpu_custom_call":
+        elif it.find(_TARGET) == "tpu_custom_call":
             self.total.unknown_kernels.add(it.source)
 
     def _collective(self, where: Computation, it: Instruction, kind: str, times: float) -> None:
@@ -162,35 +157,26 @@ class _Counter:
         found.bytes += times * whole * _COLLECTIVES[kind](parts)
 
 
-def _target(call: Instruction) -> str:
-    match = re.search(r'custom_call_target="([^"]*)"', call.attributes)
-    return match[1] if match else ""
-
-
 def _runs(module: Module, loop: Instruction) -> int | None:
     """Number of runs of a loop's body: from the compiler, or from its condition's limit and its step from 0."""
-    if known := re.search(r'known_trip_count"?:\{"?n"?:"?(\d+)', loop.attributes):
-        return int(known[1])
+    if known := loop.find(r'known_trip_count"?:\{"?n"?:"?(\d+)'):
+        return int(known)
     condition = module.computations[loop.called("condition")[0]]
     limits = [i for i in condition.instructions.values() if i.opcode == "constant" and i.out.dtype in ("s32", "u32")]
     counters = [i for i in condition.instructions.values() if i.opcode == "get-tuple-element"]
     if len(limits) != 1 or len(counters) != 1:
         return None
-    place = _tuple_index(counters[0])
+    place = int(counters[0].find(_INDEX))
     body = module.computations[loop.called("body")[0]]
     step = _growth(body, body.root.operands[place], place) if body.root.opcode == "tuple" else None
     return math.ceil(int(limits[0].literal) / step) if step else None
-
-
-def _tuple_index(it: Instruction) -> int:
-    return int(re.search(r"index=(\d+)", it.attributes)[1])
 
 
 def _growth(body: Computation, name: str, place: int) -> int | None:
     """The amount by which a value in a loop's body exceeds the incoming element `place`; None if not recognised."""
     it = body.instructions[name]
     if it.opcode == "get-tuple-element":
-        return 0 if _tuple_index(it) == place else None
+        return 0 if int(it.find(_INDEX)) == place else None
     if it.opcode in ("copy", "bitcast"):
         return _growth(body, it.operands[0], place)
     if it.opcode != "add":
@@ -202,9 +188,8 @@ def _growth(body: Computation, name: str, place: int) -> int | None:
 
 
 def _dot(it: Instruction, operands: list[Array]) -> float:
-    sides = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", it.attributes)
-    contracted = math.prod(operands[0].shape[int(d)] for d in sides[1].split(",") if d) if sides else 1
-    return 2.0 * it.out.size * contracted
+    axes = it.find(r"lhs_contracting_dims=\{([\d,]*)\}")
+    return 2.0 * it.out.size * math.prod(operands[0].shape[int(axis)] for axis in axes.split(",") if axis)
 
 
 def _convolution(it: Instruction, operands: list[Array]) -> float:
@@ -212,50 +197,35 @@ def _convolution(it: Instruction, operands: list[Array]) -> float:
     labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", it.attributes)
     image, kernel, out = labels[1], labels[2], labels[3]
     spatial = sorted(letter for letter in image if letter.isdigit())  # as `window` lists them
-    window = re.search(r"window=\{([^}]*)\}", it.attributes)
-    fields = dict(part.split("=") for part in window[1].split()) if window else {}
+    fields = dict(part.split("=") for part in it.find(r"window=\{([^}]*)\}").split())
     pairs = 1
     for axis, letter in enumerate(spatial):
-        of = lambda name, default, axis=axis: fields[name].split("x")[axis] if name in fields else default
-        pairs *= _valid_pairs(
-            operands[0].shape[image.index(letter)],
-            operands[1].shape[kernel.index(letter)],
-            it.out.shape[out.index(letter)],
-            int(of("stride", "1")),
-            int(of("pad", "0_0").split("_")[0]),
-            int(of("lhs_dilate", "1")),
-            int(of("rhs_dilate", "1")),
-        )
-    groups = re.search(r"batch_group_count=(\d+)", it.attributes)
-    rows = operands[0].shape[image.index("b")] / (int(groups[1]) if groups else 1)
+        sizes = (operands[0].shape[image.index(letter)], operands[1].shape[kernel.index(letter)])
+        own = {name: int(values.split("x")[axis].split("_")[0]) for name, values in fields.items()}
+        pairs *= _valid_pairs(*sizes, it.out.shape[out.index(letter)], own)
+    rows = operands[0].shape[image.index("b")] / int(it.find(r"batch_group_count=(\d+)") or 1)
     return 2.0 * rows * it.out.shape[out.index("f")] * operands[1].shape[kernel.index("i")] * pairs
 
 
-def _valid_pairs(size: int, kernel: int, out: int, stride: int, pad: int, dilate: int, kernel_dilate: int) -> int:
+def _valid_pairs(size: int, kernel: int, out: int, window: Mapping[str, int]) -> int:
     """Pairs (output position, kernel position) along one axis that meet an input, not padding or a dilation's gap."""
-    reach, found = (size - 1) * dilate, 0
-    for position in range(kernel):
-        at = position * kernel_dilate - pad
-        first, last = max(0, -(at // stride)), min(out - 1, (reach - at) // stride)
-        if dilate == 1:
-            found += max(0, last - first + 1)
-        else:
-            found += sum((o * stride + at) % dilate == 0 for o in range(first, last + 1))
-    return found
+    dilate = window.get("lhs_dilate", 1)
+    taps = np.arange(kernel) * window.get("rhs_dilate", 1) - window.get("pad", 0)
+    places = np.arange(out)[:, None] * window.get("stride", 1) + taps
+    return int(np.sum((places >= 0) & (places <= (size - 1) * dilate) & (places % dilate == 0)))
 
 
 def _passes(it: Instruction, operands: list[Array]) -> int:
     if all(array.dtype != "f32" for array in operands[:2]):
         return 1
-    found = re.search(r"operand_precision=\{([\w,]+)\}", it.attributes)
-    return max((_PASSES.get(name, 1) for name in found[1].split(",")), default=1) if found else 1
+    return max(_PASSES.get(name, 1) for name in it.find(r"operand_precision=\{([\w,]+)\}").split(","))
 
 
 def _group_size(it: Instruction, partitions: int) -> int:
-    if groups := re.search(r"replica_groups=\{\{([\d,]+)\}", it.attributes):
-        return len(groups[1].split(","))
-    if groups := re.search(r"replica_groups=\[\d+,(\d+)\]", it.attributes):
-        return int(groups[1])
+    if devices := it.find(r"replica_groups=\{\{([\d,]+)\}"):
+        return len(devices.split(","))
+    if size := it.find(r"replica_groups=\[\d+,(\d+)\]"):
+        return int(size)
     if groups := re.search(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(.*?\))? *\{([^}]*)\}", it.attributes):
         sizes = dict(re.findall(r"'(\w+)'=(\d+)", groups[1]))
         named = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", groups[2])  # an axis, or a part of one
@@ -280,7 +250,7 @@ def _moved(module: Module, where: Computation, it: Instruction) -> float:
     if it.opcode == "fusion":
         return _fusion_bytes(module, where, it)
     operands = [array for name in it.operands for array in where.instructions[name].arrays]
-    if it.opcode == "custom-call" and _target(it) in _FREE_CALLS:
+    if it.opcode == "custom-call" and it.find(_TARGET) in _FREE_CALLS:
         return 0.0
     if it.opcode == "copy-start":
         return operands[0].traffic + it.out.traffic
@@ -304,18 +274,14 @@ def _through(large: Array, part: Array) -> float:
 def _fusion_bytes(module: Module, where: Computation, it: Instruction) -> float:
     inside = module.computations[it.called("calls")[0]]
     outer = [where.instructions[name] for name in it.operands]
-    total = float(sum(_written(inside, root, array) for root, array in zip(_roots(inside), it.arrays, strict=False)))
+    results = inside.root.operands if inside.root.opcode == "tuple" else (inside.root.name,)
+    written = zip(results, it.arrays, strict=False)
+    total = float(sum(_written(inside, inside.instructions[name], array) for name, array in written))
     for number, parameter in inside.parameters.items():
         if not outer[number].arrays or (len(outer[number].arrays) == 1 and outer[number].out.space):
             continue
         total += min(_read(module, inside, parameter), sum(array.traffic for array in parameter.arrays))
     return total
-
-
-def _roots(inside: Computation) -> Iterator[Instruction]:
-    root = inside.root
-    names = root.operands if root.opcode == "tuple" else (root.name,)
-    return (inside.instructions[name] for name in names)
 
 
 def _written(inside: Computation, root: Instruction, array: Array) -> int:

@@ -7,7 +7,7 @@ import functools
 import math
 import re
 
-_BITS = {"pred": 8, "token": 0, "s4": 4, "u4": 4, "s2": 2, "u2": 2, "bf16": 16, "c64": 64, "c128": 128}
+_BITS = {"pred": 8, "token": 0}  # of all others, like "bf16", the name has them
 _ARRAY = re.compile(r"([a-z][a-z0-9]*)\[([0-9,<= ]*)\](\{[^{}]*\})?")
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{$")
 _LINE = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*)$")
@@ -35,7 +35,7 @@ class Array:
     @property
     def bytes(self) -> int:
         """Bytes without the padding that tiles add."""
-        bits = _BITS.get(self.dtype) or int(re.sub(r"^\D+(\d+).*$", r"\1", self.dtype) if self.dtype != "token" else 0)
+        bits = _BITS[self.dtype] if self.dtype in _BITS else int(re.search(r"\d+", self.dtype)[0])
         return (self.size * bits + 7) // 8
 
     @property
@@ -69,11 +69,15 @@ class Instruction:
                 found += [name.strip(" %") for name in match[1].strip("{}").split(",")]
         return found
 
+    def find(self, pattern: str) -> str:
+        """The group of the first match of a regular expression in the attributes; "" if there is none."""
+        match = re.search(pattern, self.attributes)
+        return match[1] if match else ""
+
     @functools.cached_property
     def source(self) -> str:
         """The instruction's place in the Python program, as JAX names it."""
-        match = re.search(r'op_name="([^"]*)"', self.attributes)
-        return match[1] if match else self.opcode
+        return self.find(r'op_name="([^"]*)"') or self.opcode
 
 
 @dataclasses.dataclass(frozen=True)

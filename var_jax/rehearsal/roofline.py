@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from var_jax.models.costs import decode_flops, encode_flops, sample_flops, transformer_forward_flops
+from var_jax.models.costs import decode_flops, encode_flops, transformer_forward_flops
 from var_jax.models.tokenizer import TokenizerConfig
 from var_jax.models.transformer import TransformerConfig
 from var_jax.rehearsal.count import Counts
@@ -63,8 +63,3 @@ def useful_training_flops(model: TransformerConfig | TokenizerConfig) -> float:
     if isinstance(model, TokenizerConfig):
         return 3.0 * (encode_flops(model) + decode_flops(model))
     return 3.0 * transformer_forward_flops(model)
-
-
-def useful_sampling_flops(transformer: TransformerConfig, tokenizer: TokenizerConfig) -> float:
-    """Operations of drawing one picture with guidance."""
-    return float(sample_flops(transformer, tokenizer, guided=True))
