@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from PIL import Image
 from var_jax.benchmark import beside, machine
 from var_jax.benchmark.reference_worker import turn
 from var_jax.benchmark.speed_report import Case, Report
+from var_jax.benchmark.timing import progress
 from var_jax.data.pipeline import train_batches
 from var_jax.data.sources import Spread, make_source
 from var_jax.errors import InputError
@@ -34,7 +35,6 @@ def load(
     workers: int,
     repeats: int,
     against: str | os.PathLike[str] | None = None,
-    say: Callable[[str], None] = print,
 ) -> Report:
     """Times turns of `batches` batches, read and cropped as training does.
 
@@ -46,7 +46,6 @@ def load(
       workers: processes that read; 0: this process reads, one picture after another.
       repeats: turns that count.
       against: a checkout of the reference: PyTorch's DataLoader with as many workers takes turns with ours.
-      say: called with lines about progress.
 
     Raises:
       InputError: for invalid numbers or a folder without pictures.
@@ -62,7 +61,9 @@ def load(
     task = {"what": "data", "device": "cpu", "files": files, "size": size, "shorter": round(_ENLARGE * size)}
     task |= {"batch": batch, "workers": workers, "ready": ready, "batches": batches}
     with contextlib.closing(ours):
-        say(f"data: {repeats} turns of {batches} batches" + (", in turn with PyTorch's DataLoader" if against else ""))
+        progress(
+            f"data: {repeats} turns of {batches} batches" + (", in turn with PyTorch's DataLoader" if against else "")
+        )
         run = lambda: turn(ours, ready, batches)
         # Long enough that the other side's workers have filled their queues and sleep.
         pause = 1.5 * run() * ready / (batches * lanes) if against else 0.0

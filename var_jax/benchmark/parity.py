@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
+import zlib
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from var_jax.benchmark.reference import build, draw_weights, load_reference
+from var_jax.benchmark.reference_worker import build, load_reference
 from var_jax.cpu.backend import backend_for
 from var_jax.generation import sampler
 from var_jax.generation.settings import Settings
@@ -21,6 +23,9 @@ from var_jax.models.quantizer import area_downsample, nearest_codes
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
 from var_jax.models.transformer import Transformer
 from var_jax.pyramid import Pyramid
+
+# Buffers that the reference computes itself: no weights are drawn for them.
+_COMPUTED = ("ema_vocab_hit_SV", "lvl_1L", "attn_bias_for_masking", "zero_k_bias")
 
 
 class Row(NamedTuple):
@@ -158,3 +163,37 @@ def _smooth_pictures(batch: int, size: int, seed: int) -> np.ndarray:
         image += np.kron(noise, np.ones((1, size // side, size // side, 1))) if size % side == 0 else 0.0
         side *= 2
     return np.tanh(0.5 * image).astype(np.float32)
+
+
+def draw_weights(module: Any, seed: int) -> dict[str, np.ndarray]:
+    """Draws float32 weights such that every gate, branch and bias matters, and puts them into a reference module.
+
+    Returns them under the reference's names. Buffers that the module computed itself stay.
+    """
+    state = module.state_dict()
+    weights = {
+        name: _draw(name, tuple(tensor.shape), np.random.default_rng([seed, zlib.crc32(name.encode())]))
+        for name, tensor in state.items()
+        if not name.endswith(_COMPUTED)
+    }
+    tensors = {name: state[name].new_tensor(array) for name, array in weights.items()}
+    module.load_state_dict(dict(state) | tensors, strict=True)
+    return weights
+
+
+def _draw(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    noise = rng.standard_normal(shape, np.float32)
+    if "scale_mul" in name:
+        return np.float32(math.log(4.0)) + 0.3 * noise
+    if "norm" in name and name.endswith("weight") and len(shape) == 1:
+        return 1.0 + 0.2 * noise
+    if name.endswith("bias"):
+        return 0.2 * noise
+    if name.endswith("quantize.embedding.weight"):
+        return 0.5 * noise
+    if "embed" in name and len(shape) == 2 and "word" not in name or name.startswith(("class_emb", "pos_")):
+        return 0.5 * noise
+    if "ada_gss" in name:
+        return 0.4 * noise
+    fan_in = math.prod(shape[1:])
+    return noise / np.float32(math.sqrt(fan_in))

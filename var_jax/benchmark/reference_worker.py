@@ -1,28 +1,86 @@
-"""The reference's side of a benchmark: `python -m var_jax.benchmark.reference_worker CHECKOUT`, driven by `beside`.
+"""The PyTorch reference, from a user's own checkout of FoundationVision/VAR: loaded, built and, for benchmarks, run.
 
-Lines of JSON come in, ["prepare", task], then ["run", null] and ["peak", null]; each gets a line {"value": ...} or
-{"error": ...}. A task names `what` ("sample", "tokenize", "train" or "data"), the shapes of the models, threads and
-device. A call runs to its end, and its seconds are measured here, so that they do not include the pipe.
+None of its code is part of this package, and PyTorch is imported when used. As a process of its own, `python -m
+var_jax.benchmark.reference_worker CHECKOUT` is driven by `beside`: lines of JSON come in, ["prepare", task], then
+["run", null] and ["peak", null]; each gets a line {"value": ...} or {"error": ...}. A task names `what` ("sample",
+"tokenize", "train" or "data"), the shapes of the models, threads and device. A call runs to its end, and its seconds
+are measured here, so that they do not include the pipe.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
+import importlib.util
 import io
 import itertools
 import json
+import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+import types
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from var_jax.benchmark.machine import resident_peak
-from var_jax.benchmark.reference import build, load_reference
 from var_jax.errors import InputError
 
 Call = Callable[[], float]
+
+
+def load_reference(checkout: str | os.PathLike[str]) -> types.SimpleNamespace:
+    """Imports the reference's model builders and PyTorch: a namespace with `torch`, `VQVAE`, `VAR`.
+
+    Raises:
+      InputError: if the folder is no checkout of the reference or PyTorch is not installed.
+    """
+    root = Path(checkout).resolve()
+    if not (root / "models" / "vqvae.py").is_file():
+        raise InputError(f"{checkout}: not a checkout of FoundationVision/VAR (it has no models/vqvae.py)")
+    try:
+        import torch
+    except ImportError:
+        raise InputError("PyTorch is not installed here: pip install torch to run the reference beside") from None
+    if "huggingface_hub" not in sys.modules and importlib.util.find_spec("huggingface_hub") is None:
+        # The reference only names its mixin; a stand-in saves the user an installation.
+        stand_in = types.ModuleType("huggingface_hub")
+        stand_in.PyTorchModelHubMixin = type("PyTorchModelHubMixin", (), {})
+        sys.modules["huggingface_hub"] = stand_in
+    sys.path.insert(0, str(root))
+    try:
+        vqvae, var = importlib.import_module("models.vqvae"), importlib.import_module("models.var")
+    except ImportError as error:
+        raise InputError(f"{checkout}: the reference cannot be imported ({error})") from None
+    finally:
+        sys.path.remove(str(root))
+    return types.SimpleNamespace(torch=torch, VQVAE=vqvae.VQVAE, VAR=var.VAR)
+
+
+# Arguments of the reference's classes -> fields of our configs.
+_VAE = {"vocab_size": "codebook_size", "z_channels": "code_width", "ch": "base_channels", "quant_resi": "phi_ratio"}
+_VAR = {
+    **{"num_classes": "num_classes", "depth": "depth", "embed_dim": "width", "num_heads": "num_heads"},
+    **{"mlp_ratio": "mlp_ratio", "drop_path_rate": "drop_path", "cond_drop_rate": "class_drop"},
+    **{"shared_aln": "shared_adaln", "attn_l2_norm": "qk_norm"},
+}
+
+
+def build(
+    reference: Any, tokenizer: Mapping[str, Any], transformer: Mapping[str, Any] | None = None
+) -> tuple[Any, Any]:
+    """Builds the autoencoder and, if there is one, the transformer of these configs, with weights drawn by PyTorch."""
+    given = {theirs: tokenizer[ours] for theirs, ours in _VAE.items()}
+    given |= {"share_quant_resi": tokenizer["num_phis"] or 0, "v_patch_nums": tuple(tokenizer["pyramid"])}
+    with contextlib.redirect_stdout(io.StringIO()):  # both print
+        vae = reference.VQVAE(**given, test_mode=True)
+        if transformer is None:
+            return vae, None
+        given = {theirs: transformer[ours] for theirs, ours in _VAR.items()}
+        var = reference.VAR(vae_local=vae, patch_nums=tuple(transformer["pyramid"]), **given)
+    return vae, var.eval()
 
 
 class Worker:

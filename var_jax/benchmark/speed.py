@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from var_jax.benchmark import beside, machine, work
 from var_jax.benchmark.models import Chosen
 from var_jax.benchmark.speed_report import Case, Report
-from var_jax.benchmark.timing import compilations, timed
+from var_jax.benchmark.timing import compilations, progress, timed
 from var_jax.benchmark.training_program import repeated, training_program
 from var_jax.cpu.backend import backend_for
 from var_jax.data.sources import IMAGES, TOKENS
@@ -29,19 +29,10 @@ from var_jax.models.pictures import encode_pictures
 from var_jax.models.tokenizer import Tokenizer
 
 Against = str | os.PathLike[str] | None
-Say = Callable[[str], None]
 
 
 def sample(
-    model: Chosen,
-    batches: Sequence[int],
-    dtype: str,
-    guidance: float,
-    top_k: int,
-    top_p: float,
-    repeats: int,
-    against: Against = None,
-    say: Say = print,
+    model: Chosen, batches: Sequence[int], dtype: str, drawing: dict[str, Any], repeats: int, against: Against = None
 ) -> Report:
     """Times sampling: the one program from labels to pictures.
 
@@ -49,11 +40,10 @@ def sample(
       model: the model that draws.
       batches: pictures per call, one case each.
       dtype: compute type, "float32" or "bfloat16".
-      guidance: 0 is none; the batch is then not doubled (the reference always doubles it).
-      top_k, top_p: 0 is off.
+      drawing: "guidance", without which (0) the batch is not doubled (the reference always doubles it), "top_k" and
+        "top_p"; 0 is off.
       repeats: calls that count.
       against: a checkout of the reference, run in turn with ours; None: ours alone.
-      say: called with lines about progress.
 
     Raises:
       InputError: for invalid settings, or a model without a transformer.
@@ -64,7 +54,6 @@ def sample(
         Net(Tokenizer(model.tokenizer, jnp.dtype(dtype), backend=backend), model.tokenizer_on_device()),
         Net(make_transformer(config, jnp.dtype(dtype), backend), model.transformer_on_device()),
     )
-    drawing = {"guidance": guidance, "top_k": top_k, "top_p": top_p}
     settings = Settings.create(config.pyramid, **drawing)
     task = beside.shape(model.tokenizer, config) | drawing if against else {}
 
@@ -73,12 +62,11 @@ def sample(
         key = jax.random.key(0)
         return lambda: sampler.generate(nets, labels, key, settings)
 
-    phases = lambda batch: work.sampling(config, model.tokenizer, batch, guidance != 0, dtype)
-    shown = {"dtype": dtype} | drawing
-    return _report("sample", model, shown, batches, prepared, phases, repeats, against, task, say)
+    phases = lambda batch: work.sampling(config, model.tokenizer, batch, drawing["guidance"] != 0, dtype)
+    return _report("sample", model, {"dtype": dtype} | drawing, batches, prepared, phases, repeats, against, task)
 
 
-def tokenize(model: Chosen, batches: Sequence[int], repeats: int, against: Against = None, say: Say = print) -> Report:
+def tokenize(model: Chosen, batches: Sequence[int], repeats: int, against: Against = None) -> Report:
     """Times encoding, pictures to tokens, in float32 as always. The arguments are those of `sample`."""
     _check_batches(batches)
     tokenizer = Net(Tokenizer(model.tokenizer, backend=backend_for()), model.tokenizer_on_device())
@@ -89,8 +77,7 @@ def tokenize(model: Chosen, batches: Sequence[int], repeats: int, against: Again
         return lambda: encode_pictures(tokenizer, images)
 
     phases = lambda batch: work.tokenizing(model.tokenizer, batch)
-    shown = {"dtype": "float32"}
-    return _report("tokenize", model, shown, batches, prepared, phases, repeats, against, task, say)
+    return _report("tokenize", model, {"dtype": "float32"}, batches, prepared, phases, repeats, against, task)
 
 
 def train(
@@ -102,7 +89,6 @@ def train(
     overrides: Sequence[str],
     repeats: int,
     against: Against = None,
-    say: Say = print,
 ) -> Report:
     """Times a step of stage 2 from pictures, which are encoded in the same step, or from stored tokens.
 
@@ -113,7 +99,7 @@ def train(
       attention: "xla", "plain", "splash" or "cudnn".
       source: "pictures" or "tokens".
       overrides: "key=value" of the config, like "remat=nothing_saveable".
-      dtype, batches, repeats, against, say: as for `sample`.
+      dtype, batches, repeats, against: as for `sample`.
 
     Raises:
       InputError: for an invalid config.
@@ -128,7 +114,7 @@ def train(
     phases = lambda batch: work.training(model.transformer, model.tokenizer, batch, source == "pictures", dtype)
     shown = {"from": source, "dtype": dtype, "attention": attention}
     shown |= dict(text.removeprefix("--config.").partition("=")[::2] for text in overrides)
-    return _report("train", model, shown, batches, prepared, phases, repeats, against, task, say)
+    return _report("train", model, shown, batches, prepared, phases, repeats, against, task)
 
 
 def random_pictures(batch: int, size: int) -> jax.Array:
@@ -156,7 +142,6 @@ def _report(
     repeats: int,
     against: Against,
     task: dict[str, Any],
-    say: Say,
 ) -> Report:
     """Times every batch size, between two measurements of the device's limits."""
     limits, cases, versions = None, [], {}
@@ -164,7 +149,7 @@ def _report(
     for batch in batches:
         call, compiled = prepared(batch), []
         limits = limits or machine.measure_limits(dtypes)
-        say(f"{what}, batch {batch}: {repeats} calls" + (", in turn with the reference" if against else ""))
+        progress(f"{what}, batch {batch}: {repeats} calls" + (", in turn with the reference" if against else ""))
         own = task | {"what": what, "dtype": settings["dtype"], "batch": batch}
         timing, theirs, versions = beside.in_turn(_counting(call, compiled), against, own, repeats, again=1)
         later, peak = sum(compiled[1:]), machine.peak_bytes()

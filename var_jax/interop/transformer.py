@@ -10,18 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from var_jax.errors import InputError
-from var_jax.interop.names import (
-    FLAT,
-    LINEAR,
-    LINEAR_FROM_HEADS,
-    SAME,
-    Entry,
-    reshaped,
-    select,
-    shape_of,
-    to_params,
-    to_reference,
-)
+from var_jax.interop import names
+from var_jax.interop.names import FLAT, LINEAR, Entry, reshaped, shape_of
 from var_jax.models.baselines import BaselineConfig
 from var_jax.models.parameters import Params
 from var_jax.models.presets import initial_gate, published_drop_path
@@ -67,14 +57,14 @@ def transformer_table(config: TransformerConfig) -> list[Entry]:
 
 
 def _block(reference: str, index: int, config: TransformerConfig) -> list[Entry]:
-    def entry(name: str, ours: str, layout: object = SAME) -> Entry:
+    def entry(name: str, ours: str, layout: names.Layout = FLAT) -> Entry:
         return Entry(f"{reference}.{name}", ("blocks", ours), layout, index)
 
     table = [
         entry("attn.mat_qkv.weight", "qkv_kernel", LINEAR),
-        entry("attn.q_bias", "q_bias", FLAT),
-        entry("attn.v_bias", "v_bias", FLAT),
-        entry("attn.proj.weight", "out_kernel", LINEAR_FROM_HEADS),
+        entry("attn.q_bias", "q_bias"),
+        entry("attn.v_bias", "v_bias"),
+        entry("attn.proj.weight", "out_kernel", names.LINEAR_FROM_HEADS),
         entry("attn.proj.bias", "out_bias"),
         entry("ffn.fc1.weight", "mlp_in_kernel", LINEAR),
         entry("ffn.fc1.bias", "mlp_in_bias"),
@@ -86,7 +76,7 @@ def _block(reference: str, index: int, config: TransformerConfig) -> list[Entry]
     if config.shared_adaln:
         table.append(entry("ada_gss", "adaln_table", reshaped(0, 1)))
     else:
-        table += [entry("ada_lin.1.weight", "adaln_kernel", LINEAR), entry("ada_lin.1.bias", "adaln_bias", FLAT)]
+        table += [entry("ada_lin.1.weight", "adaln_kernel", LINEAR), entry("ada_lin.1.bias", "adaln_bias")]
     return table
 
 
@@ -192,12 +182,12 @@ def import_transformer(
     Raises:
       InputError: naming the file and the mismatch.
     """
-    tensors = select(tensors, LANDMARK, "transformer", file)
+    tensors = names.select(tensors, LANDMARK, "transformer", file)
     config = infer_config(tensors, tokenizer, num_heads, file)
     skipped, abstract = _computed_names(config.depth), transformer_shapes(config)
-    return ImportedTransformer(config, to_params(transformer_table(config), tensors, abstract, skipped, file))
+    return ImportedTransformer(config, names.to_params(transformer_table(config), tensors, abstract, skipped, file))
 
 
 def export_transformer(config: TransformerConfig, params: Params) -> dict[str, np.ndarray]:
     """Turns our transformer into tensors under the reference's names and layouts, complete for its strict loading."""
-    return to_reference(transformer_table(config), params) | computed_tensors(config)
+    return names.to_reference(transformer_table(config), params) | computed_tensors(config)
