@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib.metadata
 import os
 import resource
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from typing import Any
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Tests compile far more than they compute: machine code without optimisation halves their time (the programs that
 # XLA makes of ours are optimised as always), and the older way to fuse, where jaxlib has it, takes off another third.
+# Code in one piece is a tenth less work, since every worker has but one core.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0"
-    + " --xla_cpu_use_fusion_emitters=false" * importlib.metadata.version("jaxlib").startswith("0.10."),
+    + " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    * importlib.metadata.version("jaxlib").startswith("0.10."),
 )
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "xla"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
@@ -32,7 +35,9 @@ import pytest
 GOLDEN = Path(__file__).parent / "golden"
 SKIPS_FAIL = os.environ.get("VAR_JAX_CI") == "1"
 
-ENOUGH_BYTES = 1.2 * 2**30  # a process that holds more lets go of the programs of the file that has just ended
+# A process that holds more lets go of all compiled programs, which the cache on the disk keeps.
+ENOUGH_BYTES = 1.2 * 2**30  # after a file of tests: files share few programs
+TOO_MANY_BYTES = 1.8 * 2**30  # after a test
 LEFT_OUT, HELD = pytest.StashKey[int](), pytest.StashKey[list[int]]()
 
 jax.config.update("jax_num_cpu_devices", 8)
@@ -53,13 +58,40 @@ def golden() -> Callable[[str], dict[str, np.ndarray]]:
     return load
 
 
-@pytest.fixture(scope="module", autouse=True)
-def memory_given_back() -> Iterator[None]:
-    """After a file of tests its compiled programs go: files share few, which the cache on the disk keeps."""
-    yield
-    if _held_bytes() > ENOUGH_BYTES:
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the training directories `tokenizer` and `transformer` of `tests.training.tiny`: six steps each, on
+    one device.
+
+    Not to be changed by a test. One worker trains them for all.
+    """
+    import fcntl
+
+    from tests.training import runs, tiny
+    from var_jax.training.loop import train
+
+    shared = tmp_path_factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else None
+    folder = tmp_path_factory.mktemp("tiny_run") if shared is None else shared / "tiny_run"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "done").exists():
+            with runs.on_one_device():
+                train(tiny.tokenizer(), str(folder / "tokenizer"))
+                train(tiny.transformer(folder / "tokenizer"), str(folder / "transformer"))
+            (folder / "done").touch()
+    return folder
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Memory that a test held for programs goes before it is too much for a laptop."""
+    same_file = nextitem is not None and nextitem.path == item.path
+    if _held_bytes() > (TOO_MANY_BYTES if same_file else ENOUGH_BYTES):
         jax.clear_caches()
         gc.collect()
+        if sys.platform == "linux":  # freed pieces between held ones go back to the system
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _held_bytes() -> int:

@@ -96,6 +96,7 @@ def test_made_pictures_are_jpeg_files_of_500_pixels(tmp_path):
         loading.make_folder(tmp_path, 3)
 
 
+@pytest.mark.campaign
 def test_a_second_start_finds_what_the_first_compiled(tmp_path):
     task = {"program": "train", "preset": "d1", "pyramid": "1,2", "channels": 32, "batch": 2, "dtype": None}
     task |= {"attention": "xla", "source": "tokens", "overrides": []}

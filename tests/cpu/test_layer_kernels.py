@@ -22,32 +22,33 @@ def params():
     return jax.device_put(drawn_model(transformer=CONFIG).transformer_params)
 
 
-def _inputs():
+def _both(params, module):
+    """The loss, with logits, and its gradients."""
     pyramid, labels = CONFIG.pyramid, jnp.array([1, 3])
-    return labels, jax.random.normal(jax.random.key(1), (2, pyramid.length - 1, CONFIG.code_width))
+    inputs = jax.random.normal(jax.random.key(1), (2, pyramid.length - 1, CONFIG.code_width))
 
-
-@pytest.mark.parametrize("remat", [None, "nothing_saveable", "products"])
-def test_training(params, remat):
-    """Logits, and gradients of every parameter, with class drop and drop path."""
-    labels, inputs = _inputs()
-    plain, own = (Transformer(CONFIG, backend=backend, remat=remat) for backend in (XLA, ONE_CPU))
-
-    def loss(params, module):
+    def loss(params):
         logits = module.apply({"params": params}, labels, inputs, jax.random.key(5))
         return jnp.mean(jnp.square(logits)), logits
 
-    both = jax.value_and_grad(loss, has_aux=True)
+    return jax.value_and_grad(loss, has_aux=True)(params)
+
+
+@pytest.fixture(scope="module")
+def together(params):
+    return jax.jit(_both, static_argnums=1)(params, Transformer(CONFIG, backend=XLA))
+
+
+@pytest.mark.parametrize("remat", [None, "nothing_saveable", "products"])
+def test_training(params, together, remat):
+    """Logits, and gradients of every parameter, with class drop and drop path."""
 
     def apart(params):
-        out, grads = both(by_layer(params), own)
+        out, grads = _both(by_layer(params), Transformer(CONFIG, backend=ONE_CPU, remat=remat))
         assert {len(grads["blocks"][name]) for name in ALL_KERNELS} == {CONFIG.depth}
         return out, stacked(grads)
 
-    ((_, logits), grads), ((_, logits_apart), grads_apart) = (
-        jax.jit(both, static_argnums=1)(params, plain),
-        jax.jit(apart)(params),
-    )
+    ((_, logits), grads), ((_, logits_apart), grads_apart) = together, jax.jit(apart)(params)
     assert relative_error(logits_apart, logits) < 1e-6
     assert jax.tree.structure(grads) == jax.tree.structure(grads_apart)
     for (path, gradient), other in zip(jax.tree.leaves_with_path(grads), jax.tree.leaves(grads_apart), strict=True):

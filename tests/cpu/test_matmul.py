@@ -22,7 +22,7 @@ def test_results_and_gradients(rows, inner, outer):
         return out, *pull(cotangent)
 
     ours = jax.jit(lambda: both(matmul))()
-    theirs = both(lambda x, kernel, axes, precision: jnp.tensordot(x, kernel, axes, precision=precision))
+    theirs = jax.jit(lambda: both(jnp.tensordot))()
     for one, other in zip(ours, theirs, strict=True):
         assert one.shape == other.shape
         assert relative_error(one, other) < 1e-6

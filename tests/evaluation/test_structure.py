@@ -9,12 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.models.golden_models import random_params
 from tests.training import tiny
 from var_jax.bundle import Bundle
 from var_jax.data.sources import make_source
 from var_jax.errors import InputError
 from var_jax.evaluation.structure import other_rows, permuted_inputs, structure, transformer_losses, unigram_loss
 from var_jax.models.net import Net
+from var_jax.models.shapes import tokenizer_shapes, transformer_shapes
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
 from var_jax.models.transformer import Transformer, TransformerConfig
 from var_jax.pyramid import Pyramid
@@ -79,11 +81,8 @@ def test_shuffling_moves_every_picture_s_inputs_and_keeps_scales_together():
 def bundle():
     config = TokenizerConfig.from_fields(**tiny.tokenizer().model)
     tokenizer, transformer = Tokenizer(config), Transformer(TransformerConfig(PYRAMID, 16, 4, 10, 2, 16, 2))
-    params = jax.jit(tokenizer.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
-    params["quantizer"]["codebook"] = jax.random.normal(jax.random.key(2), (16, 4))
-    own = transformer.init(jax.random.key(1), jnp.zeros((1,), jnp.int32), jnp.zeros((1, 20, 4)))["params"]
-    noise = jax.random.normal(jax.random.key(3), (1000,))
-    own = jax.tree.map(lambda x: x + 0.3 * jnp.resize(noise, x.shape), own)  # inputs and classes count for something
+    params, own = random_params(tokenizer_shapes(config)), random_params(transformer_shapes(transformer.config), 1)
+    params["quantizer"]["codebook"] = np.random.default_rng(2).standard_normal((16, 4), np.float32)
     return Bundle(Net(tokenizer, params), Net(transformer, own))
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.evaluation.small_judge import POOL, SPATIAL, small_judge
 from tests.losses.drawn import weights as drawn_lpips
+from tests.models.golden_models import random_params
 from tests.training import tiny
 from var_jax.bundle import load
 from var_jax.cli import validate
@@ -23,6 +24,7 @@ from var_jax.evaluation.structure import transformer_losses
 from var_jax.evaluation.whole_set import whole_set
 from var_jax.generation.pictures import to_uint8
 from var_jax.losses.perceptual import lpips
+from var_jax.models.shapes import tokenizer_shapes
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
 from var_jax.parallel.mesh import make_mesh
 from var_jax.pretrained.efficientnet import ImageNetClassifier
@@ -148,13 +150,14 @@ def test_lpips_by_number_of_scales():
     """In the sums, on a tokenizer whose pictures are large enough for VGG16."""
     tokenizer = Tokenizer(TokenizerConfig.from_fields(**tiny.tokenizer(model={"channel_multipliers": (1, 1, 2)}).model))
     images = jax.random.randint(jax.random.key(7), (2, 16, 16, 3), 0, 256).astype(np.uint8)
-    params = jax.jit(tokenizer.init)(jax.random.key(0), np.zeros((1, 16, 16, 3), np.float32))["params"]
+    params = random_params(tokenizer_shapes(tokenizer.config))
     sums = jax.jit(reconstruction_sums, static_argnums=0)(
         tokenizer, params, images, np.array([1.0, 0.0]), drawn_lpips()
     )
     found = reconstruction_figures(jax.device_get(sums))
     signed = images.astype(np.float32) / 127.5 - 1
     bound = tokenizer.bind({"params": params})
-    shown = bound.decode(bound.encode(signed), 2)
-    np.testing.assert_allclose(found["lpips_by_scales"][1], lpips(drawn_lpips(), shown, signed)[0], rtol=1e-3)
+    shown = jax.jit(lambda x: bound.decode(bound.encode(x), 2))(signed)
+    expected = jax.jit(lpips)(drawn_lpips(), shown, signed)[0]
+    np.testing.assert_allclose(found["lpips_by_scales"][1], expected, rtol=1e-3)
     assert found["lpips"] == found["lpips_by_scales"][-1] > 0

@@ -250,6 +250,7 @@ def test_the_very_lines_of_a_pod_train(home):
 
 def test_a_folder_is_fetched_once(home):
     pytest.importorskip("gcsfs")
+    (home / "venv" / "bin" / "var-jax").write_text("#!/usr/bin/env bash\n")
     program = home / "venv" / "bin" / "python"
     program.write_text(f'#!/usr/bin/env bash\nexec "{sys.executable}" "$@"\n')
     program.chmod(0o755)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
 import jax
@@ -87,16 +88,24 @@ def test_training_forward_and_gradients(stored, small):
         assert relative_error(by_name[name], gradient) < 1e-3, name
 
 
-def test_recomputing_blocks_changes_no_gradient(stored, small):
+@pytest.fixture(scope="module")
+def pixel_gradients(stored, small):
+    """`gradients(module)`: of the loss of the stored picture's pixels alone."""
+    image = jnp.asarray(to_nhwc(stored["image"]))
+
+    @functools.cache
+    def gradients(module):
+        loss = lambda p: jnp.mean(jnp.square(module.apply({"params": p}, image).reconstruction_BxHxWx3 - image))
+        return jax.jit(jax.grad(loss))(small[1])
+
+    return gradients
+
+
+def test_recomputing_blocks_changes_no_gradient(stored, small, pixel_gradients):
     tokenizer, params = small
     image = jnp.asarray(to_nhwc(stored["image"]))
     again = Tokenizer(tokenizer.config, remat="nothing_saveable")
-
-    def gradients(module):
-        loss = lambda p: jnp.mean(jnp.square(module.apply({"params": p}, image).reconstruction_BxHxWx3 - image))
-        return jax.jit(jax.grad(loss))(params)
-
-    for one, other in zip(*map(jax.tree.leaves, (gradients(tokenizer), gradients(again))), strict=True):
+    for one, other in zip(*map(jax.tree.leaves, map(pixel_gradients, (tokenizer, again))), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
     recomputed = str(jax.make_jaxpr(lambda p: again.apply({"params": p}, image))(params)).count("remat")
     blocks = tokenizer.config.encoder_blocks + tokenizer.config.decoder_blocks
@@ -120,12 +129,9 @@ def test_features_are_placed_wherever_they_change_shape(small):
     }
 
 
-def test_decoder_gives_nothing_to_the_codes(small):
+def test_decoder_gives_nothing_to_the_codes(small, pixel_gradients):
     """Straight-through: the pixel loss reaches the encoder, but neither codebook nor phi."""
-    tokenizer, params = small
-    image = jax.random.uniform(jax.random.key(0), (1, 16, 16, 3), minval=-1)
-    pixel_loss = lambda p: jnp.mean(jnp.square(tokenizer.apply({"params": p}, image).reconstruction_BxHxWx3 - image))
-    grads = jax.jit(jax.grad(pixel_loss))(params)
+    grads = pixel_gradients(small[0])
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(grads["quantizer"]))
     assert np.any(grads["encoder"]["conv_in"]["kernel"])
 

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.packaging.tree import ROOT
+from tests.training.runs import on_one_device
 from var_jax.cli.main import main
 from var_jax.errors import InputError
 from var_jax.evaluation.classifier import train_classifier
@@ -31,7 +32,7 @@ def get_config(argument=""):
 
 
 def get_rows(argument=""):
-    plain = {{"model.adaln": False, "model.drop_path": 0.0}}
+    plain = {{}} if argument else {{"model.adaln": False, "model.drop_path": 0.0}}
     raster = {{"model.inputs": "previous_token", "model.drop_path": 0.0}}
     rows = [
         {{"name": "raster", "tokenizer": "one_scale", "changes": raster, "sampling": {{}}}},
@@ -88,7 +89,8 @@ def test_a_table_from_nothing_and_nothing_done_twice(rows, tmp_path):
 def test_a_table_of_one_model_drawn_from_in_two_ways(rows, tmp_path, monkeypatch):
     """The trainings, which are processes of their own, run in this one."""
     monkeypatch.setattr(ablation, "trained", lambda words: main(list(words)))
-    text = ablate(f"{rows}:scales", tmp_path / "out", seeds=1, samples=100, say=lambda line: None)
+    with on_one_device():
+        text = ablate(f"{rows}:scales", tmp_path / "out", seeds=1, samples=100, say=lambda line: None)
     assert [line.split("|")[1].strip() for line in text.splitlines()[2:4]] == ["1 scales", "2 + guidance"]
     assert len(list((tmp_path / "out" / "models").iterdir())) == 1
     figures = [row["seeds"][0] for row in json.loads((tmp_path / "out" / "ablation.json").read_text())]

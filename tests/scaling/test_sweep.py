@@ -17,6 +17,7 @@ import pytest
 
 from tests.packaging.tree import ROOT
 from tests.training import tiny
+from tests.training.runs import on_one_device
 from var_jax.cli.main import main
 from var_jax.errors import InputError
 from var_jax.model_directory import Model, save_model
@@ -121,7 +122,8 @@ def in_this_process():
     """A sweep's trainings, which are processes of their own, run in this one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("var_jax.scaling.sweep.trained", lambda words: main(list(words)))
-        yield
+        with on_one_device():
+            yield
 
 
 @pytest.fixture(scope="module")

@@ -13,14 +13,17 @@ import pytest
 
 from configs import _common
 from tests.losses.drawn import weights as drawn_lpips
+from tests.models.golden_models import random_params
 from tests.training import tiny
-from tests.training.programs import adamw, constant, on_one_device
+from tests.training.programs import constant
 from tests.training.programs import stepped as one_step
 from tests.training.runs import StopAt, equal, last_state
+from tests.training.runs import on_one_device as one_device
 from var_jax.errors import InputError
 from var_jax.losses.adversarial import generator_loss
 from var_jax.losses.augment import augmented
 from var_jax.models.pictures import to_signed
+from var_jax.models.shapes import tokenizer_shapes
 from var_jax.models.tokenizer import TokenizerConfig
 from var_jax.parallel.mesh import make_mesh
 from var_jax.parallel.rules import shardings
@@ -32,12 +35,19 @@ from var_jax.training.adversary import make_adversary
 from var_jax.training.loop import FINISHED, PREEMPTED, train
 from var_jax.training.tokenizer import TokenizerTask
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 SMALL = {"kind": "patch", "channels": 8, "levels": 2, "norm_groups": 4, "start": 0.3, "ramp": 0.5}
 OWN_METRICS = {"adversarial", "adaptive_weight", "discriminator", "real_score", "fake_score", "lecam"}
 
 
 def config_with(**changes):
     return tiny.tokenizer(adversary=SMALL | changes)
+
+
+def smaller_with(**changes):
+    """Of one resolution, for gradients without a run."""
+    return tiny.tokenizer(adversary=SMALL | changes, model={"pyramid": "1,8", "channel_multipliers": (1,)})
 
 
 def made(config):
@@ -48,14 +58,18 @@ def made(config):
     return task, adversary, {"images": images}
 
 
+def drawn(task, adversary):
+    """Parameters of the tokenizer, without compiling an initialiser, and the adversary's first state."""
+    return random_params(tokenizer_shapes(task.config)), jax.jit(adversary.init)(jax.random.key(1))
+
+
 def stepped(config, steps=2, change=lambda state: state):
-    """States and metrics after each step with the discriminator, from a fresh state."""
-    task, adversary, batch = made(config)
-    options = {"accumulate": config.accumulate, "ema_decay": 0.9, "opponent": adversary}
-    program = on_one_device(task, adamw(), config.batch_size, **options)
+    """States and metrics after each step with the discriminator, from a fresh state: the program of a run."""
+    mesh = make_mesh(devices=jax.devices()[:1])
+    program = build.make_program(config, mesh, build.tokenizer_task(config, mesh), config.steps)
     seen = [(change(program.first_state()), {})]
     for _ in range(steps):
-        seen.append(one_step(program, seen[-1][0], batch, adversary))
+        seen.append(one_step(program, seen[-1][0], made(config)[-1], program.opponent))
     return seen
 
 
@@ -64,7 +78,8 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("adversarial") / "run"
     config = config_with()
     config.update({"report_every": 1})
-    assert train(config, str(folder)) == FINISHED
+    with one_device():
+        assert train(config, str(folder)) == FINISHED
     return folder, config
 
 
@@ -74,9 +89,9 @@ def test_stopped_in_the_middle_of_the_ramp_and_resumed_is_the_unbroken_run(finis
         StopAt(patch, 4)
         assert train(config, str(tmp_path / "run")) == PREEMPTED
     assert train(config, str(tmp_path / "run")) == FINISHED
-    broken, whole = last_state(config, tmp_path / "run"), last_state(config, folder)
+    broken, whole = last_state(tmp_path / "run"), last_state(folder)
     assert int(whole.step) == 6
-    assert int(whole.adversary.anchors.updates) == 4
+    assert int(whole.adversary["anchors"]["updates"]) == 4
     equal(broken, whole)
 
 
@@ -92,35 +107,31 @@ def test_reports_from_its_start_on(finished):
     assert "from step 3 on: the discriminator takes part" in (folder / "log.txt").read_text()
 
 
-def test_until_its_start_the_run_is_the_plain_one(finished, tmp_path):
-    _, config = finished
-    short = {"steps": 2, "checkpoint_every": 1}
-    late = config_with(start=1.0)
-    late.update(short)
-    plain = tiny.tokenizer(**short)
-    assert train(late, str(tmp_path / "late")) == train(plain, str(tmp_path / "plain")) == FINISHED
-    late, plain = last_state(late, tmp_path / "late"), last_state(plain, tmp_path / "plain")
+def test_until_its_start_the_run_is_the_plain_one(tiny_run, tmp_path):
+    assert train(config_with(start=1.0), str(tmp_path / "late")) == FINISHED
+    late, plain = last_state(tmp_path / "late"), last_state(tiny_run / "tokenizer")
     assert plain.adversary is None
-    assert int(late.adversary.anchors.updates) == 0
+    assert int(late.adversary["anchors"]["updates"]) == 0
     equal(late._replace(adversary=None), plain)
 
 
 def test_gradients_are_those_of_the_weighted_sum():
     """Against the loss written out, with the adaptive weight from whole gradients of its two parts."""
-    config = config_with(adaptive_range=(0.0, 1e4))
+    config = smaller_with(adaptive_range=(0.0, 1e4))
     task, adversary, batch = made(config)
-    params, own, key = task.init(jax.random.key(0)), adversary.init(jax.random.key(1)), jax.random.key(5)
+    (params, own), key = drawn(task, adversary), jax.random.key(5)
     images, step = to_signed(batch["images"]), jnp.int32(3)
-    # The last kernel of a fresh decoder is drawn, so both parts pull at it.
     (_, (metrics, _)), (grads, _) = jax.jit(adversary.gradients)(own, params, {}, batch, key, step)
 
     def parts(params):
+        """The three losses that the tokenizer learns from."""
         (picture, quantizer), _ = task.forward(params, images, jax.random.fold_in(key, 0))
         seen = augmented(jax.random.fold_in(key, 2), picture)
         fooled = generator_loss("hinge", adversary._module.apply({"params": own.params}, seen))
-        return task.picture_loss(picture, images, {})[0], quantizer, fooled
+        return jnp.stack([task.picture_loss(picture, images, {})[0], quantizer, fooled])
 
-    written_out = jax.jit(lambda params: [jax.grad(lambda p, n=n: parts(p)[n])(params) for n in range(3)])(params)
+    each = jax.device_get(jax.jit(jax.jacrev(parts))(params))
+    written_out = [jax.tree.map(lambda leaf, n=n: leaf[n], each) for n in range(3)]
     last = [grad["decoder"]["conv_out"]["kernel"] for grad in written_out]
     ratio = np.linalg.norm(last[0]) / np.linalg.norm(last[2])
     np.testing.assert_allclose(metrics["adaptive_weight"], ratio, rtol=1e-3)
@@ -136,9 +147,9 @@ def test_the_adaptive_weight_costs_no_backward_pass_of_its_own():
     """Two whole ones as written, of which the compiler keeps the last layer's."""
     flops = []
     for adaptive in (True, False):
-        config = config_with(adaptive=adaptive)
+        config = smaller_with(adaptive=adaptive, adaptive_range=(0.0, 1e4))  # the program of the test before
         task, adversary, batch = made(config)
-        params, own = jax.eval_shape(lambda t=task: t.init(jax.random.key(0))), adversary.init(jax.random.key(1))
+        params, own = tokenizer_shapes(task.config), jax.eval_shape(adversary.init, jax.random.key(1))
         lowered = jax.jit(adversary.gradients).lower(own, params, {}, batch, jax.random.key(5), jnp.int32(3))
         flops.append(lowered.compile().cost_analysis()["flops"])
     assert flops[1] < flops[0] < 1.05 * flops[1]
@@ -175,10 +186,10 @@ def test_a_discriminator_that_is_not_finite_changes_nothing():
 def test_heads_on_a_fixed_network(monkeypatch):
     """A small one in DINO's place: it is seen through, and does not learn."""
     small = DinoViT(side=32, width=16, depth=3, num_heads=2)
-    weights = small.init(jax.random.key(3), jnp.zeros((1, 8, 8, 3)))["params"]
+    weights = jax.jit(small.init)(jax.random.key(3), jnp.zeros((1, 8, 8, 3)))["params"]
     monkeypatch.setattr(adversary_module, "DinoViT", lambda dtype: small)
-    task, adversary, batch = made(config_with(kind="dino"))
-    params, own = task.init(jax.random.key(0)), adversary.init(jax.random.key(1))
+    task, adversary, batch = made(smaller_with(kind="dino"))
+    params, own = drawn(task, adversary)
     _, (grads, own_grads) = jax.jit(adversary.gradients)(
         own, params, {"dino": weights}, batch, jax.random.key(5), jnp.int32(5)
     )
@@ -198,8 +209,7 @@ def test_heads_on_the_network_of_lpips():
     task = TokenizerTask(TokenizerConfig.from_fields(**config.model), config.loss)
     adversary = make_adversary(config, task, jnp.float32, config.steps, constant(1e-2))
     images = jax.random.randint(jax.random.key(7), (2, 16, 16, 3), 0, 256).astype(jnp.uint8)
-    own = adversary.init(jax.random.key(1))
-    params = task.init(jax.random.key(0))
+    params, own = drawn(task, adversary)
     (_, (metrics, _)), (grads, own_grads) = jax.jit(adversary.gradients)(
         own, params, {"lpips": weights}, {"images": images}, jax.random.key(5), jnp.int32(5)
     )
@@ -232,14 +242,15 @@ def test_perceptual_losses_take_part_by_weight():
     task = TokenizerTask(TokenizerConfig.from_fields(**config.model), config.loss)
     fixed = {"lpips": drawn_lpips()}
     images = jax.random.randint(jax.random.key(7), (2, 16, 16, 3), 0, 256).astype(jnp.uint8)
-    params = task.init(jax.random.key(0))
+    params = random_params(tokenizer_shapes(task.config))
     loss, (metrics, _) = jax.jit(task.loss)(params, fixed, {"images": images}, jax.random.key(0), jnp.int32(0))
     expected = sum(config.loss[name] * metrics[name] for name in ("l1", "l2", "quantizer", "lpips", "structure"))
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
     assert min(metrics["lpips"], metrics["structure"]) > 0.0
     batch = {"images": images, "mask": jnp.array([1.0, 0.0])}
-    alone = {"images": images[:1], "mask": jnp.array([1.0])}
-    figures = [task.summarise(jax.device_get(jax.jit(task.evaluate)(params, fixed, x))) for x in (batch, alone)]
+    other = {"images": images[jnp.array([0, 0])], "mask": jnp.array([1.0, 0.0])}
+    evaluate = jax.jit(task.evaluate)
+    figures = [task.summarise(jax.device_get(evaluate(params, fixed, x))) for x in (batch, other)]
     np.testing.assert_allclose(figures[0]["lpips"], figures[1]["lpips"], rtol=1e-4)
     assert figures[0]["lpips"] > 0.0
 

@@ -12,12 +12,14 @@ from PIL import Image
 
 from tests.fake_gcs import FakeGcs
 from tests.training import tiny
-from tests.training.runs import StopAt, equal, last_state
+from tests.training.runs import StopAt, equal, last_state, on_one_device
 from var_jax.cli.main import main
 from var_jax.errors import InputError
 from var_jax.model_directory import read_model, save_model
 from var_jax.training.loop import FINISHED, PREEMPTED, train
 from var_jax.training_directory import read_any_model
+
+pytestmark = pytest.mark.usefixtures("one_device")
 
 RUNS = "gs://bucket/runs"
 VAR = f"{RUNS}/var"
@@ -41,7 +43,7 @@ def bucket():
 @pytest.fixture(scope="module")
 def runs(bucket, tmp_path_factory):
     """A tokenizer's run that was stopped and resumed, and a transformer's run on it."""
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, on_one_device():
         patch.chdir(tmp_path_factory.mktemp("here"))
         with pytest.MonkeyPatch.context() as stopping:
             StopAt(stopping, 4)
@@ -52,9 +54,8 @@ def runs(bucket, tmp_path_factory):
     return bucket
 
 
-def test_stopped_and_resumed_is_the_unbroken_run(runs, tmp_path):
-    assert train(tiny.tokenizer(), str(tmp_path / "local")) == FINISHED
-    equal(last_state(tiny.tokenizer(), f"{RUNS}/tokenizer"), last_state(tiny.tokenizer(), tmp_path / "local"))
+def test_stopped_and_resumed_is_the_unbroken_run(runs, tiny_run):
+    equal(last_state(f"{RUNS}/tokenizer"), last_state(tiny_run / "tokenizer"))
     log = runs["bucket", "runs/tokenizer/log.txt"].content.decode()
     assert "stopped at step 4 of 6" in log
     assert "resumed at step 4 of 6" in log

@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.models.golden_models import random_params
 from tests.training import tiny
 from var_jax.errors import InputError
 from var_jax.evaluation.frechet import frechet_distance, mean_and_covariance
 from var_jax.models.pictures import to_signed
+from var_jax.models.shapes import tokenizer_shapes
 from var_jax.parallel.mesh import make_mesh
 from var_jax.training import build, tokenizer
 
@@ -25,7 +27,7 @@ def test_a_narrow_encoder_learns_and_is_judged_in_float32():
     images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
     batch, mask = {"images": images}, np.ones(4, np.float32)
     plain, narrow = task_of(), task_of(encoder_dtype="bfloat16")
-    params, key = plain.init(jax.random.key(0)), jax.random.key(1)
+    params, key = random_params(tokenizer_shapes(plain.config)), jax.random.key(1)
     losses = [jax.jit(task.loss)(params, {}, batch, key, 0)[0] for task in (plain, narrow)]
     assert losses[0] != losses[1]
     np.testing.assert_allclose(*losses, rtol=0.05)
@@ -54,15 +56,16 @@ def test_rfid_is_between_pictures_and_their_reconstructions(monkeypatch):
     pooled = lambda images: images.reshape(len(images), 4, -1).mean(-1).astype("float32")
     monkeypatch.setattr(tokenizer, "extract", lambda params, images: SimpleNamespace(pool=pooled(images)))
     task = task_of()
-    params = task.init(jax.random.key(0))
+    params, evaluate = random_params(tokenizer_shapes(task.config)), jax.jit(task.evaluate)
     images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
     totals = None
     for rows, mask in ((images[:4], [1, 1, 1, 1]), (images[[4, 5, 5, 5]], [1, 1, 0, 0])):
         batch = {"images": rows, "mask": np.asarray(mask, np.float32)}
-        totals = task.add(totals, jax.device_get(jax.jit(task.evaluate)(params, {"inception": {}}, batch)))
+        totals = task.add(totals, jax.device_get(evaluate(params, {"inception": {}}, batch)))
     figures = task.summarise(totals)
     bound = task.module.bind({"params": params})
-    shown = np.asarray((bound.decode(bound.encode(to_signed(images))) + 1) / 2 * 255).astype(np.uint8)
+    shown = jax.jit(lambda images: (bound.decode(bound.encode(to_signed(images))) + 1) / 2 * 255)(images)
+    shown = np.asarray(shown).astype(np.uint8)
     both = (mean_and_covariance(pooled(each)) for each in (images, shown))
     expected = frechet_distance(*(part for pair in both for part in pair))
     np.testing.assert_allclose(figures["rfid"], expected, rtol=1e-3)

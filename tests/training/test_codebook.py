@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 
 import jax
@@ -87,11 +86,14 @@ def test_warm_start_finds_separate_heaps():
     assert np.all(np.isfinite(many))
 
 
-def stepped(options, steps=1, accumulate=1, ema=0.0):
-    """The states before and after some steps on one batch, without weight of the other losses on the codebook."""
+def stepped(options, steps=1, accumulate=1):
+    """The states before and after some steps on one batch, without weight of the other losses on the codebook.
+
+    Equal options and `accumulate` are one program.
+    """
     config = tiny.tokenizer()
     task = TokenizerTask(TokenizerConfig.from_fields(**config.model), config.loss, codebook=options)
-    program = on_one_device(task, adamw(decay=0.1, decayed=task.decayed), accumulate=accumulate, ema_decay=ema)
+    program = on_one_device(task, adamw(decay=0.1, decayed=task.decayed), accumulate=accumulate, ema_decay=0.5)
     states = [program.first_state()]
     images = jax.random.randint(jax.random.key(7), (8, 8, 8, 3), 0, 256).astype(jnp.uint8)
     for _ in range(steps):
@@ -100,9 +102,10 @@ def stepped(options, steps=1, accumulate=1, ema=0.0):
 
 
 def test_codes_that_are_means_take_no_gradient():
-    task, images, (before, after) = stepped(CodebookOptions(means=True), ema=0.5)
-    queries = np.asarray(task._queries(before.params, images))
-    tokens = np.asarray(task.module.apply({"params": before.params}, to_signed(images), method="encode")).reshape(-1)
+    task, images, (before, after) = stepped(CodebookOptions(means=True))
+    queries = np.asarray(jax.jit(task._queries)(before.params, images))
+    encode = jax.jit(functools.partial(task.module.apply, method="encode"))
+    tokens = np.asarray(encode({"params": before.params}, to_signed(images))).reshape(-1)
     expected = np.asarray(codebook_of(before.params)).copy()
     for code in np.unique(tokens):
         expected[code] = queries[tokens == code].mean(0)
@@ -121,7 +124,7 @@ def test_means_are_over_all_micro_batches():
 @pytest.mark.parametrize("means", [False, True])
 def test_dead_codes_move_when_it_is_time(means):
     options = CodebookOptions(reset_every=2, reset_share=0.2, means=means)
-    plain = dataclasses.replace(options, reset_every=0)
+    plain = CodebookOptions(means=means)
     task, images, states = stepped(options, steps=2)
     first, second = (states[n] for n in (1, 2))
     _, _, (_, first_plain, second_plain) = stepped(plain, steps=2)
@@ -131,7 +134,7 @@ def test_dead_codes_move_when_it_is_time(means):
     dead = uses < 0.2 * uses.mean()
     assert 0 < dead.sum() < 16
     close(codebook_of(second.params)[~dead], codebook_of(second_plain.params)[~dead])
-    queries = np.asarray(task._queries(second_plain.params, images))
+    queries = np.asarray(jax.jit(task._queries)(second_plain.params, images))
     for code in np.asarray(codebook_of(second.params))[dead]:
         assert np.min(np.abs(queries - code).max(axis=1)) < 1e-5
     if means:  # what is kept of it says the same, where it was ever used
@@ -143,10 +146,10 @@ def test_fewer_scales_in_training_change_the_loss_and_not_validation():
     task, images, (state, _) = stepped(CodebookOptions())
     options = CodebookOptions(dropout=1.0, fewest_scales=1)
     fewer = TokenizerTask(task.config, task.weights, codebook=options)
-    losses = [float(t.loss(state.params, {}, {"images": images}, jax.random.key(0), 0)[0]) for t in (task, fewer)]
+    batch = {"images": images}
+    losses = [float(jax.jit(t.loss)(state.params, {}, batch, jax.random.key(0), 0)[0]) for t in (task, fewer)]
     assert losses[0] != losses[1]
-    seen = {"images": images, "mask": jnp.ones(8)}
-    equal(task.evaluate(state.params, {}, seen), fewer.evaluate(state.params, {}, seen))
+    equal(*(jax.jit(t.evaluate)(state.params, {}, batch | {"mask": jnp.ones(8)}) for t in (task, fewer)))
 
 
 def test_a_run_with_all_of_it_resumes_exactly(tmp_path, monkeypatch, capsys):
@@ -159,7 +162,7 @@ def test_a_run_with_all_of_it_resumes_exactly(tmp_path, monkeypatch, capsys):
         assert train(config, tmp_path / "stopped") == PREEMPTED
     assert train(config, tmp_path / "stopped") == FINISHED
     assert "the first codebook" not in capsys.readouterr().out.split("resumed")[-1]
-    equal(last_state(config, tmp_path / "whole"), last_state(config, tmp_path / "stopped"))
+    equal(last_state(tmp_path / "whole"), last_state(tmp_path / "stopped"))
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,8 @@ from var_jax.training.reporting import Clock, Reporter
 from var_jax.training.step import TrainState
 from var_jax.training_directory import read_any_model
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 
 def picture(path, seed=0):
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,8 +53,8 @@ def bomb() -> bytes:
 
 
 def damaged_folder(root: Path) -> dict[str, str]:
-    """Eighty pictures, five of them damaged; the damaged ones' names and what is said of them."""
-    for i in range(80):
+    """Forty pictures, and five damaged ones; the damaged ones' names and what is said of them."""
+    for i in range(40):
         picture(root / f"class{i % 2}" / f"{i:02}.jpg", i)
     whole = (root / "class0" / "00.jpg").read_bytes()
     kinds = {
@@ -72,7 +74,7 @@ def folder_run(root, **changes):
     config = tiny.tokenizer()
     with config.unlocked():
         config.data.options = data.pop("options")
-        config.update({"data": data, "batch_size": 32, "steps": 4, "evaluate_pictures": 99} | changes)
+        config.update({"data": data, "evaluate_pictures": 99} | changes)
     return config
 
 
@@ -242,11 +244,9 @@ def test_seal(tmp_path):
     assert damage(tmp_path, "other") is None
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("finished") / "run"
-    assert train(tiny.tokenizer(), str(folder)) == FINISHED
-    return folder
+@pytest.fixture
+def finished(tiny_run):
+    return tiny_run / "tokenizer"
 
 
 def test_a_run_goes_on_from_the_checkpoint_before(finished, tmp_path, capsys):
@@ -257,7 +257,7 @@ def test_a_run_goes_on_from_the_checkpoint_before(finished, tmp_path, capsys):
     assert train(tiny.tokenizer(), str(tmp_path / "run")) == FINISHED
     assert "resumed at step 3 of 6" in capsys.readouterr().out
     assert "WARNING: the checkpoint of step 6 is damaged" in (tmp_path / "run" / "log.txt").read_text()
-    equal(last_state(tiny.tokenizer(), tmp_path / "run"), last_state(tiny.tokenizer(), finished))
+    equal(last_state(tmp_path / "run"), last_state(finished))
 
 
 # Directory and disk.
@@ -305,7 +305,7 @@ def test_a_log_that_cannot_be_written(finished, tmp_path, monkeypatch, code):
 def test_what_a_kill_leaves_of_the_first_file_is_no_foreign_content(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "training.json.tmp").write_text('{"half')
-    assert train(tiny.tokenizer(steps=1), str(tmp_path / "run")) == FINISHED
+    assert train(tiny.tokenizer(), str(tmp_path / "run")) == FINISHED
 
 
 def test_half_a_line_of_metrics_is_taken_away(tmp_path):

@@ -14,6 +14,8 @@ from var_jax.training.goodput import PHASES, Spent, in_words, summed
 from var_jax.training.loop import FINISHED, train
 from var_jax.training.profiling import Window
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 
 @pytest.fixture
 def clock(monkeypatch):
@@ -68,15 +70,15 @@ def test_runs_are_summed():
 
 
 def test_a_training_says_where_its_time_went(tmp_path):
-    assert train(tiny.tokenizer(steps=4), str(tmp_path / "run"), profile="2:3") == FINISHED
+    assert train(tiny.tokenizer(), str(tmp_path / "run"), profile="2:3") == FINISHED
     lines = [json.loads(text) for text in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     runs = [line["goodput"] for line in lines if line["kind"] in ("train", "run")]
-    assert len(runs) == 3
+    assert len(runs) == 4
     for found in runs:
         assert found["seconds"] == pytest.approx(sum(found[phase] for phase in PHASES), abs=0.01)
     assert all(runs[-1][phase] > 0 for phase in PHASES)
     (total,) = (line for line in lines if line["kind"] == "goodput")
-    assert total["step"] == 4
+    assert total["step"] == 6
     assert total["goodput"]["runs"] == 1
     assert total["goodput"]["seconds"] == pytest.approx(runs[-1]["seconds"])
     assert "s in 1 run: init" in (tmp_path / "run" / "log.txt").read_text()

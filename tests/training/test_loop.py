@@ -16,14 +16,13 @@ from var_jax.errors import InputError
 from var_jax.training.loop import FINISHED, PREEMPTED, Run, train
 from var_jax.training_directory import read_any_model
 
+pytestmark = pytest.mark.usefixtures("one_device")
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+
+@pytest.fixture
+def finished(tiny_run):
     """Directories of an unbroken run of each stage."""
-    root = tmp_path_factory.mktemp("runs")
-    assert train(tiny.tokenizer(), str(root / "tokenizer")) == FINISHED
-    assert train(tiny.transformer(root / "tokenizer"), str(root / "transformer")) == FINISHED
-    return root
+    return tiny_run
 
 
 def configs(finished):
@@ -37,14 +36,14 @@ def test_stopped_and_resumed_is_the_unbroken_run(finished, tmp_path, monkeypatch
         StopAt(patch, 4)
         assert train(config, str(tmp_path / "run")) == PREEMPTED
     assert train(config, str(tmp_path / "run")) == FINISHED
-    broken, whole = last_state(config, tmp_path / "run"), last_state(config, finished / stage)
+    broken, whole = last_state(tmp_path / "run"), last_state(finished / stage)
     assert int(whole.step) == 6
     equal(broken, whole)
     log = (tmp_path / "run" / "log.txt").read_text()
     assert "stopped at step 4 of 6" in log
     assert "resumed at step 4 of 6" in log
     assert train(config, str(tmp_path / "run")) == FINISHED  # nothing left to do, nothing changed
-    equal(last_state(config, tmp_path / "run"), whole)
+    equal(last_state(tmp_path / "run"), whole)
 
 
 def test_what_a_run_leaves(finished):
@@ -67,7 +66,7 @@ def test_trained_directories_read_like_imported_ones(finished):
     tokenizer, model = read_any_model(finished / "tokenizer"), read_any_model(finished / "transformer")
     assert tokenizer.transformer_config is None
     assert model.fingerprints["tokenizer"] == tokenizer.fingerprints["tokenizer"]
-    state = last_state(tiny.tokenizer(), finished / "tokenizer")
+    state = last_state(finished / "tokenizer")
     equal(tokenizer.tokenizer_params, state.ema)
     assert model.class_names == tuple(
         json.loads((finished / "transformer" / "training.json").read_text())["class_names"]
@@ -117,9 +116,11 @@ def test_first_loss_is_that_of_a_uniform_guess(finished, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing(tmp_path):
-    config = tiny.tokenizer(loss={"l2": float("nan")})
+    run = Run(tiny.tokenizer(), epath.Path(tmp_path / "run"))
+    nothing = jax.tree.map(lambda x: jax.device_put(np.full(x.shape, np.nan, x.dtype), x.sharding), run.state.params)
+    run.state = run.state._replace(params=nothing)
     with pytest.raises(InputError, match=r"not finite at step 1;.*pictures \d+, \d+"):
-        train(config, str(tmp_path / "run"))
+        run.go()
     assert not [item for item in (tmp_path / "run" / "checkpoints").iterdir() if item.name.isdigit()]
 
 

@@ -18,13 +18,8 @@ STAGES = pytest.mark.parametrize("stage", ["tokenizer", "transformer"])
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory):
-    """The directory of a tokenizer that has learned nothing."""
-    folder = tmp_path_factory.mktemp("tokenizer")
-    run = Run(tiny.tokenizer(), epath.Path(folder), jax.devices()[:1])
-    run.checkpoints.save(run.state, 0)
-    run.close()
-    return folder
+def tokenizer(tiny_run):
+    return tiny_run / "tokenizer"
 
 
 def wide(stage: str, tokenizer: str, **changes: Any) -> Any:
@@ -56,8 +51,15 @@ def on_one_device(tokenizer, tmp_path_factory):
         }
 
 
-@pytest.mark.parametrize("sizes", [(8, 1, 1), (1, 8, 1), (2, 4, 1), (1, 4, 2)])
-@STAGES
+@pytest.mark.parametrize(  # data and fsdp alone once each, all three axes together for both stages
+    ("stage", "sizes"),
+    [
+        ("tokenizer", (8, 1, 1)),
+        ("transformer", (1, 8, 1)),
+        ("tokenizer", (2, 2, 2)),
+        ("transformer", (2, 2, 2)),
+    ],
+)
 def test_meshes_learn_the_same(tokenizer, tmp_path, on_one_device, stage, sizes):
     mesh = dict(zip(("data", "fsdp", "tensor"), sizes, strict=True))
     with jax.enable_x64(True):

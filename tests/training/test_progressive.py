@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from etils import epath
 
+from tests.models.golden_models import random_params
 from tests.training import tiny
 from tests.training.test_loop import StopAt
 from var_jax.errors import InputError
 from var_jax.model_directory import Model, save_model
+from var_jax.models.shapes import tokenizer_shapes
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
 from var_jax.models.transformer import Transformer, TransformerConfig
 from var_jax.pyramid import Pyramid
@@ -60,15 +62,16 @@ def test_a_prefix_s_loss_is_its_part_of_the_whole():
     tokenizer = TokenizerConfig.from_fields(**tiny.tokenizer().model)
     module = Transformer(TransformerConfig(pyramid, 16, 4, 10, depth=2, width=16, num_heads=2, class_drop=0.0))
     task = TransformerTask(module, Tokenizer(tokenizer), tuple(str(i) for i in range(10)))
-    fixed = jax.jit(task.tokenizer.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
-    params = jax.tree.map(lambda x: x + 0.1, task.init(jax.random.key(1)))
+    fixed = random_params(tokenizer_shapes(tokenizer))
+    params = jax.jit(lambda key: jax.tree.map(lambda x: x + 0.1, task.init(key)))(jax.random.key(1))
     batch = {
         "images": jax.random.randint(jax.random.key(2), (3, 8, 8, 3), 0, 256).astype(jnp.uint8),
         "labels": jnp.arange(3),
     }
-    sums = task.evaluate(params, fixed, batch | {"mask": jnp.ones(3)})
+    sums = jax.jit(task.evaluate)(params, fixed, batch | {"mask": jnp.ones(3)})
     prefix = ScalePrefix(pyramid, 2, since=5, ramp_steps=4)
-    loss, (metrics, _) = task.loss(params, fixed, batch, jax.random.key(0), jnp.int32(6), prefix)
+    at_step = jax.jit(task.loss, static_argnums=5)
+    loss, (metrics, _) = at_step(params, fixed, batch, jax.random.key(0), jnp.int32(6), prefix)
     nll_L = np.asarray(sums["loss_L"]) / 3
     np.testing.assert_allclose(loss, (nll_L[0] + 0.5 * nll_L[1:5].sum()) / 21, rtol=1e-4)
     np.testing.assert_allclose(metrics["loss_mean"], nll_L[:5].mean(), rtol=1e-4)
@@ -81,7 +84,7 @@ def test_a_prefix_s_loss_is_its_part_of_the_whole():
 def tokenizer(tmp_path_factory):
     """An untrained one's directory."""
     config = TokenizerConfig.from_fields(**tiny.tokenizer().model)
-    params = jax.jit(Tokenizer(config).init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
+    params = random_params(tokenizer_shapes(config))
     folder = tmp_path_factory.mktemp("runs") / "tokenizer"
     save_model(folder, Model(config, jax.device_get(params), np.zeros((3, 16), np.float32)))
     return folder

@@ -8,16 +8,15 @@ NVIDIA GPUs, `models.splash.Splash` on TPUs.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
-from var_jax.models.precision import at_least_float32, precision_for
+from var_jax.models.precision import at_least_float32, precision_for, widened
 from var_jax.models.recompute import ATTENTION
 
 # Runs of queries shorter than this join the next: of 64, 100, 128 and 200 this was fastest on a CPU.
@@ -38,8 +37,9 @@ def plain_attention(
     q_BxLxHxK: jax.Array, k_BxMxHxK: jax.Array, v_BxMxHxK: jax.Array, mask_LxM: np.ndarray | jax.Array | None
 ) -> jax.Array:
     """Attention as in a textbook, over all pairs; JAX keeps the weights for the backward pass."""
-    whole = _Run(0, q_BxLxHxK.shape[1], k_BxMxHxK.shape[1], mask_LxM)
-    return _by_runs([whole], _softmax_first, q_BxLxHxK, k_BxMxHxK, v_BxMxHxK)
+    q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q_BxLxHxK, k_BxMxHxK, v_BxMxHxK))
+    weights = jax.nn.softmax(_scores(q, k, mask_LxM), axis=-1).astype(v.dtype)
+    return jnp.swapaxes(_product("bhlm,bhmk->bhlk", weights, v).astype(q.dtype), 1, 2)
 
 
 def xla_attention(
@@ -49,29 +49,31 @@ def xla_attention(
 
     Without a mask every query sees every key, however many there are; sampling uses this form, too. With a static
     mask, runs of queries are computed with no more keys than they see: of the ten scales of 256 pixels, two thirds of
-    all pairs. Scores are computed again in the backward pass, whatever policy a block is under: those of all layers
-    would take more memory than everything else that a training keeps.
+    all pairs. The backward pass computes the weights again from each query's log of its sum, whatever policy a block is
+    under: the scores of all layers would take more memory than everything else that a training keeps.
     """
     runs = _runs(q_BxLxHxK.shape[1], k_BxMxHxK.shape[1], mask_LxM)
-    by_runs = functools.partial(_by_runs, runs)
 
     @jax.custom_vjp
-    def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-        return by_runs(_softmax_last, q, k, v)
+    def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return _by_runs(runs, _attend, q, k, v)
 
     # As `jax.checkpoint` would, but closed to a block's policy, which would find the scores among the products to keep.
-    def forward(*qkv: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-        return checkpoint_name(attend(*qkv), ATTENTION), qkv
+    def forward(*qkv: jax.Array) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, ...]]:
+        out, log_sums = (checkpoint_name(x, ATTENTION) for x in attend(*qkv))
+        return (out, log_sums), (*qkv, out, log_sums)
 
-    def backward(qkv: tuple[jax.Array, ...], grad: jax.Array) -> tuple[jax.Array, ...]:
-        return jax.vjp(functools.partial(by_runs, _softmax_first), *qkv)[1](grad)
+    def backward(saved: tuple[jax.Array, ...], grads: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, ...]:
+        q, k, v, out, log_sums = saved
+        # Raising a score raises its query's sum, which all weights of the query are divided by.
+        by_sum = -jnp.sum(widened(grads[0]) * widened(out), axis=-1)
+        weighted = lambda q, k, v: _by_runs(runs, _weighted, q, k, v, log_sums)
+        # Keys and values are seen by several runs, whose gradients are summed up in float32.
+        dq, dk, dv = jax.vjp(weighted, q, widened(k), widened(v))[1]((grads[0], by_sum))
+        return dq, dk.astype(k.dtype), dv.astype(v.dtype)
 
     attend.defvjp(forward, backward)
-    return attend(q_BxLxHxK, k_BxMxHxK, v_BxMxHxK)
-
-
-# As `AttentionFn`, of [B, H, L, K].
-_HeadsFirst = Callable[..., jax.Array]
+    return jnp.swapaxes(attend(*(jnp.swapaxes(x, 1, 2) for x in (q_BxLxHxK, k_BxMxHxK, v_BxMxHxK)))[0], 1, 2)
 
 
 class _Run(NamedTuple):
@@ -98,25 +100,43 @@ def _runs(queries: int, keys: int, mask_LxM: np.ndarray | jax.Array | None) -> l
     return runs
 
 
-def _by_runs(runs: Sequence[_Run], kind: _HeadsFirst, *qkv_BxLxHxK: jax.Array) -> jax.Array:
-    """Each run of queries with the keys that it sees."""
-    q, k, v = (jnp.swapaxes(x, 1, 2) for x in qkv_BxLxHxK)
-    parts = [kind(q[:, :, run.start : run.stop], k[:, :, : run.seen], v[:, :, : run.seen], run.mask) for run in runs]
-    return jnp.swapaxes(jnp.concatenate(parts, axis=2), 1, 2)
+def _by_runs(
+    runs: Sequence[_Run],
+    kind: Callable[..., tuple[jax.Array, ...]],
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    *sums: Any,
+) -> tuple[jax.Array, ...]:
+    """`kind` of each run of queries with the keys that it sees, joined; all are [B, H, L, ...]."""
+    parts = []
+    for run in runs:
+        of_queries = [x[:, :, run.start : run.stop] for x in (q, *sums)]
+        parts.append(kind(*of_queries, k[:, :, : run.seen], v[:, :, : run.seen], run.mask))
+    return tuple(jnp.concatenate(part, axis=2) for part in zip(*parts, strict=True))
 
 
-def _softmax_first(q: jax.Array, k: jax.Array, v: jax.Array, mask: np.ndarray | jax.Array | None) -> jax.Array:
-    """Attention of [B, H, L, K]; JAX keeps the weights for the backward pass."""
-    weights = jax.nn.softmax(_scores(q, k, mask), axis=-1).astype(v.dtype)
-    return _product("bhlm,bhmk->bhlk", weights, v).astype(q.dtype)
+def _attend(
+    q: jax.Array, k: jax.Array, v: jax.Array, mask: np.ndarray | jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
+    """Attention of [B, H, L, K], and the log of each query's sum of exponentials [B, H, L] float32.
 
-
-def _softmax_last(q: jax.Array, k: jax.Array, v: jax.Array, mask: np.ndarray | jax.Array | None) -> jax.Array:
-    """`_softmax_first` with the sums divided out after the product with the values, where there is less to divide."""
+    The sums are divided out after the product with the values, where there is less to divide.
+    """
     scores = _scores(q, k, mask)
-    weights = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
+    largest = jnp.max(scores, axis=-1, keepdims=True)
+    weights = jnp.exp(scores - largest)
     sums = jnp.sum(weights, axis=-1, keepdims=True)
-    return (_product("bhlm,bhmk->bhlk", weights.astype(v.dtype), v) / sums).astype(q.dtype)
+    out = (_product("bhlm,bhmk->bhlk", weights.astype(v.dtype), v) / sums).astype(q.dtype)
+    return out, (largest + jnp.log(sums))[..., 0]
+
+
+def _weighted(
+    q: jax.Array, log_sums: jax.Array, k: jax.Array, v: jax.Array, mask: np.ndarray | jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
+    """`_attend` by known sums, and each query's sum of weights, which is one and has a gradient."""
+    weights = jnp.exp(_scores(q, k.astype(q.dtype), mask) - log_sums[..., None])
+    return _product("bhlm,bhmk->bhlk", weights.astype(q.dtype), v.astype(q.dtype)).astype(q.dtype), weights.sum(-1)
 
 
 def _scores(q: jax.Array, k: jax.Array, mask: np.ndarray | jax.Array | None) -> jax.Array:
