@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any
 
 import jax
@@ -23,15 +21,8 @@ from var_jax.models.baselines import BaselineConfig
 from var_jax.models.tokenizer import TokenizerConfig
 from var_jax.models.transformer_config import TransformerConfig
 
-# Settings that are fixed in the reference: its classes have no argument for them.
-_FIXED_TOKENIZER = {
-    "channel_multipliers": (1, 1, 2, 2, 4),
-    "encoder_blocks": 2,
-    "decoder_blocks": 3,
-    "norm_groups": 32,
-    "lookup": "l2",
-    "unit_codes": False,
-}
+# Settings that are fixed in the reference, as in the published tokenizer: its classes have no argument for them.
+_FIXED = ("channel_multipliers", "encoder_blocks", "decoder_blocks", "norm_groups", "lookup", "unit_codes")
 
 
 class Reference:
@@ -65,7 +56,7 @@ class Reference:
         try:
             self.versions = self._request("prepare", self._task)
         except BaseException:
-            self.__exit__(None, None, None)
+            self.__exit__()
             raise
         return self
 
@@ -77,9 +68,7 @@ class Reference:
         """Peak memory so far: the GPU's if the reference runs on one, else the process's."""
         return self._request("peak")
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()  # at the end of its input the worker ends
         try:
@@ -128,10 +117,10 @@ def shape(tokenizer: TokenizerConfig, transformer: TransformerConfig | None = No
     Raises:
       InputError: for a model that the reference cannot build.
     """
-    fields = dataclasses.asdict(tokenizer) | dataclasses.asdict(tokenizer.quantizer)
-    for name, value in _FIXED_TOKENIZER.items():
-        if (ours := fields[name]) != value:
-            raise InputError(f"tokenizer {name} is {ours}: the reference knows {value} only, leave out --against")
+    published, own = (vars(config) | vars(config.quantizer) for config in (TokenizerConfig(), tokenizer))
+    for name in _FIXED:
+        if own[name] != (value := published[name]):
+            raise InputError(f"tokenizer {name} is {own[name]}: the reference knows {value} only, leave out --against")
     if isinstance(transformer, BaselineConfig):
         raise InputError("the transformer is a baseline that the reference does not have: leave out --against")
     if len(tokenizer.pyramid) < 2:

@@ -129,15 +129,16 @@ def transformer_parity(
     del theirs, vae
     tokenizer, transformer = import_tokenizer(vae_weights, pyramid), import_transformer(weights, tokenizer_config)
     backend = backend_for()
-    modules = Tokenizer(tokenizer.config, backend=backend), Transformer(transformer.config, backend=backend)
-    params = jax.device_put((tokenizer.params, transformer.params))
+    ours = (
+        Net(Tokenizer(tokenizer.config, backend=backend), jax.device_put(tokenizer.params)),
+        Net(Transformer(transformer.config, backend=backend), jax.device_put(transformer.params)),
+    )
     del weights, vae_weights, tokenizer, transformer
-    logits = jax.jit(lambda p, y, x: modules[1].apply({"params": p}, y, x))(params[1], labels, inputs)
+    logits = jax.jit(lambda net, y, x: net.apply(y, x))(ours[1], labels, inputs)
     rows = [compare("teacher-forced logits", logits, logits_ref)]
     settings = Settings.create(pyramid, guidance=guidance, top_k=1, top_p=0.0)
-    nets = sampler.prepared(*map(Net, modules, params))
-    ours = sampler.generate(nets, jnp.asarray(labels), jax.random.key(0), settings)
-    return [*rows, *_greedy_rows(ours, np.concatenate(drawn, axis=1), image_ref)]
+    found = sampler.generate(sampler.prepared(*ours), jnp.asarray(labels), jax.random.key(0), settings)
+    return [*rows, *_greedy_rows(found, np.concatenate(drawn, axis=1), image_ref)]
 
 
 def _greedy_rows(ours: sampler.Generated, tokens_ref: np.ndarray, image_ref: np.ndarray) -> list[Row]:

@@ -10,6 +10,7 @@ are measured here, so that they do not include the pipe.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 import importlib.util
 import io
@@ -88,17 +89,16 @@ class Worker:
 
     def __init__(self, checkout: str) -> None:
         self._checkout = checkout
-        self._call: Call | None = None
-        self._torch: Any = None
 
     def prepare(self, task: dict[str, Any]) -> dict[str, str]:
         """Builds the models or batches of the task; returns the versions in use."""
-        reference = load_reference(self._checkout)
-        self._torch = torch = reference.torch
+        self._reference, self._task = load_reference(self._checkout), task
+        self._torch = torch = self._reference.torch
+        self._device = "cuda" if task["device"] == "gpu" else "cpu"
         torch.set_num_threads(task["threads"])
         torch.manual_seed(0)
-        kinds = {"sample": _sample, "tokenize": _tokenize, "train": _train, "data": _data}
-        self._call = kinds[task["what"]](reference, task)
+        kinds = {"sample": self._sample, "tokenize": self._tokenize, "train": self._train, "data": self._data}
+        self._call = kinds[task["what"]]()
         return {"torch": torch.__version__}
 
     def run(self, _: Any) -> float:
@@ -110,75 +110,92 @@ class Worker:
         cuda = self._torch.cuda
         return cuda.max_memory_allocated() if cuda.is_available() else resident_peak()
 
+    def _sample(self) -> Call:
+        task, (_, var) = self._task, self._models()
+        labels = self._labels()
+        chosen = {"cfg": task["guidance"], "top_k": task["top_k"], "top_p": task["top_p"]}
 
-def _sample(reference: Any, task: dict[str, Any]) -> Call:
-    torch, device = reference.torch, _device(task)
-    _, var = _models(reference, task)
-    labels = torch.arange(task["batch"], device=device) % task["transformer"]["num_classes"]
-    chosen = {"cfg": task["guidance"], "top_k": task["top_k"], "top_p": task["top_p"]}
+        def call() -> Any:
+            with self._precision(), self._torch.inference_mode():
+                return var.autoregressive_infer_cfg(task["batch"], labels, g_seed=0, **chosen)
 
-    def call() -> Any:
-        with _precision(torch, task), torch.inference_mode():
-            return var.autoregressive_infer_cfg(task["batch"], labels, g_seed=0, **chosen)
+        return self._timed(call)
 
-    return _timed(torch, call)
+    def _tokenize(self) -> Call:
+        vae, pictures = self._models()[0], self._pictures()
 
+        def call() -> Any:
+            with self._torch.inference_mode():
+                return vae.img_to_idxBl(pictures)
 
-def _tokenize(reference: Any, task: dict[str, Any]) -> Call:
-    torch = reference.torch
-    vae, _ = _models(reference, task)
-    pictures = _pictures(torch, task)
+        return self._timed(call)
 
-    def call() -> Any:
-        with torch.inference_mode():
-            return vae.img_to_idxBl(pictures)
+    def _train(self) -> Call:
+        """A training step: tokens of pictures, teacher forcing, cross entropy, clipped AdamW, accuracy."""
+        torch, (vae, var) = self._torch, self._models()
+        var.train()
+        vectors = [p for p in var.parameters() if p.ndim <= 1]
+        matrices = [p for p in var.parameters() if p.ndim > 1]
+        groups = [{"params": matrices, "weight_decay": 0.05}, {"params": vectors, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(groups, lr=1e-4, betas=(0.9, 0.95), fused=True)
+        pictures, labels = self._pictures(), self._labels()
 
-    return _timed(torch, call)
+        def call() -> Any:
+            with torch.no_grad():
+                parts = vae.img_to_idxBl(pictures)
+                inputs = vae.quantize.idxBl_to_var_input(parts)
+                tokens = torch.cat(parts, dim=1)
+            with self._precision():
+                logits = var(labels, inputs)
+                loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens.flatten())
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(matrices + vectors, 2.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            return (logits.detach().argmax(dim=-1) == tokens).float().mean()
 
+        return self._timed(call)
 
-def _train(reference: Any, task: dict[str, Any]) -> Call:
-    """A training step of the reference: tokens of pictures, teacher forcing, cross entropy, clipped AdamW, accuracy."""
-    torch = reference.torch
-    vae, var = _models(reference, task)
-    var.train()
-    vectors = [p for p in var.parameters() if p.ndim <= 1]
-    matrices = [p for p in var.parameters() if p.ndim > 1]
-    groups = [{"params": matrices, "weight_decay": 0.05}, {"params": vectors, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=1e-4, betas=(0.9, 0.95), fused=True)
-    pictures = _pictures(torch, task)
-    labels = torch.arange(task["batch"], device=pictures.device) % task["transformer"]["num_classes"]
-
-    def call() -> Any:
-        with torch.no_grad():
-            parts = vae.img_to_idxBl(pictures)
-            inputs = vae.quantize.idxBl_to_var_input(parts)
-            tokens = torch.cat(parts, dim=1)
-        with _precision(torch, task):
-            logits = var(labels, inputs)
-            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens.flatten())
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(matrices + vectors, 2.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        return (logits.detach().argmax(dim=-1) == tokens).float().mean()
-
-    return _timed(torch, call)
-
-
-def _data(reference: Any, task: dict[str, Any]) -> Call:
-    """Turns of a given number of batches from a DataLoader; batches ready before a turn are not counted."""
-    torch, workers = reference.torch, task["workers"]
-    if workers:
-        torch.set_num_threads(1)
-    batches = iter(
-        torch.utils.data.DataLoader(
-            PictureFiles(task["files"], task["size"], task["shorter"]),
-            batch_size=task["batch"],
-            sampler=EndlessOrder(len(task["files"])),
-            num_workers=workers,
+    def _data(self) -> Call:
+        """Turns of a given number of batches from a DataLoader; batches ready before a turn are not counted."""
+        task, torch = self._task, self._torch
+        if task["workers"]:
+            torch.set_num_threads(1)
+        batches = iter(
+            torch.utils.data.DataLoader(
+                PictureFiles(task["files"], task["size"], task["shorter"]),
+                batch_size=task["batch"],
+                sampler=EndlessOrder(len(task["files"])),
+                num_workers=task["workers"],
+            )
         )
-    )
-    return lambda: turn(batches, task["ready"], task["batches"])
+        return lambda: turn(batches, task["ready"], task["batches"])
+
+    def _models(self) -> list[Any]:
+        """The autoencoder and, if the task has one, the transformer."""
+        models = build(self._reference, self._task["tokenizer"], self._task.get("transformer"))
+        return [model and model.to(self._device) for model in models]
+
+    def _pictures(self) -> Any:
+        side = 16 * self._task["tokenizer"]["pyramid"][-1]
+        return self._torch.rand(self._task["batch"], 3, side, side, device=self._device) * 2 - 1
+
+    def _labels(self) -> Any:
+        return self._torch.arange(self._task["batch"], device=self._device) % self._task["transformer"]["num_classes"]
+
+    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+        narrow = self._task["dtype"] == "bfloat16"
+        return self._torch.autocast(self._device, dtype=self._torch.bfloat16, enabled=narrow)
+
+    def _timed(self, call: Callable[[], Any]) -> Call:
+        def run() -> float:
+            since = time.perf_counter()
+            call()
+            if self._torch.cuda.is_available():
+                self._torch.cuda.synchronize()
+            return time.perf_counter() - since
+
+        return run
 
 
 def turn(batches: Iterator[Any], ready: int, count: int) -> float:
@@ -191,69 +208,41 @@ def turn(batches: Iterator[Any], ready: int, count: int) -> float:
     return time.perf_counter() - since
 
 
+@dataclasses.dataclass(frozen=True)
 class PictureFiles:
     """Files as a map-style PyTorch data set: shorter side scaled by Lanczos, a random square, uint8 [H, W, 3]."""
 
-    def __init__(self, files: list[str], size: int, shorter: int) -> None:
-        self._files, self._size, self._shorter = files, size, shorter
+    files: list[str]
+    size: int
+    shorter: int
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self.files)
 
     def __getitem__(self, index: int) -> Any:
         import torch
         from PIL import Image
 
         rng = np.random.default_rng()
-        with Image.open(self._files[index]) as file:
+        with Image.open(self.files[index]) as file:
             picture = file.convert("RGB")
-        scale = self._shorter / min(picture.size)
-        width, height = (max(self._shorter, int(side * scale)) for side in picture.size)
+        scale = self.shorter / min(picture.size)
+        width, height = (max(self.shorter, int(side * scale)) for side in picture.size)
         picture = picture.resize((width, height), Image.Resampling.LANCZOS)
-        left, top = (int(rng.integers(side - self._size + 1)) for side in picture.size)
-        square = picture.crop((left, top, left + self._size, top + self._size))
+        left, top = (int(rng.integers(side - self.size + 1)) for side in picture.size)
+        square = picture.crop((left, top, left + self.size, top + self.size))
         return torch.from_numpy(np.array(square))
 
 
+@dataclasses.dataclass(frozen=True)
 class EndlessOrder:
     """Endless indices, shuffled anew in every pass."""
 
-    def __init__(self, count: int) -> None:
-        self._count = count
+    count: int
 
     def __iter__(self) -> Iterator[int]:
         rng = np.random.default_rng(0)
-        return itertools.chain.from_iterable(rng.permutation(self._count).tolist() for _ in itertools.count())
-
-
-def _models(reference: Any, task: dict[str, Any]) -> list[Any]:
-    """The autoencoder and, if the task has one, the transformer, on the task's device."""
-    return [model and model.to(_device(task)) for model in build(reference, task["tokenizer"], task.get("transformer"))]
-
-
-def _pictures(torch: Any, task: dict[str, Any]) -> Any:
-    side = 16 * task["tokenizer"]["pyramid"][-1]
-    return torch.rand(task["batch"], 3, side, side, device=_device(task)) * 2 - 1
-
-
-def _device(task: dict[str, Any]) -> str:
-    return "cuda" if task["device"] == "gpu" else "cpu"
-
-
-def _precision(torch: Any, task: dict[str, Any]) -> contextlib.AbstractContextManager[Any]:
-    narrow = task["dtype"] == "bfloat16"
-    return torch.autocast(_device(task), dtype=torch.bfloat16, enabled=narrow)
-
-
-def _timed(torch: Any, call: Callable[[], Any]) -> Call:
-    def run() -> float:
-        since = time.perf_counter()
-        call()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        return time.perf_counter() - since
-
-    return run
+        return itertools.chain.from_iterable(rng.permutation(self.count).tolist() for _ in itertools.count())
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from var_jax.benchmark import beside, machine, work
 from var_jax.benchmark.models import Chosen
 from var_jax.benchmark.speed_report import Case, Report
 from var_jax.benchmark.timing import compilations, progress, timed
-from var_jax.benchmark.training_program import repeated, training_program
+from var_jax.benchmark.training_program import training_program
 from var_jax.cpu.backend import backend_for
 from var_jax.data.sources import IMAGES, TOKENS
 from var_jax.errors import InputError
@@ -27,6 +27,7 @@ from var_jax.models.baselines import make_transformer
 from var_jax.models.net import Net
 from var_jax.models.pictures import encode_pictures
 from var_jax.models.tokenizer import Tokenizer
+from var_jax.parallel.mesh import batch_sharding, replicated
 
 Against = str | os.PathLike[str] | None
 
@@ -109,7 +110,16 @@ def train(
 
     def prepared(batch: int) -> Callable[[], Any]:
         program = training_program(model, batch, dtype, attention, overrides)
-        return repeated(program, model, random_batch(model, batch, source))
+        examples = jax.device_put(random_batch(model, batch, source), batch_sharding(program.mesh))
+        fixed = jax.device_put(model.tokenizer_on_device(), replicated(program.mesh))
+        state = program.first_state()
+
+        def step() -> Any:
+            nonlocal state  # which is passed on in place
+            state, metrics = program(state, fixed, examples)
+            return state, metrics
+
+        return step
 
     phases = lambda batch: work.training(model.transformer, model.tokenizer, batch, source == "pictures", dtype)
     shown = {"from": source, "dtype": dtype, "attention": attention}

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from var_jax.errors import InputError
-from var_jax.models.parameters import Params, flatten, unflatten
+from var_jax.models.parameters import Params, Path, flatten, unflatten
 
 Shape = tuple[int, ...]
 
@@ -117,7 +117,8 @@ def to_params(
     Raises:
       InputError: naming the first tensor that is missing, unknown, mis-shaped or not of floating-point numbers.
     """
-    _check_coverage(table, abstract)
+    leaves = flatten(abstract)
+    _check_coverage(table, leaves)
     named = {entry.reference for entry in table}
     if missing := next((entry.reference for entry in table if entry.reference not in tensors), None):
         raise InputError(f"{file}: tensor '{missing}' is missing (is the file complete, and of this kind of model?)")
@@ -125,7 +126,7 @@ def to_params(
         raise InputError(f"{file}: tensor '{extra[0]}' has no place in this model ({len(extra)} such tensors)")
     flat: dict[tuple[str, ...], np.ndarray] = {}
     for entry in table:
-        shape = _leaf(abstract, entry.path).shape
+        shape = leaves[entry.path].shape
         part = shape if entry.index is None else shape[1:]
         array, expected = tensors[entry.reference], entry.layout.reference_shape(part)
         if array.shape != expected:
@@ -142,29 +143,22 @@ def to_params(
 
 def to_reference(table: list[Entry], params: Params) -> dict[str, np.ndarray]:
     """Turns our parameters into tensors under the reference's names, in the table's order."""
-    _check_coverage(table, params)
-    tensors = {}
+    leaves, tensors = flatten(params), {}
+    _check_coverage(table, leaves)
     for entry in table:
-        leaf = np.asarray(_leaf(params, entry.path))
+        leaf = np.asarray(leaves[entry.path])
         part = leaf if entry.index is None else leaf[entry.index]
         tensors[entry.reference] = np.ascontiguousarray(entry.layout.to_reference(part))
     return tensors
 
 
-def _leaf(tree: Params, path: tuple[str, ...]) -> Any:
-    for name in path:
-        tree = tree[name]
-    return tree
-
-
-def _check_coverage(table: list[Entry], abstract: Params) -> None:
+def _check_coverage(table: list[Entry], leaves: Mapping[Path, Any]) -> None:
     """Checks that the table fills every parameter exactly once; anything else is a bug here, not bad input."""
-    slots = [(entry.path, entry.index) for entry in table]
-    wanted = []
-    for path, leaf in flatten(abstract).items():
+    filled = collections.Counter((entry.path, entry.index) for entry in table)
+    needed = collections.Counter()
+    for path, leaf in leaves.items():
         stacked = any(entry.path == path and entry.index is not None for entry in table)
-        wanted += [(path, index) for index in range(leaf.shape[0])] if stacked else [(path, None)]
-    filled, needed = collections.Counter(slots), collections.Counter(wanted)
+        needed.update((path, index) for index in (range(leaf.shape[0]) if stacked else (None,)))
     if odd := sorted(map(repr, (filled - needed) + (needed - filled))):
         raise AssertionError(f"name table and parameters disagree at {odd[:3]}")
     if len({entry.reference for entry in table}) != len(table):

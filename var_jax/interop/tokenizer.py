@@ -51,19 +51,11 @@ def tokenizer_table(config: TokenizerConfig) -> list[Entry]:
 def quantizer_table(config: QuantizerConfig, prefix: str, path: tuple[str, ...]) -> list[Entry]:
     """Entries for codebook and phi; phi's names depend on how it is shared."""
     table = [Entry(prefix + "embedding.weight", (*path, "codebook"))]
-    if not config.phi_ratio:
-        return table
-    for index in range(config.num_phis or len(config.pyramid)):
-        if config.num_phis is None:
-            name = f"{prefix}quant_resi.{index}"
-        elif config.num_phis == 1:
-            name = f"{prefix}quant_resi.qresi"
-        else:
-            name = f"{prefix}quant_resi.qresi_ls.{index}"
-        table += [
-            Entry(name + ".weight", (*path, "phi_kernel"), CONV, index),
-            Entry(name + ".bias", (*path, "phi_bias"), SAME, index),
-        ]
+    kind = {None: "quant_resi.{}", 1: "quant_resi.qresi"}.get(config.num_phis, "quant_resi.qresi_ls.{}")
+    for index in range(config.num_phis or len(config.pyramid)) if config.phi_ratio else ():
+        name = prefix + kind.format(index)
+        table.append(Entry(name + ".weight", (*path, "phi_kernel"), CONV, index))
+        table.append(Entry(name + ".bias", (*path, "phi_bias"), SAME, index))
     return table
 
 

@@ -18,7 +18,7 @@ from var_jax.rehearsal.compile import Memory, compiled
 from var_jax.rehearsal.count import Counts, KernelFlops, count
 from var_jax.rehearsal.hlo import Array, Instruction, parse
 from var_jax.rehearsal.programs import model_config, sampling, tokenizer_config, tokenizing, training_step
-from var_jax.rehearsal.roofline import IMAGENET_PICTURES, Roofline, roofline, useful_training_flops
+from var_jax.rehearsal.roofline import IMAGENET_PICTURES, RESOURCES, Roofline, roofline, useful_training_flops
 from var_jax.rehearsal.topologies import Topology, devices
 
 
@@ -75,9 +75,7 @@ class Rehearsal:
             "collectives": counts and {kind: dataclasses.asdict(one) for kind, one in counts.collectives.items()},
             "unknown_kernels": counts and sorted(counts.unknown_kernels),
             "unknown_loops": counts and counts.unknown_loops,
-            "compute_seconds": line and line.compute_seconds,
-            "memory_seconds": line and line.memory_seconds,
-            "interconnect_seconds": line and line.interconnect_seconds,
+            **{f"{name}_seconds": line and getattr(line, f"{name}_seconds") for name in RESOURCES},
             "step_seconds_bound": line and line.seconds,
             "mfu_bound": line and line.mfu,
             "limit": line and line.limit,
@@ -89,9 +87,8 @@ class Rehearsal:
     def text(self) -> str:
         """The report for people."""
         memory, gib = self.memory, 2**30
-        lines = [
-            f"{self.what} {self.name} on {self.topology.name}, batch {self.batch}: {overrides(self) or 'as it is'}"
-        ]
+        where = f"on {self.topology.name}, batch {self.batch}"
+        lines = [f"{self.what} {self.name} {where}: {overrides(self) or 'as it is'}"]
         parts = ""
         if memory.arguments is not None:
             sizes = ("arguments", "temporaries", "outputs")

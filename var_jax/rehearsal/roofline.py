@@ -15,6 +15,7 @@ from var_jax.rehearsal.count import Counts
 from var_jax.rehearsal.topologies import Chip
 
 IMAGENET_PICTURES = 1_281_167
+RESOURCES = ("compute", "memory", "interconnect")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,9 +40,7 @@ class Roofline:
     @property
     def limit(self) -> str:
         """The largest term: "compute", "memory" or "interconnect"."""
-        times = {"compute": self.compute_seconds, "memory": self.memory_seconds}
-        times["interconnect"] = self.interconnect_seconds
-        return max(times, key=times.get)
+        return max(RESOURCES, key=lambda name: getattr(self, f"{name}_seconds"))
 
 
 def roofline(counts: Counts, chip: Chip, useful_flops_per_chip: float) -> Roofline:
