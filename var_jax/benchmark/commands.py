@@ -52,8 +52,7 @@ def data(args: argparse.Namespace) -> None:
 
 def compile(args: argparse.Namespace) -> None:
     """`benchmark compile`."""
-    task = {name: getattr(args, name) for name in ("program", "preset", "pyramid", "channels", "batch")}
-    task["dtype"] = args.dtype
+    task = {name: getattr(args, name) for name in ("program", "preset", "pyramid", "channels", "batch", "dtype")}
     if args.program == "sample":
         task |= {"guidance": args.guidance}
         if args.overrides:
