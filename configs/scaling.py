@@ -47,23 +47,19 @@ def get_config(argument: str = "") -> ConfigDict:
 def get_sweep(argument: str = "") -> list[Point]:
     """The sizes."""
     if not argument:
-        return named(
-            zipped(
-                axis("model.depth", *DEPTHS),
-                axis("model.width", *(64 * depth for depth in DEPTHS)),
-                axis("model.num_heads", *DEPTHS),
-                axis("model.drop_path", *(published_drop_path(depth) for depth in DEPTHS)),
-                axis("model.gate_init", *(initial_gate(depth) for depth in DEPTHS)),
-            ),
-            "d{model.depth}",
+        sizes = zipped(
+            axis("model.depth", *DEPTHS),
+            axis("model.width", *(64 * depth for depth in DEPTHS)),
+            axis("model.num_heads", *DEPTHS),
+            axis("model.drop_path", *(published_drop_path(depth) for depth in DEPTHS)),
+            axis("model.gate_init", *(initial_gate(depth) for depth in DEPTHS)),
         )
-    return named(
-        zipped(
-            axis("model.depth", *(depth for depth, _ in SMALL)),
-            axis("model.width", *(width for _, width in SMALL)),
-            axis("model.num_heads", *(width // 8 for _, width in SMALL)),
-            # The rate falls with the root of the width; that of 96 is the one `shapes_var` was tuned to.
-            axis("optimizer.learning_rate_per_256", *(round(0.05 * (96 / width) ** 0.5, 4) for _, width in SMALL)),
-        ),
-        "d{model.depth}_w{model.width}",
+        return named(sizes, "d{model.depth}")
+    sizes = zipped(
+        axis("model.depth", *(depth for depth, _ in SMALL)),
+        axis("model.width", *(width for _, width in SMALL)),
+        axis("model.num_heads", *(width // 8 for _, width in SMALL)),
+        # The rate falls with the root of the width; that of 96 is the one `shapes_var` was tuned to.
+        axis("optimizer.learning_rate_per_256", *(round(0.05 * (96 / width) ** 0.5, 4) for _, width in SMALL)),
     )
+    return named(sizes, "d{model.depth}_w{model.width}")

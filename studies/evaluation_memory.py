@@ -77,7 +77,7 @@ def measure(
     mesh = make_mesh()
     classes = np.random.default_rng(1).standard_normal((pooled, _CLASSES)).astype(np.float32) * 0.05
     judge = Judge(DrawnFeatures(mesh, pooled, spatial), classes, spatial, {"published": False})
-    against = Reference("drawn", None, None, DrawnPictures("reference", reference, 3))
+    against = Reference(None, None, DrawnPictures("reference", reference, 3))
     report, _ = evaluate(DrawnPictures("samples", samples, 2), against, judge, say=say)
     names = ("fid", "sfid", "inception_score", "precision", "recall")
     took = {"peak_gib": resident_peak() / 2**30, "seconds": time.monotonic() - since}

@@ -77,7 +77,7 @@ def scales_figure(bundle: Bundle, images: np.ndarray) -> np.ndarray:
         white = np.ones_like(after[0, row])
         rows += [*after[:, row], image / 255.0, *changed[:, row], white]
     columns = len(pyramid) + 1
-    return grid(_enlarged(np.stack(rows)), columns, [*_sides(pyramid), "picture"])
+    return grid(_enlarged(np.stack(rows)), columns, [*pyramid.names, "picture"])
 
 
 def input_figure(bundle: Bundle, images: np.ndarray) -> np.ndarray:
@@ -98,7 +98,7 @@ def input_figure(bundle: Bundle, images: np.ndarray) -> np.ndarray:
 
     rows = [*coloured(steps.added[:, 0]), *coloured(steps.sums[:, 0])]
     rows += [coloured(each)[0] for each in steps.inputs] + [np.ones_like(rows[0])]
-    return grid(np.stack(rows), len(pyramid), _sides(pyramid))
+    return grid(np.stack(rows), len(pyramid), pyramid.names)
 
 
 def mask_figure(pyramid: Pyramid = _MASKED) -> np.ndarray:
@@ -145,10 +145,6 @@ def _tokenizer(bundle: Bundle) -> tuple[Tokenizer, dict]:
     return bundle.tokenizer.module, bundle.tokenizer.params
 
 
-def _sides(pyramid: Pyramid) -> list[str]:
-    return [f"{side}x{side}" for side in pyramid.sides]
-
-
 def _enlarged(images_NxHxWx3: np.ndarray) -> np.ndarray:
     """Small pictures enlarged by a whole factor, so that captions fit above them."""
     side = images_NxHxWx3.shape[1]
@@ -184,7 +180,7 @@ def write(model: str | None, out: Path) -> list[str]:
         save_picture(out / f"method_{name}.png", figure)
     pyramid, codes = bundle.tokenizer.config.pyramid, bundle.tokenizer.config.codebook_size
     left = left_by_top_p(bundle, images, source.labels())
-    lines = [f"| {side} | {count:.1f} |" for side, count in zip(_sides(pyramid), left, strict=True)]
+    lines = [f"| {side} | {count:.1f} |" for side, count in zip(pyramid.names, left, strict=True)]
     return [f"| scale | tokens of {codes} that top-p {TOP_P:g} leaves |", "|---|---|", *lines]
 
 

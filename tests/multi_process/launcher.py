@@ -10,8 +10,11 @@ import importlib
 import json
 import os
 import sys
+import types
 
 import jax
+import tensorboardX  # noqa: F401  as below
+from jax._src import compiler
 
 import var_jax.cli.sample
 import var_jax.cli.tokenize
@@ -44,6 +47,8 @@ def _called(request: dict) -> int:
     for number, file in ((0, os.open(os.devnull, os.O_RDONLY)), (1, log), (2, log)):
         os.dup2(file, number)
     jax.config.update("jax_num_cpu_devices", request["devices"])
+    # JAX lets only process 0 write to the compile cache, but programs of CPUs have other keys in every process.
+    compiler.distributed = types.SimpleNamespace(global_state=types.SimpleNamespace(process_id=0, client=None))
     module, _, name = request["call"].partition(":")
     return getattr(importlib.import_module(module), name)(request["argv"])
 

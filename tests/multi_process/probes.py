@@ -16,8 +16,9 @@ import numpy as np
 
 from var_jax.cli import main as command_line
 from var_jax.cli import process_options
+from var_jax.errors import InputError
 from var_jax.evaluation.extract import Extractor
-from var_jax.parallel import processes
+from var_jax.parallel import processes, watch
 from var_jax.pretrained.inception import Features
 from var_jax.training import loop
 
@@ -82,7 +83,7 @@ def is_stopped(argv: list[str]) -> int:
             for number, batch in enumerate(examples):
                 if number == 0:
                     os.kill(os.getpid(), signal.SIGTERM)
-                time.sleep(1.5)
+                time.sleep(1.0)
                 yield batch
 
     loop.pipeline.train_batches = batches
@@ -103,6 +104,21 @@ def extracts(argv: list[str]) -> int:
         parts = [extractor(images[start : start + 8]) for start in range(0, len(images), 8)]
         pool = np.concatenate([np.asarray(part.pool) for part in parts])
         np.save(f"{file}{jax.process_index()}.npy", pool)
+    return 0
+
+
+def waits(argv: list[str]) -> int:
+    """--processes WHICH: is in a step for ever; a silence of eight seconds is a death. SIGUSR1: fails."""
+    watch.SILENT_SECONDS = 8.0
+
+    def refuse(*_: Any) -> None:
+        raise InputError("no such thing")
+
+    with processes.together(argv[-1]):
+        signal.signal(signal.SIGUSR1, refuse)
+        processes.at("step", 7)
+        print("in a step", flush=True)
+        time.sleep(600)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import time
@@ -14,7 +15,7 @@ from tests.multi_process.conftest import CONFIG, checkpoint, finished, free_addr
 from var_jax.model_directory import save_model
 from var_jax.parallel import watch
 
-DIES, STOPS = "tests.multi_process.probes:dies_in", "tests.multi_process.probes:is_stopped"
+DIES, STOPS, WAITS = (f"tests.multi_process.probes:{name}" for name in ("dies_in", "is_stopped", "waits"))
 
 
 @pytest.fixture(scope="module")
@@ -25,12 +26,13 @@ def tokenizer(tmp_path_factory):
 
 
 def training(tokenizer, workdir):
-    """Twenty-four steps: saved every second one, evaluated every eighth."""
-    changes = {"steps": 24, "checkpoint_every": 2, "evaluate_every": 8, "tokenizer": tokenizer}
+    """Twelve steps: saved every second one, evaluated every eighth."""
+    changes = {"steps": 12, "checkpoint_every": 2, "evaluate_every": 8, "tokenizer": tokenizer}
     changed = [f"--config.{name}={value}" for name, value in changes.items()]
     return ["train", "--config", f"{CONFIG}:transformer", *changed, "--workdir", workdir]
 
 
+@pytest.mark.campaign
 def test_one_of_four_dies_three_times_and_is_stopped_once(launcher, tokenizer, tmp_path):
     """In a step, a save and an evaluation; then SIGTERM; what is learned in the end is what four learn undisturbed."""
     broken, whole = training(tokenizer, tmp_path / "broken"), training(tokenizer, tmp_path / "whole")
@@ -41,15 +43,15 @@ def test_one_of_four_dies_three_times_and_is_stopped_once(launcher, tokenizer, t
 
     four = launcher.all(4, *broken, other=(1, STOPS, []))
     assert [process.code() for process in four] == [75] * 4, [process.printed() for process in four]
-    (stopped,) = re.findall(r"stopped at step (\d+) of 24", four[0].printed())
-    assert saved <= int(stopped) < 24  # SIGTERM may come before the first step
+    (stopped,) = re.findall(r"stopped at step (\d+) of 12", four[0].printed())
+    assert saved <= int(stopped) < 12  # SIGTERM may come before the first step
     assert steps(tmp_path / "broken")[-1] == int(stopped)
 
     printed = finished(launcher.all(4, *broken))
-    assert f"resumed at step {stopped} of 24" in printed[0]
+    assert f"resumed at step {stopped} of 12" in printed[0]
     assert re.search(r"\d+ s in \d runs: init \d+%, compile", printed[0])
     finished(launcher.all(4, *whole))
-    learned, expected = checkpoint(tmp_path / "broken", 24), checkpoint(tmp_path / "whole", 24)
+    learned, expected = checkpoint(tmp_path / "broken", 12), checkpoint(tmp_path / "whole", 12)
     assert len(learned) == len(expected) > 20
     for name, array in expected.items():
         np.testing.assert_array_equal(array, learned[name], err_msg=name)
@@ -64,6 +66,44 @@ def die_together(processes):
     assert codes == [1, 1, 1], [process.printed() for process in survivors]
     for process in survivors:
         assert re.search(r"process 2 \(.+\) has died, last in \w+", process.printed())
+
+
+@pytest.mark.parametrize(
+    ("index", "number", "code", "sentence"),
+    [
+        (0, signal.SIGKILL, 1, r"process 0 \(.+\) has died, last in step of step 7"),
+        (1, signal.SIGKILL, 1, r"process 1 \(.+\) has died, last in step of step 7"),
+        (0, signal.SIGSTOP, 1, r"process 0 \(.+\) has died: not heard of for \d+ s, last in step of step 7"),
+        (1, signal.SIGSTOP, 1, r"process 1 \(.+\) has died: not heard of for \d+ s, last in step of step 7"),
+        (0, signal.SIGUSR1, 2, "process 0 ended: no such thing"),
+        (1, signal.SIGUSR1, 2, "process 1 ended: no such thing"),
+        (0, signal.SIGTERM, 75, "process 0 was stopped by SIGTERM: the same command goes on from here"),
+        (1, signal.SIGTERM, 75, "process 1 was stopped by SIGTERM: the same command goes on from here"),
+    ],
+)
+def test_one_of_three_meets_a_misfortune(launcher, index, number, code, sentence):
+    """Process 0, which the others lean on, or another one: all others end in time, and say why."""
+    address = free_address()
+    three = [launcher.start(["--processes", f"{address},3,{index}"], WAITS, 1) for index in range(3)]
+    waited(lambda: all("in a step" in process.printed() for process in three))
+    time.sleep(2.5)  # the first beat in it has been sent
+    os.kill(three[index].number, number)
+    since, others = time.monotonic(), [process for process in three if process is not three[index]]
+    codes = [process.code(within=60.0) for process in others]
+    assert time.monotonic() - since <= 60.0
+    assert codes == [code] * 2, [process.printed() for process in others]
+    for process in others:
+        (line,) = re.findall("^var-jax: (.+); this was process [0-2] of 3$", process.printed(), re.MULTILINE)
+        assert re.fullmatch(sentence, line)
+    os.kill(three[index].number, signal.SIGKILL)
+    assert three[index].code() in (code, -signal.SIGKILL)
+
+
+def waited(condition):
+    until = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 def refusals(processes):

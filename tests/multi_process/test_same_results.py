@@ -13,8 +13,10 @@ import pytest
 
 from tests.multi_process.conftest import CONFIG, DEVICES, checkpoint, finished, free_address, losses
 
+pytestmark = pytest.mark.campaign
+
 COUNTS = (1, 2, 4)
-BROKEN_AT = 4  # of the eight steps
+STEPS, BROKEN_AT = 4, 2
 
 
 def commands(root: Path, count: int) -> list[list[str]]:
@@ -124,16 +126,16 @@ def test_data_order(root, count):
 
 @pytest.mark.parametrize("path", ["1_then_2", "2_then_4", "4_then_1"])
 def test_a_checkpoint_of_any_goes_on_with_any_other(root, path):
-    assert f"resumed at step {BROKEN_AT} of 8" in (root / path / "log.txt").read_text()
+    assert f"resumed at step {BROKEN_AT} of {STEPS}" in (root / path / "log.txt").read_text()
     whole, taken_over = losses(root / "1" / "var"), losses(root / path)
-    assert sorted(whole) == sorted(taken_over) == list(range(1, 9))
+    assert sorted(whole) == sorted(taken_over) == list(range(1, STEPS + 1))
     np.testing.assert_allclose([taken_over[step] for step in whole], list(whole.values()), rtol=1e-4)
 
 
 def test_order_goes_on_where_it_was(root):
-    """Two processes from step 4 of one's training: the same pictures a step as in the unbroken one."""
+    """Two processes from the middle of one's training: the same pictures per step as in the unbroken one."""
     one, two = order(root, 1), order(root, 2)
-    passes = {step: max(again for again, at in two if at == step) for step in range(BROKEN_AT, 8)}
+    passes = {step: max(again for again, at in two if at == step) for step in range(BROKEN_AT, STEPS)}
     for step, again in passes.items():
         assert again == 2  # unbroken, and taken over
         assert sum(two[again, step], []) == one[1, step][0]

@@ -42,7 +42,7 @@ def test_first_rule_that_matches_decides():
     text = table(placed, tree())
     assert "params/mlp/kernel" in text.splitlines()[0]
     assert "replicated" in text
-    assert text.splitlines()[-1].endswith("MiB a device in all")
+    assert text.splitlines()[-1].endswith("MiB per device in all")
 
 
 @pytest.mark.parametrize(

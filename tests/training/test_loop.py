@@ -55,7 +55,7 @@ def test_what_a_run_leaves(finished):
         assert all(math.isfinite(line["loss"]) and line["learning_rate"] > 0 for line in training)
         assert [line["step"] for line in lines if line["kind"] == "validation"] == [6]
         assert len(list((folder / "pictures").iterdir())) == 1
-        assert "MiB a device in all" in (folder / "sharding.txt").read_text()
+        assert "MiB per device in all" in (folder / "sharding.txt").read_text()
         assert "finished: 6 steps" in (folder / "log.txt").read_text()
         assert json.loads((folder / "training.json").read_text())["config"]["steps"] == 6
     validation = next(line for line in lines if line["kind"] == "validation")

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import importlib
+import functools
+from pathlib import Path
+
+from var_jax.errors import InputError
+from var_jax.formats.atomic import atomic_file, local_target, write_json
+from var_jax.scaling.cost import report
+from var_jax.scaling.curves import curves_of, read_table, write_table
+from var_jax.scaling.gather import Row, gather
+from var_jax.scaling.laws import SHOWN, all_laws, lines, markdown, parse_irreducible
+from var_jax.scaling.plot import draw_over_flops, draw_over_n, new_figure
+from var_jax.scaling.sweep import run_sweep, write_jobs
 
 TAKES_OVERRIDES = True
 _RUNS = "training directories, or folders of them"
+_say = functools.partial(print, flush=True)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,5 +52,70 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int | None:
-    commands = importlib.import_module("var_jax.scaling.commands")
-    return getattr(commands, args.verb)(args)
+    if args.overrides and args.verb != "run":
+        raise InputError(f"'{args.overrides[0]}': only scaling run takes keys of configs")
+    return {"run": _run, "table": _table, "fit": _fit, "cost": _cost}[args.verb](args)
+
+
+def _run(args: argparse.Namespace) -> int:
+    """Trains a sweep, or writes its jobs."""
+    only = [name for name in args.only.split(",") if name]
+    if args.write_jobs:
+        for file in write_jobs(args.sweep, args.out, args.write_jobs, args.overrides, only):
+            _say(str(file))
+        return 0
+    return run_sweep(args.sweep, args.out, args.overrides, only, _say)
+
+
+def _table(args: argparse.Namespace) -> None:
+    """Writes one CSV file."""
+    rows = _gathered(args.runs)
+    write_table(args.out, rows)
+    _say(f"{args.out}: {len(rows)} evaluations of {len({row['model'] for row in rows})} models")
+
+
+def _fit(args: argparse.Namespace) -> None:
+    """Writes laws as JSON, CSV and two figures."""
+    if bool(args.runs) == bool(args.table):
+        raise InputError("scaling fit: give run directories, or --table FILE")
+    new_figure()  # a missing library is found before the work
+    if args.table:
+        rows, curves = None, read_table(args.table)
+    else:
+        rows = _gathered(args.runs)
+        curves = curves_of(rows)
+    figures = list(curves[0].figures)
+    irreducible = parse_irreducible(args.irreducible, figures)
+    ordered = {name: irreducible[name] for name in (*SHOWN, *figures) if name in irreducible}
+    laws = all_laws(curves, ordered, args.seed)
+    out = local_target(args.out)
+    content = {"irreducible": args.irreducible, "models": [curve.model for curve in curves]}
+    content["figures"] = {own.figure: own.to_dict() for own in laws}
+    write_json(out / "scaling.json", content, indent=1)
+    if rows is not None:
+        write_table(out / "table.csv", rows)
+    else:
+        with atomic_file(out / "table.csv") as temporary:
+            temporary.write_bytes(Path(args.table).read_bytes())
+    shown = [own for own in laws if own.figure in SHOWN]
+    with atomic_file(out / "laws.md") as temporary:
+        temporary.write_text(markdown(shown, curves))
+    draw_over_n(out / "over_parameters.png", laws)
+    draw_over_flops(out / "over_compute.png", laws, curves)
+    for line in lines(shown):
+        _say(line)
+    _say(f"{out}: scaling.json, laws.md, table.csv, over_parameters.png, over_compute.png")
+
+
+def _cost(args: argparse.Namespace) -> None:
+    """Compares raster order with scale by scale."""
+    report(args.out, args.sides, args.width, args.depth, args.batch, args.seconds, _say)
+
+
+def _gathered(runs: list[str]) -> list[Row]:
+    rows, left_out = gather(runs)
+    for line in left_out:
+        _say(f"left out: {line}")
+    if not rows:
+        raise InputError(f"{', '.join(runs)}: no finished model among them")
+    return rows

@@ -6,6 +6,7 @@ pictures of a class lie apart. Its accuracy on held-out real pictures is always 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
+
+from var_jax.generation.batching import batches
+from var_jax.models.net import Net
+
+_BATCH, _TRAINING_BATCH = 250, 64  # pictures at a time
 
 
 class SmallClassifier(nn.Module):
@@ -35,31 +41,28 @@ class SmallClassifier(nn.Module):
         return nn.Dense(self.num_classes)(features), features
 
 
+@dataclasses.dataclass(frozen=True)
 class Classifier:
     """A trained `SmallClassifier`."""
 
-    def __init__(self, module: SmallClassifier, params: Any) -> None:
-        """Wraps the module and its trained parameters."""
-        self._module, self._params = module, params
+    net: Net
 
-    def __call__(self, images: np.ndarray, batch: int = 250) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """uint8 [N, H, W, 3] -> (probabilities [N, classes], features [N, F])."""
         parts = []
-        for start in range(0, len(images), batch):
-            rows = images[start : start + batch]
-            padded = np.concatenate([rows, np.zeros((batch - len(rows), *rows.shape[1:]), np.uint8)])
-            logits, features = _apply(self._module, self._params, padded)
-            parts.append((np.asarray(jax.nn.softmax(logits))[: len(rows)], np.asarray(features)[: len(rows)]))
-        return np.concatenate([p for p, _ in parts]), np.concatenate([f for _, f in parts])
+        for rows, new in batches(len(images), _BATCH, fill=True):
+            logits, features = _apply(self.net, images[rows])
+            parts.append([np.asarray(x)[:new] for x in (jax.nn.softmax(logits), features)])
+        return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
 
     def accuracy(self, images: np.ndarray, labels: np.ndarray) -> float:
         """Share of pictures whose likeliest class is the label."""
         return float(np.mean(np.argmax(self(images)[0], axis=-1) == labels))
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _apply(module: SmallClassifier, params: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return module.apply({"params": params}, images)
+@jax.jit
+def _apply(net: Net, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return net.apply(images)
 
 
 def train_classifier(
@@ -67,22 +70,13 @@ def train_classifier(
     labels: np.ndarray,
     num_classes: int,
     steps: int = 800,
-    batch: int = 64,
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
 ) -> Classifier:
     """Trains on uint8 [N, H, W, 3] with AdamW and a cosine schedule; pictures are blurred and made noisy at random.
 
     Without blur and noise the classifier would rely on sharp edges, and judge how soft a tokenizer's pictures
-    are instead of the form they show.
-
-    Args:
-      images, labels: the real training pictures.
-      num_classes: number of classes.
-      steps: number of steps on `batch` pictures, drawn at random.
-      batch: pictures per step.
-      seed: seed of initialisation and order.
-      progress: called with lines about progress, now and then.
+    are instead of the form they show. Each step takes 64 pictures, drawn at random.
     """
     widths = (24, 48, 96) if images.shape[1] <= 32 else (12, 24, 48, 96)
     module = SmallClassifier(num_classes, widths)
@@ -103,12 +97,12 @@ def train_classifier(
         return optax.apply_updates(params, updates), state, loss
 
     for number in range(1, steps + 1):
-        rows = rng.integers(0, len(images), batch)
+        rows = rng.integers(0, len(images), _TRAINING_BATCH)
         key = jax.random.fold_in(jax.random.key(seed), number)
         params, state, loss = step(params, state, images[rows], labels[rows], key)
         if progress and number % 100 == 0:
             progress(f"classifier: step {number}/{steps}, loss {float(loss):.4f}")
-    return Classifier(module, params)
+    return Classifier(Net(module, params))
 
 
 def _softened(images_BxHxWx3: jax.Array, key: jax.Array) -> jax.Array:

@@ -46,6 +46,11 @@ def _var(name: str, pixels: int, paper: tuple[float, float], readme: float | Non
     return Published(name, f"{pixels} px, {_VAR_SETTINGS}", sources)
 
 
+def _adm(name: str, pixels: int, source: str, values: tuple[float, ...]) -> Published:
+    figures = dict(zip(("inception_score", "fid", "sfid", "precision", "recall"), values, strict=True))
+    return Published(name, f"{pixels} px, {_ADM_SETTINGS}", {source: figures})
+
+
 EXPECTED: Mapping[str, Published] = {
     "d16": _var("VAR-d16", 256, (3.30, 274.4), 3.55),
     "d20": _var("VAR-d20", 256, (2.57, 302.6), 2.95),
@@ -67,23 +72,14 @@ EXPECTED: Mapping[str, Published] = {
         "against the reference statistics of OpenAI's evaluator (rfid_reference), two figures that are often mixed up",
         {"authors": {"rfid": 0.92}, "users": {"rfid_reference": 2.70}},
     ),
-    "adm-g-u-256": Published(
+    "adm-g-u-256": _adm(
         "ADM-G with upsampling (admnet_guided_upsampled_imagenet256)",
-        f"256 px, {_ADM_SETTINGS}",
-        {"README": {"inception_score": 215.84, "fid": 3.9426, "sfid": 6.1404, "precision": 0.8265, "recall": 0.5309}},
+        256,
+        "README",
+        (215.84, 3.9426, 6.1404, 0.8265, 0.5309),
     ),
-    "adm-g-128": Published(
-        "ADM-G (admnet_guided_imagenet128)",
-        f"128 px, {_ADM_SETTINGS}",
-        {
-            "evaluator": {
-                "inception_score": 141.477,
-                "fid": 2.97329,
-                "sfid": 5.09456,
-                "precision": 0.78138,
-                "recall": 0.5929,
-            }
-        },
+    "adm-g-128": _adm(
+        "ADM-G (admnet_guided_imagenet128)", 128, "evaluator", (141.477, 2.97329, 5.09456, 0.78138, 0.5929)
     ),
 }
 

@@ -17,7 +17,7 @@ from var_jax.errors import InputError
 from var_jax.evaluation.pictures import Pictures
 from var_jax.formats.atomic import atomic_file
 from var_jax.models.parameters import Params
-from var_jax.parallel.mesh import batch_sharding, check_batch, make_mesh
+from var_jax.parallel.mesh import batch_sharding, check_batch, make_mesh, replicated
 from var_jax.parallel.processes import from_all
 from var_jax.pretrained.inception import Features, extract
 
@@ -66,10 +66,9 @@ class Extractor:
         self.mesh, self.batch, self.identity = mesh or make_mesh(), batch, identity
         check_batch(self.mesh, batch, "--batch")
         self._rows = batch_sharding(self.mesh)
-        everywhere = jax.sharding.NamedSharding(self.mesh, jax.P())
-        self._params = jax.device_put(params, everywhere)
+        self._params = jax.device_put(params, replicated(self.mesh))
         # Rows come back whole and in the order of the pictures, whichever device computed them.
-        self._apply = jax.jit(apply, out_shardings=everywhere)
+        self._apply = jax.jit(apply, out_shardings=replicated(self.mesh))
 
     def __call__(self, images_NxHxWx3: np.ndarray) -> Features:
         """Features of at most `batch` pictures on the device; a smaller batch is padded, and the padding removed."""
@@ -91,10 +90,8 @@ class Extractor:
         """The features of all pictures in their order, `chunk` pictures at a time.
 
         Args:
-          pictures: the source of pictures.
           work: a folder that keeps computed features; another call with the same pictures, weights and folder
             reads them and goes on from there.
-          say: called with lines about progress.
           chunk: pictures at a time, rounded up to whole batches.
 
         Raises:

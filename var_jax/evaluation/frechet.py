@@ -13,12 +13,9 @@ from var_jax.errors import InputError
 def frechet_distance(mean1_F: np.ndarray, cov1_FxF: np.ndarray, mean2_F: np.ndarray, cov2_FxF: np.ndarray) -> float:
     """|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)) (Heusel et al., arXiv 1706.08500, equation 6).
 
-    The trace of the root is that of (A S2 A)^(1/2) with A = S1^(1/2): a symmetric matrix, whose eigenvalues are real
-    and, but for rounding, not negative. So covariances of fewer pictures than features need no special treatment.
-
-    Args:
-      mean1_F, mean2_F: means, [F].
-      cov1_FxF, cov2_FxF: covariances, [F, F], symmetric.
+    Covariances are symmetric. The trace of the root is that of (A S2 A)^(1/2) with A = S1^(1/2): a symmetric matrix,
+    whose eigenvalues are real and, but for rounding, not negative. So covariances of fewer pictures than features need
+    no special treatment.
 
     Raises:
       InputError: if the shapes do not match, or a number is not finite.

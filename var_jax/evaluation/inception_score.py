@@ -17,10 +17,9 @@ class Score:
     """The Inception score of a set of pictures.
 
     Attributes:
-      in_order: mean over splits of consecutive pictures, as the published evaluator computes it.
-      in_order_std: standard deviation over those splits.
-      shuffled: mean over splits after shuffling the pictures.
-      shuffled_std: standard deviation over the shuffled splits.
+      in_order, in_order_std: mean and standard deviation over splits of consecutive pictures, as the published
+        evaluator computes them.
+      shuffled, shuffled_std: the same after shuffling the pictures.
       splits: number of splits.
       neighbours: correlation of consecutive pictures' probabilities: near 0 in a shuffled file, near 1 if classes
         follow one another.
@@ -42,18 +41,17 @@ class InceptionScore:
     Args:
       count: pictures that will arrive, in the order of the file.
       split_size: pictures per split; the last split has the remainder, as in the published evaluator.
-      seed: seed of the shuffled order.
     """
 
-    def __init__(self, count: int, split_size: int = SPLIT_SIZE, seed: int = SHUFFLE_SEED) -> None:
+    def __init__(self, count: int, split_size: int = SPLIT_SIZE) -> None:
         places = np.empty(count, np.int64)
-        places[np.random.RandomState(seed).permutation(count)] = np.arange(count)
+        places[np.random.RandomState(SHUFFLE_SEED).permutation(count)] = np.arange(count)
         self._splits = -(-count // split_size)
         self._split_of = np.stack([np.arange(count), places]) // split_size  # [2, N]: in order, and shuffled
         self._seen = 0
         self._last: np.ndarray | None = None
         self._self_products = self._neighbour_products = 0.0
-        self._sums = self._entropies = np.zeros(0)
+        self._sums, self._entropies = np.zeros((2, self._splits, 1)), np.zeros((2, self._splits))  # 1 becomes C
 
     def add(self, logits_NxC: np.ndarray) -> None:
         """Adds the logits of the next pictures."""
@@ -61,15 +59,11 @@ class InceptionScore:
         log_p = log_p - log_p.max(axis=1, keepdims=True)
         log_p -= np.log(np.exp(log_p).sum(axis=1, keepdims=True))
         p = np.exp(log_p)
-        if self._last is None:
-            self._sums = np.zeros((2, self._splits, p.shape[1]))
-            self._entropies = np.zeros((2, self._splits))
-            self._last = p[:0]
         members = self._split_of[:, None, self._seen : self._seen + len(p)] == np.arange(self._splits)[:, None]
-        self._sums += members.astype(np.float64) @ p
+        self._sums = self._sums + members.astype(np.float64) @ p
         self._entropies += members @ np.sum(p * log_p, axis=1)
         self._self_products += np.sum(p * p)
-        run = np.concatenate([self._last, p])
+        run = p if self._last is None else np.concatenate([self._last, p])
         self._neighbour_products += np.sum(run[1:] * run[:-1])
         self._last = p[-1:]
         self._seen += len(p)

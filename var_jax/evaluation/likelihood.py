@@ -1,11 +1,7 @@
-"""Likelihood of pictures' tokens under a transformer: loss, perplexity and accuracy by scale, teacher-forced.
-
-Figures of a set are computed from sums over batches, so that a set of any size takes one pass.
-"""
+"""Likelihood of pictures' tokens under a transformer: loss, perplexity and accuracy by scale, teacher-forced."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import jax
@@ -31,10 +27,7 @@ def likelihood_sums(
     No class is dropped. (The reference drops classes in validation too, so its figures are a little higher.)
 
     Args:
-      transformer, params: the model.
-      labels_B: class ids.
-      tokens_BxL: the pictures' tokens.
-      inputs_BxNxC: the tokenizer's `transformer_input` of them.
+      inputs_BxNxC: the tokenizer's `transformer_input` of the tokens.
       mask_B: 1 for a picture, 0 for padding, which does not count.
     """
     logits = transformer.apply({"params": params}, labels_B, inputs_BxNxC)
@@ -54,12 +47,4 @@ def likelihood_figures(sums: dict[str, np.ndarray], pyramid: Pyramid) -> dict[st
         "accuracy_last": hits[-1],
         "loss_by_scale": losses,
         "accuracy_by_scale": hits,
-    }
-
-
-def with_perplexity(figures: dict[str, Any]) -> dict[str, Any]:
-    """Adds perplexities, the exponentials of the losses, to the figures of `likelihood_figures`."""
-    return figures | {
-        "perplexity": math.exp(figures["loss"]),
-        "perplexity_by_scale": [math.exp(loss) for loss in figures["loss_by_scale"]],
     }

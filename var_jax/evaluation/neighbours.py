@@ -12,6 +12,7 @@ from var_jax.parallel.mesh import batch_sharding
 
 NEIGHBOURS = 3
 BLOCK = 2048  # rows and columns of one block of distances: 16 MiB
+Block = tuple[jax.Array, jax.Array, jax.Array]  # rows, the mask of the real ones, squared radii of their balls
 
 
 def precision_recall(
@@ -19,7 +20,6 @@ def precision_recall(
     reference_MxD: np.ndarray,
     mesh: jax.sharding.Mesh,
     half: bool = False,
-    neighbours: int = NEIGHBOURS,
     block: int = BLOCK,
 ) -> tuple[float, float]:
     """Precision, the share of samples in the reference's manifold, and recall, the share of the reference in theirs.
@@ -28,10 +28,9 @@ def precision_recall(
     neighbour (the member itself not counted).
 
     Args:
-      samples_NxD, reference_MxD: float32 features, more than `neighbours` rows each.
+      samples_NxD, reference_MxD: float32 features, more than three rows each.
       mesh: rows of a block are split over its batch axes.
       half: compute distances in float16 as the published evaluator does; figures move by some 0.003.
-      neighbours: rank of the neighbour that a ball reaches.
       block: rows at a time.
     """
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
@@ -39,53 +38,38 @@ def precision_recall(
     # Distances do not change when both sets move; near the origin their squares lose fewer digits.
     centre_D = np.zeros_like(reference_MxD[0]) if half else reference_MxD.mean(axis=0, dtype=np.float64)
     blocks = functools.partial(_blocks, size=block, centre_D=centre_D.astype(np.float32))
-    radii = [_radii(rows, blocks, mesh, neighbours, half) for rows in (samples_NxD, reference_MxD)]
-    in_reference, in_samples = np.zeros(len(samples_NxD), bool), np.zeros(len(reference_MxD), bool)
+    sample_radii, reference_radii = (_radii(rows, blocks, mesh, half) for rows in (samples_NxD, reference_MxD))
+    in_reference, in_samples = np.zeros(sample_radii.shape, bool), np.zeros(reference_radii.shape, bool)
     for at_row, rows, rows_valid in blocks(reference_MxD):
-        rows, rows_valid = _split((rows, rows_valid), mesh)
-        for at, columns, valid in blocks(samples_NxD):
-            column_radii, row_radii = (_part(r, a, block) for r, a in zip(radii, (at, at_row), strict=True))
-            hit_columns, hit_rows = _hits(rows, row_radii, rows_valid, columns, column_radii, valid, half)
-            _note(in_reference, at, hit_columns)
-            _note(in_samples, at_row, hit_rows)
-    return float(in_reference.mean()), float(in_samples.mean())
+        rows, rows_valid = jax.device_put((rows, rows_valid), batch_sharding(mesh))
+        row_block = rows, rows_valid, reference_radii[at_row]
+        for at, columns, columns_valid in blocks(samples_NxD):
+            hit_columns, hit_rows = _hits(row_block, (columns, columns_valid, sample_radii[at]), half)
+            in_reference[at] |= np.asarray(hit_columns)
+            in_samples[at_row] |= np.asarray(hit_rows)
+    return float(in_reference.sum() / len(samples_NxD)), float(in_samples.sum() / len(reference_MxD))
 
 
 def _blocks(rows_NxD: np.ndarray, size: int, centre_D: np.ndarray):
-    """Yields (start, rows moved by the centre and padded to `size`, mask of the real rows)."""
-    for start in range(0, len(rows_NxD), size):
+    """Yields (number, rows moved by the centre and padded to `size`, mask of the real rows)."""
+    for number, start in enumerate(range(0, len(rows_NxD), size)):
         part = rows_NxD[start : start + size].astype(np.float32) - centre_D
         filled = np.pad(part, ((0, size - len(part)), (0, 0)))
-        yield start, filled, np.arange(size) < len(part)
+        yield number, filled, np.arange(size) < len(part)
 
 
-def _split(arrays, mesh: jax.sharding.Mesh):
-    return jax.device_put(arrays, batch_sharding(mesh))
-
-
-def _part(values_N: np.ndarray, start: int, size: int) -> np.ndarray:
-    part = values_N[start : start + size]
-    return np.pad(part, (0, size - len(part)))
-
-
-def _note(found_N: np.ndarray, start: int, hits: jax.Array) -> None:
-    part = found_N[start : start + len(hits)]
-    part |= np.asarray(hits)[: len(part)]
-
-
-def _radii(rows_NxD: np.ndarray, blocks, mesh: jax.sharding.Mesh, neighbours: int, half: bool) -> np.ndarray:
-    """[N] squared distance of each row to its third neighbour."""
-    radii = np.zeros(len(rows_NxD), np.float32)
-    for start, rows, valid in blocks(rows_NxD):
+def _radii(rows_NxD: np.ndarray, blocks, mesh: jax.sharding.Mesh, half: bool) -> np.ndarray:
+    """[blocks, size] squared distance of each row to its third neighbour; without meaning for padding."""
+    radii = []
+    for _, rows, _ in blocks(rows_NxD):
         # One more, since each row is found as its own neighbour.
-        nearest = np.full((len(rows), neighbours + 1), np.inf, np.float32)
-        rows, nearest = _split((rows, nearest), mesh)
+        nearest = np.full((len(rows), NEIGHBOURS + 1), np.inf, np.float32)
+        rows, nearest = jax.device_put((rows, nearest), batch_sharding(mesh))
         for _, columns, columns_valid in blocks(rows_NxD):
             before, nearest = nearest, _nearest(nearest, rows, columns, columns_valid, half)
             jax.block_until_ready(before)  # or all columns would wait in memory for their turn
-        count = int(valid.sum())
-        radii[start : start + count] = np.asarray(nearest)[:count, -1]
-    return radii
+        radii.append(np.asarray(nearest)[:, -1])
+    return np.stack(radii)
 
 
 @functools.partial(jax.jit, static_argnames="half")
@@ -96,16 +80,9 @@ def _nearest(nearest_RxK: jax.Array, rows: jax.Array, columns: jax.Array, valid:
 
 
 @functools.partial(jax.jit, static_argnames="half")
-def _hits(
-    rows: jax.Array,
-    row_radii: jax.Array,
-    rows_valid: jax.Array,
-    columns: jax.Array,
-    column_radii: jax.Array,
-    columns_valid: jax.Array,
-    half: bool,
-) -> tuple[jax.Array, jax.Array]:
+def _hits(row_block: Block, column_block: Block, half: bool) -> tuple[jax.Array, jax.Array]:
     """Columns within the ball of any row, and rows within the ball of any column."""
+    (rows, rows_valid, row_radii), (columns, columns_valid, column_radii) = row_block, column_block
     distances = _distances(rows, columns, half)
     real = rows_valid[:, None] & columns_valid
     near_rows = jnp.any(real & (distances <= row_radii[:, None]), axis=0)

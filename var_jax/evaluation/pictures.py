@@ -62,9 +62,10 @@ class Pictures(Protocol):
 
     def notes(self) -> list[str]:
         """Notes for the reader of figures, one sentence each; complete when all pictures have been read."""
+        return []
 
 
-class NpzPictures:
+class NpzPictures(Pictures):
     """The array `arr_0`, uint8 [N, H, W, 3], of an `.npz`, streamed out of the archive whether compressed or not.
 
     Raises:
@@ -95,10 +96,6 @@ class NpzPictures:
             for at in range(start, self.count, size):
                 count = min(size, self.count - at)
                 yield np.frombuffer(file.read(count * bytes_each), np.uint8).reshape(count, *self._shape)
-
-    def notes(self) -> list[str]:
-        """No notes: every possible fault is refused."""
-        return []
 
 
 def open_npz(path: str | os.PathLike[str]) -> zipfile.ZipFile:
@@ -144,7 +141,7 @@ def _check_layout(path: str | os.PathLike[str], shape: tuple[int, ...], kind: np
         raise InputError(f"{problem} in C order; save np.ascontiguousarray(arr_0)")
 
 
-class FolderPictures:
+class FolderPictures(Pictures):
     """All pictures in a folder and its sub-folders, in the order of their paths.
 
     Raises:
@@ -254,7 +251,7 @@ class Drawing(NamedTuple):
     settings: Mapping[str, Any] = types.MappingProxyType(dataclasses.asdict(PUBLISHED_SAMPLING))
 
 
-class ModelPictures:
+class ModelPictures(Pictures):
     """Samples of a model, drawn on all devices when they are needed.
 
     They equal the pictures that `var-jax sample` writes to an .npz, in the same shuffled order; each has a key of its

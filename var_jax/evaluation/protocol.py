@@ -47,12 +47,10 @@ class Reference(NamedTuple):
     """The reference that samples are compared with.
 
     Attributes:
-      name: the name in messages.
       pool, spatial: stored statistics; if `pool` is None, they are computed from `pictures`.
       pictures: pictures for precision and recall, or None.
     """
 
-    name: str
     pool: Statistics | None
     spatial: Statistics | None
     pictures: Pictures | None
@@ -94,7 +92,7 @@ def open_reference(path: str | os.PathLike[str], judge: Judge) -> Reference:
       InputError: if the path is none of these.
     """
     if not os.path.isfile(path):
-        return Reference(os.fspath(path), None, None, open_pictures(path))
+        return Reference(None, None, open_pictures(path))
     pool, spatial = read_statistics(path, len(judge.head), judge.spatial)
     try:
         pictures = open_pictures(path)
@@ -102,7 +100,7 @@ def open_reference(path: str | os.PathLike[str], judge: Judge) -> Reference:
         if pool is None:
             raise
         pictures = None
-    return Reference(os.fspath(path), pool, spatial, pictures)
+    return Reference(pool, spatial, pictures)
 
 
 def judge_pictures(
@@ -153,8 +151,7 @@ def figures(
     found["sfid"] = None if spatial is None else frechet_between(samples.spatial, spatial)
     if judged is not None and min(len(samples.pool_NxF), len(judged.pool_NxF)) > NEIGHBOURS:
         say("precision and recall")
-        mesh = judge.extractor.mesh
-        pair = precision_recall(samples.pool_NxF, judged.pool_NxF, mesh, half)
+        pair = precision_recall(samples.pool_NxF, judged.pool_NxF, judge.extractor.mesh, half)
         found["precision"], found["recall"] = pair
     return found
 
@@ -171,13 +168,10 @@ def evaluate(
     """Judges samples; returns the report and the results of the pass over them.
 
     Args:
-      samples: pictures to judge.
       reference: the reference to compare with; without one, only the Inception score is computed.
-      judge: see `inception_judge`.
       half: compute distances of precision and recall in float16, as the published evaluator does.
       split_size: pictures of one Inception score.
       work: a folder that keeps features, so that the same call resumes after an interruption.
-      say: called with lines about progress.
 
     Returns:
       fid, sfid, inception_score (in file order), inception_score_shuffled, their _std over splits, precision, recall

@@ -1,7 +1,4 @@
-"""Quality of reconstructions: PSNR and SSIM per picture, and a tokenizer's figures by number of scales.
-
-Figures of a set are computed from sums over batches, so that a set of any size takes one pass.
-"""
+"""Quality of reconstructions: PSNR and SSIM per picture, and a tokenizer's figures by number of scales."""
 
 from __future__ import annotations
 
@@ -65,7 +62,6 @@ def reconstruction_sums(
     """Sums over one batch; added up over all batches they are the input of `reconstruction_figures`.
 
     Args:
-      tokenizer, params: the model.
       images_BxHxWx3: uint8.
       mask_B: 1 for a picture, 0 for padding, which does not count.
       lpips_params: weights of LPIPS, if it is to be measured; see `pretrained.lpips_file`.

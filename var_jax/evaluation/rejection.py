@@ -29,17 +29,16 @@ Probabilities = Callable[[np.ndarray], np.ndarray]
 # (labels [N], index of each picture within its class [N]) -> uint8 pictures [N, H, W, 3].
 Draw = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
-_HELD_OUT = 2000  # pictures that a classifier's accuracy is measured on, at most
+# Pictures that a classifier is trained on, and those that its accuracy is measured on, at most.
+_TRAINING, _HELD_OUT = 6000, 2000
 
 
 class Chooser(NamedTuple):
     """A classifier that chooses pictures, and its accuracy.
 
     Attributes:
-      name: the classifier's name.
-      probabilities: the classifier.
-      accuracy: share of real pictures whose likeliest class is the true one.
-      accuracy_of: the pictures on which the accuracy was measured.
+      name, probabilities: the classifier.
+      accuracy, accuracy_of: share of real pictures whose likeliest class is the true one, and which pictures.
     """
 
     name: str
@@ -98,7 +97,8 @@ class Rejection:
     ) -> None:
         self._draw, self._probabilities, self._batch = draw, probabilities, batch
         self._kept, self._each = per_class, drawn_for(per_class, acceptance)
-        self._seen, self._right = np.zeros(2, int), np.zeros(2, int)  # of all drawn pictures, of the kept ones
+        # Whether the likeliest class is the right one, of all drawn pictures and of the kept ones.
+        self._drawn_right, self._kept_right = [], []
 
     def keep(self, labels: Sequence[int]) -> Iterator[Kept]:
         """Yields the best pictures of each class as soon as the class is drawn.
@@ -116,17 +116,15 @@ class Rejection:
             images = self._draw(label_N[rows], index_N[rows])[:new]
             rows = rows[:new]
             scores, right = self._judged(images, label_N[rows])
+            self._drawn_right += right.tolist()
             for label in dict.fromkeys(label_N[rows].tolist()):
                 own = label_N[rows] == label
-                if best is not None and best.label != label:
-                    yield self._finished(best)
-                    best = None
                 found = Kept(label, index_N[rows][own], scores[own], right[own], images[own])
-                self._seen[0] += own.sum()
-                self._right[0] += right[own].sum()
-                best = _best(found if best is None else _both(best, found), self._kept)
-        if best is not None:
-            yield self._finished(best)
+                best = _best([found] if best is None else [best, found], self._kept)
+                if found.indices[-1] == self._each - 1:
+                    self._kept_right += best.right.tolist()
+                    yield best
+                    best = None
 
     def report(self, chooser: Chooser) -> dict[str, Any]:
         """The report on all pictures so far; `chooser` holds the classifier's name and accuracy.
@@ -134,16 +132,16 @@ class Rejection:
         The two class accuracies are by the classifier that chose, so the second one measures the choice more than
         the pictures.
         """
-        shares = [float(right / seen) if seen else None for right, seen in zip(self._right, self._seen, strict=True)]
+        drawn, kept = len(self._drawn_right), len(self._kept_right)
         return {
-            "acceptance_rate": float(self._seen[1] / self._seen[0]) if self._seen[0] else None,
-            "drawn": int(self._seen[0]),
-            "kept": int(self._seen[1]),
+            "acceptance_rate": kept / drawn if drawn else None,
+            "drawn": drawn,
+            "kept": kept,
             "classifier": chooser.name,
             "classifier_accuracy": chooser.accuracy,
             "classifier_accuracy_of": chooser.accuracy_of,
-            "class_accuracy_drawn": shares[0],
-            "class_accuracy_kept": shares[1],
+            "class_accuracy_drawn": sum(self._drawn_right) / drawn if drawn else None,
+            "class_accuracy_kept": sum(self._kept_right) / kept if kept else None,
         }
 
     def _judged(self, images: np.ndarray, labels_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -158,19 +156,12 @@ class Rejection:
             raise InputError("classifier: gave a probability that is not finite, expected numbers from 0 to 1")
         return p_NxC[np.arange(len(images)), labels_N], np.argmax(p_NxC, axis=1) == labels_N
 
-    def _finished(self, kept: Kept) -> Kept:
-        self._seen[1] += len(kept.images)
-        self._right[1] += kept.right.sum()
-        return kept
 
-
-def _both(a: Kept, b: Kept) -> Kept:
-    return Kept(a.label, *(np.concatenate(pair) for pair in zip(a[1:], b[1:], strict=True)))
-
-
-def _best(candidates: Kept, count: int) -> Kept:
-    order = np.argsort(-candidates.scores, kind="stable")[:count]  # among equals, the first drawn
-    return Kept(candidates.label, *(part[order] for part in candidates[1:]))
+def _best(parts: Sequence[Kept], count: int) -> Kept:
+    """The best pictures of all parts, which are of one class."""
+    order = np.argsort(-np.concatenate([part.scores for part in parts]), kind="stable")[:count]  # the first of equals
+    columns = zip(*(part[1:] for part in parts), strict=True)
+    return Kept(parts[0].label, *(np.concatenate(column)[order] for column in columns))
 
 
 def model_draws(bundle: Bundle, seed: int, **settings: Any) -> Draw:
@@ -178,27 +169,14 @@ def model_draws(bundle: Bundle, seed: int, **settings: Any) -> Draw:
     return lambda labels, indices: to_uint8(bundle.generate(labels, class_keys(seed, labels, indices), **settings))
 
 
-def trained_chooser(
-    directory: str | os.PathLike[str],
-    bundle: Bundle,
-    real: int = 6000,
-    seed: int = 0,
-    say: Callable[[str], None] = print,
-) -> Chooser:
-    """Trains a small classifier on the real pictures of a transformer's training directory.
-
-    Args:
-      directory: the training directory.
-      bundle: its model.
-      real: maximal number of training pictures.
-      seed: seed of the classifier.
-      say: called with lines about progress.
+def trained_chooser(directory: str | os.PathLike[str], bundle: Bundle) -> Chooser:
+    """Trains a small classifier on the real pictures of a transformer's training directory, whose model is `bundle`.
 
     Raises:
       InputError: if the directory is no transformer's run, or its data is gone.
     """
-    training, held_out = real_pictures(directory, bundle, real, _HELD_OUT)
-    classifier = train_classifier(*training, bundle.transformer.config.num_classes, seed=seed, progress=say)
+    training, held_out = real_pictures(directory, bundle, _TRAINING, _HELD_OUT)
+    classifier = train_classifier(*training, bundle.transformer.config.num_classes, progress=print)
     return Chooser(
         f"small classifier trained on {len(training[0])} real pictures",
         lambda images: classifier(images)[0],
@@ -212,11 +190,8 @@ def imagenet_chooser(
 ) -> Chooser:
     """EfficientNet-Lite0, for models of ImageNet's 1000 classes in their usual order.
 
-    Args:
-      file: the file of its weights.
-      num_classes: the model's number of classes.
-      held_out: a folder of ImageNet's validation pictures with one sub-folder per class, to measure its accuracy on;
-        without it the published figure is reported, and named as such.
+    Its accuracy is measured on `held_out`, a folder of ImageNet's validation pictures with one sub-folder per class;
+    without it the published figure is reported, and named as such.
 
     Raises:
       InputError: for a model of other classes, or a missing or wrong file or folder.

@@ -5,7 +5,9 @@ Class accuracy, spread, nearest training picture, Frechet distances under names 
 
 from __future__ import annotations
 
+import functools
 import os
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -27,7 +29,6 @@ from var_jax.training_directory import read_run
 
 _BATCH = 50
 _HELD_OUT = 1000  # held-out real pictures that samples are compared with, at most
-
 _REFERENCE = 2000  # real training pictures behind a Frechet distance, at most
 
 Labelled = tuple[np.ndarray, np.ndarray]
@@ -51,7 +52,6 @@ def measure(
     Args:
       directory: the training directory; the run's config says where its data is.
       samples: number of samples, drawn evenly over the classes.
-      guidance, top_k, top_p: sampling settings.
       real: real training pictures for the classifier and for distances, at most.
       seed: seed of samples, classifier and shuffling.
       counted: real training pictures whose tokens the unigram model counts, at most.
@@ -72,7 +72,7 @@ def measure(
     Raises:
       InputError: if the directory is no transformer's run, its data is gone, or a file is not the expected one.
     """
-    sampling = {"guidance": guidance, "top_k": top_k, "top_p": top_p}
+    sampling, say = {"guidance": guidance, "top_k": top_k, "top_p": top_p}, functools.partial(print, flush=True)
     SamplingOptions(**sampling).check()
     judges: dict[str, Features] = {}
     if efficientnet is not None:  # read first: a wrong file is found before the work
@@ -81,12 +81,12 @@ def measure(
     classes = bundle.transformer.config.num_classes
     training, held_out = real_pictures(directory, bundle, real, _HELD_OUT)
     source = make_source(data["kind"], SPLITS[0], **data["options"])
-    losses = structure(bundle, source, *held_out, counted, data["enlarge"], seed, _say)
-    classifier = train_classifier(*training, classes, seed=seed, progress=_say)
+    losses = structure(bundle, source, *held_out, counted, data["enlarge"], seed, say)
+    classifier = train_classifier(*training, classes, seed=seed, progress=say)
     labels = np.arange(samples) % classes
-    drawn = _samples(bundle, labels, seed, **sampling)
+    drawn, _ = draw_samples(bundle, labels, seed, say, **sampling)
     reconstructed, mean_fill = _psnr(bundle, held_out[0][: 4 * _BATCH])
-    figures = _class_figures(classifier, (drawn, labels), held_out)
+    figures = class_figures(classifier, (drawn, labels), held_out)
     nearest = [np.median(nearest_distances(images, training[0])) for images in (drawn, held_out[0])]
     figures |= {"nearest": float(nearest[0] / nearest[1]), "psnr": reconstructed, "psnr_of_mean_fill": mean_fill}
     for judge, features in {"small_classifier": classifier, **judges}.items():
@@ -94,10 +94,8 @@ def measure(
     return figures | losses
 
 
-def _class_figures(
-    classifier: Classifier, drawn: tuple[np.ndarray, np.ndarray], held_out: tuple[np.ndarray, np.ndarray]
-) -> dict[str, float]:
-    """The classifier's accuracies and the spread within classes, of (images, labels) drawn and held out."""
+def class_figures(classifier: Classifier, drawn: Labelled, held_out: Labelled) -> dict[str, float]:
+    """classifier_accuracy, class_accuracy and spread, see `measure`, of (images, labels) drawn and held out."""
     spreads = [spread_within_classes(classifier(images)[1], labels) for images, labels in (drawn, held_out)]
     return {
         "classifier_accuracy": classifier.accuracy(*held_out),
@@ -109,17 +107,10 @@ def _class_figures(
 def frechet_figures(
     name: str, features_of: Features, drawn: np.ndarray, training: np.ndarray, held_out: np.ndarray
 ) -> dict[str, float]:
-    """Frechet distances to real training pictures on a classifier's features: of samples, and of held-out pictures.
+    """frechet_NAME and frechet_NAME_held_out: distances of samples and of held-out pictures to real training pictures.
 
-    Both use equally many pictures, since the distance falls with their number; the larger set is thinned out evenly.
-
-    Args:
-      name: the classifier's name, part of the figures' names.
-      features_of: the classifier.
-      drawn, training, held_out: uint8 [N, H, W, 3] each.
-
-    Returns:
-      frechet_NAME and frechet_NAME_held_out.
+    All pictures are uint8 [N, H, W, 3], and judged by a classifier's features. Both figures use equally many pictures,
+    since the distance falls with their number; the larger set is thinned out evenly.
     """
     count = min(len(drawn), len(held_out))
     reference, *others = (
@@ -135,18 +126,19 @@ def _evenly(images: np.ndarray, count: int) -> np.ndarray:
     return images[np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(int)]
 
 
-def _samples(bundle: Bundle, labels: np.ndarray, seed: int, **settings: Any) -> np.ndarray:
-    """Draws uint8 pictures of the labels, which take turns by class."""
+def draw_samples(
+    bundle: Bundle, labels: np.ndarray, seed: int, say: Callable[[str], None], **settings: Any
+) -> tuple[np.ndarray, float]:
+    """uint8 pictures of the labels, which take turns by class; and the fastest batch's seconds per picture."""
     keys = class_keys(seed, labels, np.arange(len(labels)) // bundle.transformer.config.num_classes)
-    drawn = []
+    drawn, fastest = [], float("inf")
     for rows, new in batches(len(labels), _BATCH):
-        drawn.append(to_uint8(bundle.generate(labels[rows], keys[rows], **settings))[:new])
-        _say(f"samples: {sum(map(len, drawn))}/{len(labels)}")
-    return np.concatenate(drawn)
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)
+        begun = time.perf_counter()
+        images = np.asarray(bundle.generate(labels[rows], keys[rows], **settings))
+        fastest = min(fastest, (time.perf_counter() - begun) / len(images))
+        drawn.append(to_uint8(images)[:new])
+        say(f"samples: {sum(map(len, drawn))}/{len(labels)}")
+    return np.concatenate(drawn), fastest
 
 
 def _data_of(directory: str | os.PathLike[str]) -> dict[str, Any]:
@@ -162,13 +154,9 @@ def real_pictures(
 ) -> tuple[Labelled, Labelled]:
     """Reads real pictures of a transformer's run, to train a classifier and to test it.
 
-    Args:
-      directory: the training directory; the run's config says where its data is.
-      bundle: its model; the pictures are scaled to its size.
-      training, held_out: pictures from each split, at most, evenly spread.
-
     Returns:
-      Twice (uint8 [N, H, W, 3], int32 [N]): from the training split, and from the validation split.
+      Twice (uint8 [N, H, W, 3], int32 [N]): at most `training` pictures of the training split and `held_out` ones of
+      the validation split, evenly spread, at the size of `bundle`, the run's model.
 
     Raises:
       InputError: if the directory is no transformer's run, or its data is gone.

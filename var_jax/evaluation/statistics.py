@@ -39,23 +39,22 @@ def read_statistics(
     """
     with open_npz(path) as archive:
         present = {name.removesuffix(".npy") for name in archive.namelist()}
-    found = []
-    for names, size in ((POOL_NAMES, pool), (SPATIAL_NAMES, spatial)):
-        if not present.issuperset(names):
-            found.append(None)
-            continue
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                mean, covariance = (np.asarray(file[name], np.float64) for name in names)
-        except Exception as error:  # zip, zlib and numpy each raise their own on damage
-            raise InputError(f"{path}: {names[0]} or {names[1]} cannot be read ({error}); copy it again") from None
-        if mean.shape != (size,) or covariance.shape != (size, size):
-            raise InputError(
-                f"{path}: {names[0]} {mean.shape} and {names[1]} {covariance.shape}: expected {size} numbers "
-                "per picture; these are statistics of another network's features"
-            )
-        found.append(Statistics(mean, covariance))
-    return found[0], found[1]
+    kinds = ((POOL_NAMES, pool), (SPATIAL_NAMES, spatial))
+    return tuple(_read(path, names, size) if present.issuperset(names) else None for names, size in kinds)
+
+
+def _read(path: str | os.PathLike[str], names: tuple[str, str], size: int) -> Statistics:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            mean, covariance = (np.asarray(file[name], np.float64) for name in names)
+    except Exception as error:  # zip, zlib and numpy each raise their own on damage
+        raise InputError(f"{path}: {names[0]} or {names[1]} cannot be read ({error}); copy it again") from None
+    if mean.shape != (size,) or covariance.shape != (size, size):
+        raise InputError(
+            f"{path}: {names[0]} {mean.shape} and {names[1]} {covariance.shape}: expected {size} numbers "
+            "per picture; these are statistics of another network's features"
+        )
+    return Statistics(mean, covariance)
 
 
 def write_statistics(path: str | os.PathLike[str], pool: Statistics, spatial: Statistics, count: int) -> None:

@@ -12,7 +12,6 @@ import itertools
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from var_jax.bundle import Bundle
@@ -20,6 +19,7 @@ from var_jax.data.pipeline import epoch_batches
 from var_jax.data.sources import Source, Spread
 from var_jax.errors import InputError
 from var_jax.generation.batching import batches
+from var_jax.losses.tokens import token_losses
 from var_jax.models.net import Nets
 from var_jax.pyramid import Pyramid
 
@@ -45,13 +45,10 @@ def structure(
     """The held-out loss of a transformer, of a unigram model, and of the transformer with shuffled inputs.
 
     Args:
-      bundle: the model.
-      source: its training pictures.
+      bundle, source: the model and its training pictures.
       images, labels: held-out pictures, uint8 [N, H, W, 3], and their classes.
       counted: training pictures whose tokens the unigram model counts, at most, evenly spread.
       enlarge: enlargement of the training pictures, see `Crop`.
-      seed: seed of the shuffling.
-      say: called with lines about progress.
 
     Returns:
       held_out_loss, unigram_loss, shuffled_input_loss: nats per token, means over pictures and positions.
@@ -165,5 +162,4 @@ def _losses(nets: Nets, labels_B: jax.Array, tokens_BxL: jax.Array, orders_SxB: 
     config = nets.transformer.config
     levels_N = config.pyramid.level_ids[config.start_length :]
     inputs = permuted_inputs(nets.teacher_inputs(tokens_BxL), orders_SxB, levels_N)
-    log_p = jax.nn.log_softmax(nets.transformer.apply(labels_B, inputs))
-    return -jnp.take_along_axis(log_p, tokens_BxL[..., None], axis=-1)[..., 0]
+    return token_losses(nets.transformer.apply(labels_B, inputs), tokens_BxL)[0]

@@ -6,6 +6,7 @@ Peak memory is one batch with its reconstructions, and (S + 1) F^2 numbers per k
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from var_jax.data.pipeline import epoch_batches
 from var_jax.data.sources import IMAGES, Source
 from var_jax.errors import InputError
 from var_jax.evaluation.frechet import Moments, frechet_between
-from var_jax.evaluation.likelihood import likelihood_figures, likelihood_sums, with_perplexity
+from var_jax.evaluation.likelihood import likelihood_figures, likelihood_sums
 from var_jax.evaluation.reconstruction import reconstruction_figures, reconstruction_sums
 from var_jax.models.net import Net, Nets
 from var_jax.models.parameters import Params
@@ -44,7 +45,6 @@ def whole_set(
     """Judges a tokenizer, and the transformer if there is one, by every picture of a source.
 
     Args:
-      bundle: the model.
       source: pictures; the middle square of each is used.
       enlarge: see `Crop`.
       batch: pictures at a time, made a multiple of the devices.
@@ -52,12 +52,11 @@ def whole_set(
       features: by the name of the Frechet distance on them: "rfid" for Inception's.
       references: by the same names, mean and covariance of features of other pictures, like the published reference:
         gives NAME_reference, a figure of its own (rFID is against the same crops of the same pictures).
-      mesh: whose devices share each batch; all of them unless given.
-      say: called with lines about progress.
+      mesh: whose devices share each batch; by default all of them.
 
     Returns:
       "pictures", how many there were; "tokenizer", see `reconstruction_figures`, with NAME and NAME_by_scales for
-      each kind of features; "transformer", if there is one: see `likelihood_figures`.
+      each kind of features; "transformer", if there is one: see `likelihood_figures`, with the losses' exponentials.
 
     Raises:
       InputError: if the source holds no pictures, classes that the model does not have, or damaged pictures alone.
@@ -68,22 +67,26 @@ def whole_set(
     batch = -(-batch // devices) * devices
     bundle = bundle.over(mesh)
     parts = bundle.tokenizer, bundle.transformer, jax.device_put(lpips_params, replicated(mesh))
-    judges = {name: _Judge(of, len(bundle.tokenizer.config.pyramid)) for name, of in (features or {}).items()}
+    features, scales = features or {}, len(bundle.tokenizer.config.pyramid)
+    # For each kind of features: moments of the pictures, then of their reconstructions from 1 .. S scales.
+    moments = {name: [Moments() for _ in range(1 + scales)] for name in features}
     totals, done = None, 0
     for examples in epoch_batches(source, bundle.tokenizer.config.image_size, batch, enlarge=enlarge):
         rows = {name: jax.device_put(examples[name], batch_sharding(mesh)) for name in (IMAGES, "labels", "mask")}
-        sums = jax.device_get(_sums(*parts, rows, bool(judges)))
+        sums = jax.device_get(_sums(*parts, rows, bool(features)))
         kept = examples["mask"] > 0
         shown = sums["tokenizer"].pop("pictures", None)
-        for judge in judges.values():
-            judge.add(examples[IMAGES][kept], shown[:, kept])
+        judges = features if kept.any() else {}  # which need not take an empty batch
+        for name, features_of in judges.items():
+            for each, images in zip(moments[name], (examples[IMAGES], *shown), strict=True):
+                each.add(features_of(images[kept]))
         sums = jax.tree.map(lambda x: np.asarray(x, np.float64), sums)
         totals = sums if totals is None else jax.tree.map(np.add, totals, sums)
         done += int(kept.sum())
         say(f"{done}/{len(source)} pictures")
     if not done:
         raise InputError(f"not one of the {len(source)} pictures can be read: expected a set with pictures in it")
-    return _figures(bundle, totals, judges, references or {})
+    return _figures(bundle, totals, moments, references or {})
 
 
 def _check(bundle: Bundle, source: Source) -> None:
@@ -98,38 +101,23 @@ def _check(bundle: Bundle, source: Source) -> None:
             )
 
 
-class _Judge:
-    """Moments of features of pictures, and of their reconstructions from 1 .. S scales."""
-
-    def __init__(self, features: Features, scales: int) -> None:
-        self._features, self.real, self.shown = features, Moments(), [Moments() for _ in range(scales)]
-
-    def add(self, real: np.ndarray, shown_SxNxHxWx3: np.ndarray) -> None:
-        if not len(real):
-            return
-        for moments, images in zip((self.real, *self.shown), (real, *shown_SxNxHxWx3), strict=True):
-            moments.add(self._features(images))
-
-    def distances(self, reference: Statistics) -> list[float]:
-        """Frechet distances to the reference by number of scales."""
-        return [frechet_between(moments.mean_and_covariance(), reference) for moments in self.shown]
-
-
 def _figures(
-    bundle: Bundle, totals: dict[str, Any], judges: Mapping[str, _Judge], references: Mapping[str, Statistics]
+    bundle: Bundle, totals: dict[str, Any], moments: Mapping[str, list[Moments]], references: Mapping[str, Statistics]
 ) -> dict[str, Any]:
     tokenizer = reconstruction_figures(totals["tokenizer"])
-    for name, judge in judges.items():
-        compared = {name: judge.real.mean_and_covariance()}
+    for name, found in moments.items():
+        compared = {name: found[0].mean_and_covariance()}
         if name in references:
             compared[f"{name}_reference"] = references[name]
         for figure, reference in compared.items():
-            by_scales = judge.distances(reference)
+            by_scales = [frechet_between(each.mean_and_covariance(), reference) for each in found[1:]]
             tokenizer |= {figure: by_scales[-1], f"{figure}_by_scales": by_scales}
     found = {"pictures": int(totals["tokenizer"]["count"]), "tokenizer": tokenizer}
     if "transformer" in totals:
         figures = likelihood_figures(totals["transformer"], bundle.transformer.config.pyramid)
-        found["transformer"] = with_perplexity(figures)
+        by_scale = [math.exp(loss) for loss in figures["loss_by_scale"]]
+        perplexity = {"perplexity": math.exp(figures["loss"]), "perplexity_by_scale": by_scale}
+        found["transformer"] = figures | perplexity
     return found
 
 

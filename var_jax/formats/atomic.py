@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import shutil
 import stat
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from var_jax.errors import InputError
 
@@ -70,6 +72,14 @@ def atomic_file(path: str | os.PathLike[str], temporary_name: str | None = None)
 
     with _staged(path, target, made, prepare, finish, temporary_name) as temporary:
         yield temporary
+
+
+def write_json(
+    path: str | os.PathLike[str], content: Any, indent: int = 2, temporary_name: str | None = None, **options: Any
+) -> None:
+    """Writes `content` as `atomic_file` does; `options` are those of `json.dumps`."""
+    with atomic_file(path, temporary_name) as temporary:
+        temporary.write_text(json.dumps(content, indent=indent, **options) + "\n")
 
 
 @contextlib.contextmanager

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from etils import epath
 
 from var_jax.errors import InputError
+from var_jax.formats.small_files import AGAIN, read_json
 
 
 def read_description(
-    file: Path | epath.Path, kind: str, format_name: str, version: int, remedy: str = ""
+    file: Path | epath.Path, kind: str, format_name: str, version: int, remedy: str = AGAIN
 ) -> dict[str, Any]:
     """Reads the content of `file`.
 
@@ -25,11 +25,8 @@ def read_description(
     Raises:
       InputError: if it cannot be read, or is of another format or version.
     """
-    try:
-        content = json.loads(file.read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{file}: cannot be read as JSON ({error}){remedy and f'; {remedy}'}") from None
-    if not isinstance(content, dict) or content.get("format") != format_name:
+    content = read_json(file, kind, remedy)
+    if content.get("format") != format_name:
         raise InputError(f"{file}: is not {kind} of a {format_name}; check the path")
     if content.get("format_version") != version:
         found = content.get("format_version")

@@ -55,15 +55,15 @@ def xla_attention(
     runs = _runs(q_BxLxHxK.shape[1], k_BxMxHxK.shape[1], mask_LxM)
 
     @jax.custom_vjp
-    def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, ...]:
         return _by_runs(runs, _attend, q, k, v)
 
     # As `jax.checkpoint` would, but closed to a block's policy, which would find the scores among the products to keep.
-    def forward(*qkv: jax.Array) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, ...]]:
+    def forward(*qkv: jax.Array) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
         out, log_sums = (checkpoint_name(x, ATTENTION) for x in attend(*qkv))
         return (out, log_sums), (*qkv, out, log_sums)
 
-    def backward(saved: tuple[jax.Array, ...], grads: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, ...]:
+    def backward(saved: tuple[jax.Array, ...], grads: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         q, k, v, out, log_sums = saved
         # Raising a score raises its query's sum, which all weights of the query are divided by.
         by_sum = -jnp.sum(widened(grads[0]) * widened(out), axis=-1)

@@ -1,4 +1,4 @@
-"""Device meshes with the three axes that every config speaks of, and which rows of a batch a process holds."""
+"""Device meshes with the three axes that every config names, and the rows of a batch that each process holds."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ BATCH_AXES = ("data", "fsdp")
 def make_mesh(
     data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[jax.Device] | None = None
 ) -> jax.sharding.Mesh:
-    """A mesh over all devices (or the given ones).
+    """A mesh over all devices, or over `devices`.
 
     Over several TPU slices, which a slow network connects, it is `data` that is split between them.
 
     Args:
-      data: copies of the model, each on a part of the batch; -1 takes what the others leave.
+      data: copies of the model, each on a part of the batch; -1 takes all devices that the other axes leave.
       fsdp: parts that parameters and optimizer state are split into (also splits the batch).
       tensor: parts that heads and hidden widths are split into.
-      devices: instead of all there are.
+      devices: of the mesh; None for all.
 
     Raises:
       InputError: if the sizes do not multiply to the number of devices.
@@ -65,7 +65,7 @@ def _over_slices(devices: Sequence[jax.Device], slices: int, sizes: dict[str, in
 
 
 def batch_sharding(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
-    """Rows of a batch over `data` and `fsdp`."""
+    """The sharding of a batch: its rows over `data` and `fsdp`."""
     return jax.sharding.NamedSharding(mesh, jax.P(BATCH_AXES))
 
 
@@ -75,7 +75,7 @@ def replicated(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
 
 
 def batch_part(mesh: jax.sharding.Mesh, process: int | None = None) -> tuple[int, int]:
-    """Which part of a batch's rows, of how many equal ones, a process's devices hold; this process's by default.
+    """The part of a batch's rows that the devices of a process hold, and the number of equal parts.
 
     Processes whose devices only split heads or hidden widths of the same rows have the same part.
 
@@ -97,11 +97,11 @@ def batch_part(mesh: jax.sharding.Mesh, process: int | None = None) -> tuple[int
     return parts.index(tuple(sorted(held[process]))), len(parts)
 
 
-def check_batch(mesh: jax.sharding.Mesh, batch_size: int, what: str = "batch size") -> None:
+def check_batch(mesh: jax.sharding.Mesh, batch_size: int, name: str = "batch size") -> None:
     """Raises an InputError unless the rows divide over the mesh."""
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
     if batch_size % parts:
-        raise InputError(f"{what} {batch_size} does not divide over {parts} parts (mesh axes data x fsdp)")
+        raise InputError(f"{name} {batch_size} does not divide over {parts} parts (mesh axes data x fsdp)")
 
 
 def _text(sizes: dict[str, int]) -> str:

@@ -28,7 +28,7 @@ from var_jax.parallel.watch import FAILED, HEARTBEAT_SECONDS, LOST, SILENT_SECON
 T = TypeVar("T")
 
 EXPECTED = "auto (a TPU slice, Slurm, a Kubernetes job), on (the same, or an error), off, or HOST:PORT,COUNT,INDEX"
-STOPPED = 75  # exit code: what is done is saved, the same command goes on
+STOPPED = 75  # exit code: all work so far is saved, the same command goes on
 SECONDS_TO_MEET = 300
 _EXPLICIT = re.compile(r"(?P<address>[^,\s]+:\d+),(?P<count>\d+),(?P<index>\d+)")
 _SECONDS_TO_END = 24 * 3600  # after the first process has ended: the others may have more to do

@@ -1,8 +1,8 @@
 """Sharding as data: (path pattern, axes) rules applied to the shapes of a whole training state.
 
 A rule's pattern is searched in the path of a leaf ("params/blocks/qkv_kernel", and the same tail in the
-optimizer's moments and the moving average); the first that is found decides. Its axes name a mesh
-axis, or None, for every array axis from the first; left-out axes are whole. No rule: replicated.
+optimizer's moments and the moving average); the first that matches decides. Its axes name a mesh
+axis, or None, for every array axis from the first; axes that it leaves out are whole. No rule: replicated.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ACTIVATIONS: tuple[tuple[str, tuple[Axis, ...]], ...] = (
     ("hidden", (BATCH_AXES, None, "tensor")),
     ("logits", (BATCH_AXES, None, "tensor")),
     # Kernels that are stored in parts are whole when they are used. Left to itself XLA sends the parts around and adds
-    # up their products one by one, which moves every result through memory once a part.
+    # up their products one by one, which moves every result through memory once per part.
     ("qkv_kernel", (None, None, "tensor", None)),
     ("out_kernel", ("tensor", None, None)),
     ("mlp_in_kernel", (None, "tensor")),
@@ -86,7 +86,7 @@ def _check(mesh: jax.sharding.Mesh, name: str, shape: tuple[int, ...], axes: Seq
 
 
 def table(tree_of_shardings: Any, abstract: Any) -> str:
-    """What is sharded how, readable: one line an array, largest first, with bytes a device."""
+    """The shardings as text: one line per array, the largest first, with its size per device."""
     rows = []
     leaves = jax.tree_util.tree_leaves_with_path(abstract)
     for (path, leaf), sharding in zip(leaves, jax.tree.leaves(tree_of_shardings), strict=True):
@@ -97,7 +97,7 @@ def table(tree_of_shardings: Any, abstract: Any) -> str:
     total = sum(row[0] for row in rows)
     widths = [max((len(row[i]) for row in rows), default=0) for i in (1, 2)]
     lines = [f"{n:{widths[0]}}  {s:{widths[1]}}  {b / 2**20:9.2f} MiB  {spec}" for b, n, s, spec in rows]
-    return "\n".join([*lines, f"{total / 2**20:.1f} MiB a device in all"])
+    return "\n".join([*lines, f"{total / 2**20:.1f} MiB per device in all"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Constrain:
     rules: tuple[tuple[str, tuple[Axis, ...]], ...] = ACTIVATIONS
 
     def __call__(self, x: jax.Array, name: str) -> jax.Array:
-        """x, kept where the rule says."""
+        """x, constrained to the sharding that the rule for `name` gives."""
         axes = dict(self.rules).get(name)
         if axes is None:
             return x
@@ -135,9 +135,9 @@ class PerDevice:
     kernel: Callable[[jax.Array, jax.Array, jax.Array, Any], jax.Array]
 
     def __call__(self, q_BxLxHxK: jax.Array, k_BxLxHxK: jax.Array, v_BxLxHxK: jax.Array, mask_LxL: Any) -> jax.Array:
-        """What `kernel` gives, split over the mesh like its arguments."""
+        """The result of `kernel`, split over the mesh like its arguments."""
         heads = jax.P(*dict(ACTIVATIONS)["heads"])
         local = lambda q, k, v: self.kernel(q, k, v, mask_LxL)
-        # What a kernel gives has no record of the axes it varies over, so there is nothing to check.
+        # A kernel's result has no record of the axes it varies over, so there is nothing to check.
         split = jax.shard_map(local, mesh=self.mesh, in_specs=(heads,) * 3, out_specs=heads, check_vma=False)
         return split(q_BxLxHxK, k_BxLxHxK, v_BxLxHxK)

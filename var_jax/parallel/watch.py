@@ -68,7 +68,7 @@ class Watch:
         self._heard = dict.fromkeys(peers, time.monotonic())
         self._seen, self._moved, self._patience = {}, time.monotonic(), LATE_SECONDS
         self._ended = threading.Event()
-        self._last_word = threading.Lock()  # taken once and kept: a process ends with one sentence
+        self._last_word = threading.Lock()  # taken once and never released: a process ends with one sentence
         self._sending = threading.RLock()  # or an older beat could be sent last
         threading.Thread(target=self._run, name="watch", daemon=True).start()
 
@@ -79,7 +79,7 @@ class Watch:
             self._beat()
 
     def done(self) -> None:
-        """This process has done its part: what is left is to wait for the others."""
+        """This process has done its part and only waits for the others."""
         self._at = Beat(_DONE, self._at.step)
         self._beat()
 

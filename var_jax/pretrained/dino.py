@@ -7,6 +7,7 @@ You supply the file: `dino_deitsmall16_pretrain.pth` of facebookresearch/dino, o
 from __future__ import annotations
 
 import functools
+import math
 import os
 
 import jax
@@ -14,17 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from var_jax.errors import InputError
-from var_jax.formats.tensors import read_state_dict
 from var_jax.models.parameters import Params
 from var_jax.models.precision import Dtype, at_least_float32, precision_for
-from var_jax.pretrained.files import take_tensor
+from var_jax.pretrained.files import published_tensors
 
 PATCH = 16  # pixels along a side of the patch behind one token
 _MEAN, _STD = np.float32((0.485, 0.456, 0.406)), np.float32((0.229, 0.224, 0.225))  # ImageNet's, of [0, 1]
-_EPSILON = 1e-6  # in the layer norms
+_norm = functools.partial(nn.LayerNorm, epsilon=1e-6, use_fast_variance=False)
 _REMEDY = "give dino_deitsmall16_pretrain.pth of facebookresearch/dino, or timm's vit_small_patch16_224.dino"
-_tensor = functools.partial(take_tensor, network="DINO's ViT", remedy=_REMEDY)
 
 
 class DinoViT(nn.Module):
@@ -78,19 +76,15 @@ class _Block(nn.Module):
         width, precision = x_BxNxC.shape[-1], precision_for(self.dtype)
         shape = (3, self.num_heads, width // self.num_heads)
         shared = {"dtype": self.dtype, "precision": precision}
-        qkv = nn.DenseGeneral(shape, name="qkv", **shared)(_norm("norm_1")(x_BxNxC).astype(self.dtype))
+        qkv = nn.DenseGeneral(shape, name="qkv", **shared)(_norm(name="norm_1")(x_BxNxC).astype(self.dtype))
         q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
         wide = at_least_float32(self.dtype)
         scores = jnp.einsum("bqhk,bnhk->bhqn", q, k, precision=precision, preferred_element_type=wide)
         weights = nn.softmax(scores * shape[2] ** -0.5, axis=-1).astype(self.dtype)
         h = jnp.einsum("bhqn,bnhk->bqhk", weights, v, precision=precision)
         x = x_BxNxC + nn.DenseGeneral(width, axis=(-2, -1), name="out", **shared)(h)
-        h = nn.Dense(4 * width, name="mlp_in", **shared)(_norm("norm_2")(x).astype(self.dtype))
+        h = nn.Dense(4 * width, name="mlp_in", **shared)(_norm(name="norm_2")(x).astype(self.dtype))
         return x + nn.Dense(width, name="mlp_out", **shared)(nn.gelu(h, approximate=False))
-
-
-def _norm(name: str) -> nn.LayerNorm:
-    return nn.LayerNorm(epsilon=_EPSILON, use_fast_variance=False, name=name)
 
 
 def read_dino(path: str | os.PathLike[str], module: DinoViT | None = None) -> Params:
@@ -99,36 +93,33 @@ def read_dino(path: str | os.PathLike[str], module: DinoViT | None = None) -> Pa
     Raises:
       InputError: if the file is missing, or lacks a tensor, or has one of another shape.
     """
-    if not os.fspath(path) or not os.path.exists(path):
-        raise InputError(f"weights of DINO: no file '{path}'; {_REMEDY}")
     module = module or DinoViT()
-    tensors = read_state_dict(path)
-    width, heads = module.width, module.num_heads
+    tensor = published_tensors(path, "DINO", "DINO's ViT", _REMEDY)
+    width, split = module.width, (3, module.num_heads, module.width // module.num_heads)
     positions = (module.side // PATCH) ** 2 + 1
+
+    def norm(name: str) -> Params:
+        return {"scale": tensor(f"{name}.weight", (width,)), "bias": tensor(f"{name}.bias", (width,))}
+
+    def dense(name: str, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Params:
+        flat = (math.prod(outputs), math.prod(inputs))
+        kernel = tensor(f"{name}.weight", flat).T.reshape(*inputs, *outputs)
+        return {"kernel": kernel, "bias": tensor(f"{name}.bias", flat[:1]).reshape(outputs)}
+
+    kernel = tensor("patch_embed.proj.weight", (width, 3, PATCH, PATCH)).transpose(2, 3, 1, 0)
     params = {
-        "embed": {
-            "kernel": _tensor(path, tensors, "patch_embed.proj.weight", (width, 3, PATCH, PATCH)).transpose(2, 3, 1, 0),
-            "bias": _tensor(path, tensors, "patch_embed.proj.bias", (width,)),
-        },
-        "class_token": _tensor(path, tensors, "cls_token", (1, 1, width)).reshape(width),
-        "positions": _tensor(path, tensors, "pos_embed", (1, positions, width))[0],
+        "embed": {"kernel": kernel, "bias": tensor("patch_embed.proj.bias", (width,))},
+        "class_token": tensor("cls_token", (1, 1, width)).reshape(width),
+        "positions": tensor("pos_embed", (1, positions, width))[0],
     }
     for block in range(module.depth):
-        layers = {}
-        for ours, theirs in (("norm_1", "norm1"), ("norm_2", "norm2")):
-            scale, bias = (
-                _tensor(path, tensors, f"blocks.{block}.{theirs}.{part}", (width,)) for part in ("weight", "bias")
-            )
-            layers[ours] = {"scale": scale, "bias": bias}
-        split = (3, heads, width // heads)
-        for ours, theirs, inputs, outputs in (
-            ("qkv", "attn.qkv", (width,), split),
-            ("out", "attn.proj", split[1:], (width,)),
-            ("mlp_in", "mlp.fc1", (width,), (4 * width,)),
-            ("mlp_out", "mlp.fc2", (4 * width,), (width,)),
-        ):
-            name, flat = f"blocks.{block}.{theirs}", (int(np.prod(outputs)), int(np.prod(inputs)))
-            kernel = _tensor(path, tensors, f"{name}.weight", flat).T.reshape(*inputs, *outputs)
-            layers[ours] = {"kernel": kernel, "bias": _tensor(path, tensors, f"{name}.bias", flat[:1]).reshape(outputs)}
-        params[f"block_{block}"] = layers
+        name = f"blocks.{block}"
+        params[f"block_{block}"] = {
+            "norm_1": norm(f"{name}.norm1"),
+            "norm_2": norm(f"{name}.norm2"),
+            "qkv": dense(f"{name}.attn.qkv", (width,), split),
+            "out": dense(f"{name}.attn.proj", split[1:], (width,)),
+            "mlp_in": dense(f"{name}.mlp.fc1", (width,), (4 * width,)),
+            "mlp_out": dense(f"{name}.mlp.fc2", (4 * width,), (width,)),
+        }
     return jax.tree.map(lambda array: np.ascontiguousarray(array, np.float32), params)

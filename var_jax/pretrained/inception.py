@@ -122,7 +122,7 @@ BLOCKS: dict[str, tuple[Branch, ...]] = {
     "Mixed_7b": _block_e("average"),
     "Mixed_7c": _block_e("max"),
 }
-_SPATIAL_LAYER = "Mixed_6d.branch1x1"  # the tensor mixed_6/conv of the graph
+_SPATIAL_BLOCK = "Mixed_6d"  # its first branch is the tensor mixed_6/conv of the graph
 
 
 class Features(NamedTuple):
@@ -169,30 +169,23 @@ class Inception(nn.Module):
     @nn.compact
     def __call__(self, x_Bx299x299x3: jax.Array) -> Features:
         self.param("fc", _head)  # a part of the file and of the tree, though the features do not use it
-        h, _ = self._run(STEM, x_Bx299x299x3, "")
-        spatial = h
+        h = self._run(STEM, x_Bx299x299x3, "")
         for name, branches in BLOCKS.items():
-            parts = []
-            for branch in branches:
-                part, last = self._run(branch, h, f"{name}.")
-                spatial = part if last == _SPATIAL_LAYER else spatial
-                parts.append(part)
+            parts = [self._run(branch, h, f"{name}.") for branch in branches]
+            if name == _SPATIAL_BLOCK:
+                spatial = parts[0]
             h = jnp.concatenate(parts, axis=-1)
         spatial = spatial[..., :SPATIAL_CHANNELS].reshape(h.shape[0], -1)
         return Features(jnp.mean(h, axis=(1, 2)), spatial)
 
-    def _run(self, branch: Branch, h: jax.Array, prefix: str) -> tuple[jax.Array, str]:
-        """The branch's output and the name of its last layer."""
-        name = ""
+    def _run(self, branch: Branch, h: jax.Array, prefix: str) -> jax.Array:
         for step in branch:
             if isinstance(step, Pool):
                 h = _pool(step, h)
-            elif isinstance(step, Conv):
-                name = prefix + step.name
-                h = _ConvNorm(step, name=name)(h)
             else:
-                h = jnp.concatenate([_ConvNorm(conv, name=prefix + conv.name)(h) for conv in step], axis=-1)
-        return h, name
+                fork = (step,) if isinstance(step, Conv) else step
+                h = jnp.concatenate([_ConvNorm(conv, name=prefix + conv.name)(h) for conv in fork], axis=-1)
+        return h
 
 
 def _head(key: jax.Array) -> Params:
@@ -208,21 +201,10 @@ def _pool(pool: Pool, x: jax.Array) -> jax.Array:
 
 
 def layers() -> dict[str, tuple[int, int, int, int]]:
-    """Names of all convolutions and shapes of their kernels (height, width, in, out), in the network's order."""
-    shapes: dict[str, tuple[int, int, int, int]] = {}
-
-    def add(branch: Branch, inputs: int, prefix: str) -> int:
-        for step in branch:
-            fork = (step,) if isinstance(step, Conv) else () if isinstance(step, Pool) else step
-            for conv in fork:
-                shapes[prefix + conv.name] = (*conv.kernel, inputs, conv.width)
-            inputs = sum(conv.width for conv in fork) or inputs
-        return inputs
-
-    width = add(STEM, 3, "")
-    for name, branches in BLOCKS.items():
-        width = sum(add(branch, width, f"{name}.") for branch in branches)
-    return shapes
+    """Names of all convolutions and shapes of their kernels (height, width, in, out)."""
+    picture = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), jnp.float32)
+    shapes = jax.eval_shape(Inception().init, jax.random.key(0), picture)["params"]
+    return {name: layer["kernel"].shape for name, layer in shapes.items() if name != "fc"}
 
 
 def prepare(images_BxHxWx3: jax.Array) -> jax.Array:

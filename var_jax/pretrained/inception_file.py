@@ -8,7 +8,6 @@ The file is `pt_inception-2015-12-05-6726825d.pth` of pytorch-fid; torch-fidelit
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,8 +16,8 @@ import numpy as np
 
 from var_jax.errors import InputError
 from var_jax.formats.checksums import sha256
-from var_jax.formats.tensors import read_state_dict
 from var_jax.models.parameters import Params
+from var_jax.pretrained.files import published_tensors
 from var_jax.pretrained.inception import OUTPUTS, POOL, layers
 
 PUBLISHED_START = "6726825d"  # of the .pth file's SHA-256; its name says so, too
@@ -86,21 +85,11 @@ def _find(path: str | os.PathLike[str] | None) -> Path:
 
 
 def _from_torch(file: Path) -> Params:
-    tensors = read_state_dict(file)
+    tensor = published_tensors(file, "Inception", "the 2015 Inception network", f"get {_SOURCE}")
     params: Params = {}
     for name, shape in layers().items():
-        kernel = _tensor(file, tensors, f"{name}.conv.weight", (shape[3], shape[2], *shape[:2]))
-        params[name] = {"kernel": kernel.transpose(2, 3, 1, 0)}
-        for ours, theirs in _VECTORS.items():
-            params[name][ours] = _tensor(file, tensors, f"{name}.bn.{theirs}", shape[3:])
-    weight = _tensor(file, tensors, "fc.weight", (OUTPUTS, POOL))
-    params["fc"] = {"kernel": weight.T, "bias": _tensor(file, tensors, "fc.bias", (OUTPUTS,))}
+        kernel = tensor(f"{name}.conv.weight", (shape[3], shape[2], *shape[:2])).transpose(2, 3, 1, 0)
+        vectors = {ours: tensor(f"{name}.bn.{theirs}", shape[3:]) for ours, theirs in _VECTORS.items()}
+        params[name] = {"kernel": kernel, **vectors}
+    params["fc"] = {"kernel": tensor("fc.weight", (OUTPUTS, POOL)).T, "bias": tensor("fc.bias", (OUTPUTS,))}
     return jax.tree.map(lambda array: np.ascontiguousarray(array, np.float32), params)
-
-
-def _tensor(file: Path, tensors: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]) -> np.ndarray:
-    if name not in tensors:
-        raise InputError(f"{file}: lacks {name} of the 2015 Inception network; get {_SOURCE}")
-    if tensors[name].shape != shape:
-        raise InputError(f"{file}: {name} has the shape {tensors[name].shape}, expected {shape}; get {_SOURCE}")
-    return tensors[name]

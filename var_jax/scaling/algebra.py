@@ -10,6 +10,8 @@ Data only: configs import it.
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -30,10 +32,7 @@ def product(*sweeps: Sequence[Point]) -> list[Point]:
     Raises:
       InputError: if two sweeps change one key.
     """
-    points: list[Point] = [{}]
-    for sweep in sweeps:
-        points = [_merged(before, own) for before in points for own in sweep]
-    return points
+    return [functools.reduce(_merged, row, {}) for row in itertools.product(*sweeps)]
 
 
 def zipped(*sweeps: Sequence[Point]) -> list[Point]:
@@ -44,13 +43,7 @@ def zipped(*sweeps: Sequence[Point]) -> list[Point]:
     """
     if len({len(sweep) for sweep in sweeps}) > 1:
         raise InputError(f"sweeps of {', '.join(str(len(s)) for s in sweeps)} points: zipped ones must be equally long")
-    points = []
-    for row in zip(*sweeps, strict=True):
-        point: Point = {}
-        for own in row:
-            point = _merged(point, own)
-        points.append(point)
-    return points
+    return [functools.reduce(_merged, row, {}) for row in zip(*sweeps, strict=True)]
 
 
 def chain(*sweeps: Sequence[Point]) -> list[Point]:

@@ -8,7 +8,6 @@ batch, with random weights.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -20,16 +19,11 @@ import numpy as np
 
 from var_jax.cpu.backend import backend_for
 from var_jax.errors import InputError
-from var_jax.formats.atomic import atomic_file, local_target
+from var_jax.formats.atomic import atomic_file, local_target, write_json
 from var_jax.generation import sampler
 from var_jax.generation.settings import PLAIN, Settings
+from var_jax.models import costs
 from var_jax.models.baselines import PREVIOUS_TOKEN, BaselineConfig, make_transformer
-from var_jax.models.costs import (
-    attention_pairs,
-    transformer_forward_flops,
-    uncached_attention_pairs,
-    uncached_flops,
-)
 from var_jax.models.net import Net, Nets
 from var_jax.models.quantizer import QuantizerConfig
 from var_jax.models.shapes import tokenizer_shapes
@@ -40,6 +34,7 @@ from var_jax.scaling.plot import new_figure, save
 
 ORDERS = ("raster", "scales")
 COUNTED = ("steps", "tokens", "flops_cached", "flops_uncached", "pairs_cached", "pairs_uncached")
+_TIMED = ("seconds_1", "seconds_large")  # per picture
 _COUNTED_WIDTH, _COUNTED_DEPTH = 1024, 16  # the published d16
 _CODES, _CODE_WIDTH = 4096, 32
 _REPEATS = 3
@@ -62,10 +57,10 @@ def counted(order: str, side: int) -> dict[str, Any]:
         "side": side,
         "steps": len(config.steps),
         "tokens": config.pyramid.length,
-        "flops_cached": transformer_forward_flops(config),
-        "flops_uncached": uncached_flops(config),
-        "pairs_cached": attention_pairs(config),
-        "pairs_uncached": uncached_attention_pairs(config),
+        "flops_cached": costs.transformer_forward_flops(config),
+        "flops_uncached": costs.uncached_flops(config),
+        "pairs_cached": costs.attention_pairs(config),
+        "pairs_uncached": costs.uncached_attention_pairs(config),
     }
 
 
@@ -91,16 +86,14 @@ def timer(order: str, side: int, width: int, depth: int, batch: int) -> Callable
     params = jax.jit(module.init)(jax.random.key(0), jnp.zeros((1,), jnp.int32), inputs)["params"]
     own = jax.tree.map(lambda leaf: jax.random.normal(jax.random.key(1), leaf.shape, leaf.dtype), quantizer_shapes)
     labels = jnp.arange(batch) % config.num_classes
-    settings = Settings.create(config.pyramid, **PLAIN)
-
-    def draw(own: Any, params: Any, labels: jax.Array, key: jax.Array) -> jax.Array:
-        return sampler.sample(Nets(Net(tokenizer, own), Net(module, params)), labels, key, settings).tokens_BxL
-
-    compiled = jax.jit(draw).lower(own, params, labels, jax.random.key(2)).compile()
+    settings, key = Settings.create(config.pyramid, **PLAIN), jax.random.key(2)
+    nets = Nets(Net(tokenizer, own), Net(module, params))
+    draw = lambda nets, labels, key: sampler.sample(nets, labels, key, settings).tokens_BxL
+    compiled = jax.jit(draw).lower(nets, labels, key).compile()
 
     def seconds() -> float:
         begun = time.perf_counter()
-        jax.block_until_ready(compiled(own, params, labels, jax.random.key(2)))
+        jax.block_until_ready(compiled(nets, labels, key))
         return time.perf_counter() - begun
 
     return seconds
@@ -108,12 +101,12 @@ def timer(order: str, side: int, width: int, depth: int, batch: int) -> Callable
 
 def measured(
     sides: Sequence[int], width: int, depth: int, batch: int, budget: float, say: Callable[[str], None]
-) -> list[dict[str, Any]]:
-    """Times each order, side and batch as the least of three runs, small ones first.
+) -> dict[tuple[str, int, int], float]:
+    """Seconds by order, side and batch, each the least of three runs, small ones first.
 
     Cases for which the budget leaves no time are left out, and named.
     """
-    rows, begun = [], time.monotonic()
+    found, begun = {}, time.monotonic()
     cases = [(side, order, size) for side in sorted(sides) for size in (1, batch) for order in ORDERS]
     rates: dict[tuple[str, int], tuple[int, float]] = {}
     for side, order, size in cases:
@@ -127,10 +120,10 @@ def measured(
         run = timer(order, side, width, depth, size)
         best = min(run() for _ in range(1 + _REPEATS if expected < 20 else 1))
         rates[order, size] = side, best
-        rows.append({"order": order, "side": side, "batch": size, "seconds": best})
+        found[order, side, size] = best
         say(f"{order}, {side} px, batch {size}: {best:.3f} s")
         jax.clear_caches()
-    return rows
+    return found
 
 
 def report(
@@ -142,14 +135,9 @@ def report(
     budget: float,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Writes cost.json, cost.md and cost.png into `out`.
+    """Writes cost.json, cost.md and cost.png into `out` for pictures of these sides, separated by commas.
 
-    Args:
-      out: the folder of results.
-      sides: picture sides, separated by commas.
-      width, depth, batch: size of the timed models, and the large batch.
-      budget: seconds for timings.
-      say: called with lines about progress.
+    The timed models have this width and depth, the large batch is `batch`, timings take `budget` seconds at most.
 
     Raises:
       InputError: for a side that has no published pyramid.
@@ -165,20 +153,17 @@ def report(
     rows = [counted(order, side) for side in whole for order in ORDERS]
     timed = measured(whole, width, depth, batch, budget, say)
     for row in rows:
-        own = [one for one in timed if (one["order"], one["side"]) == (row["order"], row["side"])]
-        row["seconds_1"] = next((one["seconds"] for one in own if one["batch"] == 1), None)
-        large = next((one["seconds"] for one in own if one["batch"] == batch), None)
-        row["seconds_large"] = None if large is None else large / batch
-    names = (*COUNTED, "seconds_1", "seconds_large")
+        for name, size in zip(_TIMED, (1, batch), strict=True):
+            seconds = timed.get((row["order"], row["side"], size))
+            row[name] = None if seconds is None else seconds / size
     content = {
         "counted": {"width": _COUNTED_WIDTH, "depth": _COUNTED_DEPTH},
         "timed": {"width": width, "depth": depth, "large_batch": batch, "device": jax.devices()[0].device_kind},
         "rows": rows,
-        "growth": {name: growth(rows, name) for name in names},
+        "growth": {name: growth(rows, name) for name in (*COUNTED, *_TIMED)},
     }
     folder = local_target(out)
-    with atomic_file(folder / "cost.json") as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
+    write_json(folder / "cost.json", content, indent=1)
     text = markdown(rows, content["growth"], batch)
     with atomic_file(folder / "cost.md") as temporary:
         temporary.write_text(text)
@@ -191,15 +176,14 @@ def markdown(rows: Sequence[dict[str, Any]], exponents: dict[str, dict[str, floa
     head = ("order", "side", "steps", "tokens", "GFLOP, cache", "GFLOP, no cache")
     head += ("attention pairs, cache", "attention pairs, no cache", "s, batch 1", f"s per picture, batch {batch}")
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    number = lambda value, digits=3: "" if value is None else f"{value:.{digits}g}"
+    number = lambda value: "" if value is None else f"{value:.3g}"
     for row in rows:
-        cells = (row["order"], row["side"], row["steps"], row["tokens"])
         flops = (f"{row[name] / 1e9:,.0f}" for name in ("flops_cached", "flops_uncached"))
-        pairs = (f"{row[name]:.3g}" for name in ("pairs_cached", "pairs_uncached"))
-        cells = (*cells, *flops, *pairs, number(row["seconds_1"]), number(row["seconds_large"]))
+        others = (number(row[name]) for name in ("pairs_cached", "pairs_uncached", *_TIMED))
+        cells = (row["order"], row["side"], row["steps"], row["tokens"], *flops, *others)
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     for order in ORDERS:
-        grown = [exponents[name].get(order) for name in (*COUNTED, "seconds_1", "seconds_large")]
+        grown = [exponents[name].get(order) for name in (*COUNTED, *_TIMED)]
         lines.append(f"| {order}, exponent of n |  | " + " | ".join(number(value) for value in grown) + " |")
     return "\n".join(lines) + "\n"
 

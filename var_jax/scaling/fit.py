@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,9 +31,8 @@ _PERFECT = 1e-12  # a smaller sum of squares is rounding: noise counts as a mill
 _FEW_FAR = 2500.0  # like _FAR for one or two degrees of freedom, whose 95 % lies far out
 
 
-@dataclasses.dataclass(frozen=True)
-class Interval:
-    """Both ends of a 95 % interval."""
+class Interval(NamedTuple):
+    """Both ends of a 95 % interval; `in` says whether a value lies between them."""
 
     low: float
     high: float
@@ -42,7 +42,7 @@ class Interval:
         """Length of the interval."""
         return self.high - self.low
 
-    def __contains__(self, value: float) -> bool:
+    def __contains__(self, value: Any) -> bool:
         return self.low <= value <= self.high
 
 
@@ -78,17 +78,8 @@ class PowerLaw:
         offset = f"{self.irreducible:.3g} + " if self.irreducible else ""
         return f"{y} = {offset}({power_of_ten(self.log_beta)} {x})^{self.exponent:.3g}"
 
-    def to_dict(self) -> dict[str, object]:
-        """Plain values, ready for JSON."""
-        values = dataclasses.asdict(self)
-        for name in ("exponent_interval", "irreducible_interval"):
-            found = getattr(self, name)
-            values[name] = None if found is None else [found.low, found.high]
-        return values
 
-
-@dataclasses.dataclass(frozen=True)
-class Prediction:
+class Prediction(NamedTuple):
     """A law's prediction for one more point: the expected value, and the 95 % interval of a single run."""
 
     x: float
@@ -116,7 +107,7 @@ def fit_power_law(
     Raises:
       InputError: for points that are too few, not positive, or all at one x.
     """
-    return _Fit.through(x, y, irreducible).law(seed, draws)
+    return _Fit(x, y, irreducible).law(seed, draws)
 
 
 def predict(
@@ -128,10 +119,9 @@ def predict(
     draws: int = 1000,
 ) -> Prediction:
     """Fits the law and predicts one more run at `at`; see `fit_power_law`."""
-    return _Fit.through(x, y, irreducible).prediction(at, seed, draws)
+    return _Fit(x, y, irreducible).prediction(at, seed, draws)
 
 
-@dataclasses.dataclass(frozen=True)
 class _Fit:
     """Points, a grid of exponents about the best one, and the sum of squares that each leaves.
 
@@ -144,17 +134,7 @@ class _Fit:
       best, least: the best exponent, between the grid's points, and its sum of squares.
     """
 
-    log_x: np.ndarray
-    centre: float
-    y: np.ndarray
-    offset: float | None
-    alphas: np.ndarray | None = None
-    left: np.ndarray | None = None
-    best: float = 0.0
-    least: float = 0.0
-
-    @classmethod
-    def through(cls, x: Sequence[float], y: Sequence[float], offset: float | None) -> _Fit:
+    def __init__(self, x: Sequence[float], y: Sequence[float], offset: float | None) -> None:
         x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
         needed = 3 if offset is not None else 4
         if x.shape != y.shape or x.ndim != 1 or len(x) < needed:
@@ -169,7 +149,8 @@ class _Fit:
         if np.ptp(np.log(x)) < 1e-9:
             raise InputError("all points lie at one x: a power law needs models of several sizes")
         log_x = np.log(x)
-        return cls(log_x - log_x.mean(), float(log_x.mean()), y, offset)._searched()
+        self.log_x, self.centre, self.y, self.offset = log_x - log_x.mean(), float(log_x.mean()), y, offset
+        self._search()
 
     @property
     def freedom(self) -> int:
@@ -181,26 +162,22 @@ class _Fit:
         """The noise, relative to y."""
         return math.sqrt(self.least / self.freedom)
 
-    def _searched(self) -> _Fit:
-        """This fit with a grid of exponents that are not far worse than the best: three rounds, each finer."""
+    def _search(self) -> None:
+        """Finds the best exponent, and a grid of those that are not far worse: by four rounds, each finer."""
         if self.offset is None:
             alphas = -np.geomspace(*_FITTED_RANGE, 4 * _GRID)[::-1]
         else:
             alphas = np.linspace(*_GIVEN_RANGE, 40 * _GRID)
         far = (_FAR if self.freedom > 2 else _FEW_FAR) / self.freedom
         for _ in range(4):
-            left = self.unexplained(self.y[None], alphas)[0]
-            place = int(np.argmin(left))
+            self.alphas, self.left = alphas, self.unexplained(self.y[None], alphas)[0]
+            place = int(np.argmin(self.left))
             fine = np.linspace(alphas[max(place - 1, 0)], alphas[min(place + 1, len(alphas) - 1)], _GRID)
             between = self.unexplained(self.y[None], fine)[0]
-            least = max(float(between.min()), _PERFECT)
-            found = dataclasses.replace(
-                self, alphas=alphas, left=left, best=float(fine[np.argmin(between)]), least=least
-            )
-            near = np.flatnonzero(left <= least * (1 + far))
+            self.best, self.least = float(fine[np.argmin(between)]), max(float(between.min()), _PERFECT)
+            near = np.flatnonzero(self.left <= self.least * (1 + far))
             low, high = (near[0], near[-1]) if len(near) else (place, place)
             alphas = np.linspace(alphas[max(low - 1, 0)], alphas[min(high + 1, len(alphas) - 1)], _GRID)
-        return found
 
     def unexplained(self, y_BxN: np.ndarray, alphas_A: np.ndarray, offset: float | None = None) -> np.ndarray:
         """[B, A] sums of squares, relative to y, that the best law of each exponent leaves in each data set."""

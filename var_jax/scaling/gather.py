@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import math
@@ -17,7 +18,6 @@ from var_jax.formats.atomic import local_target
 from var_jax.models.baselines import transformer_config_from
 from var_jax.models.costs import block_parameters, training_flops_per_token, transformer_parameters
 from var_jax.models.transformer import TransformerConfig
-from var_jax.pyramid import Pyramid
 from var_jax.training.build import make_progressive
 from var_jax.training.reporting import METRICS_FILE
 from var_jax.training_directory import RUN_FILE, newest_step, read_run
@@ -40,7 +40,8 @@ def gather(runs: Sequence[str | os.PathLike[str]]) -> tuple[list[Row], list[str]
     rows, left_out = [], []
     for path in runs:
         folder = local_target(path)
-        found = [folder] if (folder / RUN_FILE).exists() else sorted(_parts(folder))
+        parts = sorted(folder.iterdir()) if folder.is_dir() else []
+        found = [folder] if (folder / RUN_FILE).exists() else [part for part in parts if part.is_dir()]
         if not found:
             raise InputError(f"{path}: holds no training directory; give the --out of a sweep, or runs themselves")
         for run in found:
@@ -49,10 +50,6 @@ def gather(runs: Sequence[str | os.PathLike[str]]) -> tuple[list[Row], list[str]
             except InputError as error:
                 left_out.append(str(error))
     return sorted(rows, key=lambda row: (row["n"], row["model"], row["step"])), left_out
-
-
-def _parts(folder: Path) -> list[Path]:
-    return [item for item in folder.iterdir() if item.is_dir()] if folder.is_dir() else []
 
 
 def is_finished(run: Path) -> bool:
@@ -132,7 +129,8 @@ def _figures(run: Path, step: int, values: dict[str, Any]) -> Row:
 
 def _seen(settings: ml_collections.ConfigDict, config: TransformerConfig, total: int, batch: int) -> Any:
     """A function step -> (tokens, training FLOPs) until then; a progressive step counts its own scales alone."""
-    flops_of = functools.cache(lambda pyramid: training_flops_per_token(_with_pyramid(config, pyramid)))
+    with_pyramid = lambda pyramid: dataclasses.replace(config, pyramid=pyramid)
+    flops_of = functools.cache(lambda pyramid: training_flops_per_token(with_pyramid(pyramid)))
     if not settings.progressive.until:
         each = batch * config.pyramid.length
         return lambda step: (step * each, step * each * flops_of(config.pyramid))
@@ -143,7 +141,3 @@ def _seen(settings: ml_collections.ConfigDict, config: TransformerConfig, total:
         tokens.append(tokens[-1] + batch * pyramid.length)
         flops.append(flops[-1] + batch * pyramid.length * flops_of(pyramid))
     return lambda step: (tokens[step], flops[step])
-
-
-def _with_pyramid(config: TransformerConfig, pyramid: Pyramid) -> TransformerConfig:
-    return transformer_config_from(config.to_dict() | {"pyramid": list(pyramid.sides)})

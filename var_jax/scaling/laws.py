@@ -13,29 +13,27 @@ from var_jax.scaling.fit import Interval, PowerLaw, Prediction, fit_power_law, p
 
 NONE, FITTED = "none", "fitted"
 SHOWN = ("loss_last", "loss", "error_last", "error")  # the panels of the paper's Figures 5 and 6
+SYMBOLS = {"n": "N", "tokens": "T", "flops": "C"}  # the paper's, of the quantities that laws are over
 _TOKEN_POINTS = 12
 Irreducible = Mapping[str, float | None]
 
 
 @dataclasses.dataclass(frozen=True)
 class FigureLaws:
-    """The laws of one figure; a law is None if its points allow none (`why` has the reason).
+    """The laws of one figure.
 
     Attributes:
       figure: name of the figure's column.
-      over_n: law of final values over parameters.
-      over_tokens: law of the best of any model over tokens seen.
-      over_flops: law of the Pareto front over training compute, one point per model.
-      points: (x, y) that each law was fitted to, by "n", "tokens", "flops".
+      laws: by "n", of final values over parameters; by "tokens", of the best of any model over tokens seen; by
+        "flops", of the Pareto front over training compute, one point per model. Those that the points allow.
+      points: (x, y) that each law was fitted to.
       front: the whole Pareto front.
       held_out: the prediction for the largest model from the others, and its actual value.
-      why: law -> reason, for laws that are None.
+      why: law -> reason, for laws that are missing.
     """
 
     figure: str
-    over_n: PowerLaw | None
-    over_tokens: PowerLaw | None
-    over_flops: PowerLaw | None
+    laws: dict[str, PowerLaw]
     points: dict[str, tuple[np.ndarray, np.ndarray]]
     front: Front | None
     held_out: tuple[Prediction, float] | None
@@ -48,19 +46,14 @@ class FigureLaws:
 
     def to_dict(self) -> dict[str, object]:
         """Plain values, ready for JSON."""
-        laws = {"n": self.over_n, "tokens": self.over_tokens, "flops": self.over_flops}
         held_out = None
         if self.held_out is not None:
             guess, reached = self.held_out
-            held_out = {
-                "n": guess.x,
-                "expected": guess.expected,
-                "interval": [guess.interval.low, guess.interval.high],
-                "reached": reached,
-                "inside": reached in guess.interval,
-            }
+            held_out = {"n": guess.x, "expected": guess.expected, "interval": guess.interval}
+            held_out |= {"reached": reached, "inside": reached in guess.interval}
+        laws = {name: dataclasses.asdict(law) for name, law in self.laws.items()}
         return {
-            "laws": {name: None if law is None else law.to_dict() for name, law in laws.items()},
+            "laws": dict.fromkeys(SYMBOLS) | laws,
             "points": {name: [list(map(float, part)) for part in both] for name, both in self.points.items()},
             "largest_model_held_out": held_out,
             "why_not": self.why,
@@ -86,7 +79,7 @@ def parse_irreducible(text: str, figures: Sequence[str]) -> Irreducible:
     return found
 
 
-def all_laws(curves: Sequence[Curve], irreducible: Irreducible, seed: int = 0, draws: int = 1000) -> list[FigureLaws]:
+def all_laws(curves: Sequence[Curve], irreducible: Irreducible, seed: int = 0) -> list[FigureLaws]:
     """The laws of every figure that all curves end with.
 
     Raises:
@@ -95,10 +88,10 @@ def all_laws(curves: Sequence[Curve], irreducible: Irreducible, seed: int = 0, d
     if len(curves) < 3:
         raise InputError(f"{len(curves)} models: a law needs three or more; add sizes to the sweep")
     figures = [name for name in irreducible if all(np.isfinite(c.figures.get(name, [np.nan])[-1]) for c in curves)]
-    return [_figure_laws(curves, name, irreducible[name], seed, draws) for name in figures]
+    return [_figure_laws(curves, name, irreducible[name], seed) for name in figures]
 
 
-def _figure_laws(curves: Sequence[Curve], figure: str, offset: float | None, seed: int, draws: int) -> FigureLaws:
+def _figure_laws(curves: Sequence[Curve], figure: str, offset: float | None, seed: int) -> FigureLaws:
     n, final = np.array([c.n for c in curves]), np.array([c.final(figure) for c in curves])
     points, why, whole = {"n": (n, final)}, {}, None
     try:
@@ -108,18 +101,19 @@ def _figure_laws(curves: Sequence[Curve], figure: str, offset: float | None, see
     except InputError as error:
         why["flops"] = why["tokens"] = str(error)
 
-    laws: dict[str, PowerLaw | None] = {"n": None, "tokens": None, "flops": None}
+    laws: dict[str, PowerLaw] = {}
     for name, (x, y) in points.items():
         try:
-            laws[name] = fit_power_law(x, y, offset, seed, draws)
+            laws[name] = fit_power_law(x, y, offset, seed)
         except InputError as error:
             why[name] = str(error)
     held_out = None
     try:
-        held_out = predict(n[:-1], final[:-1], n[-1], offset, seed, draws), float(final[-1])
+        held_out = predict(n[:-1], final[:-1], n[-1], offset, seed), float(final[-1])
     except InputError as error:
         why["held_out"] = str(error)
-    return FigureLaws(figure, laws["n"], laws["tokens"], laws["flops"], points, whole, held_out, why)
+    laws = {name: laws[name] for name in SYMBOLS if name in laws}
+    return FigureLaws(figure, laws, points, whole, held_out, why)
 
 
 def _thinned(best: Front) -> tuple[np.ndarray, np.ndarray]:
@@ -137,11 +131,9 @@ def markdown(laws: Sequence[FigureLaws], curves: Sequence[Curve]) -> str:
         rows.append(f"| {curve.model} | {curve.n:,.0f} | {curve.tokens[-1]:.3g} | {curve.flops[-1]:.3g} | {last} |")
     rows += ["", "| figure | over | law | exponent, 95 % | E, 95 % | Pearson | scatter | points |", "|---" * 8 + "|"]
     for own in laws:
-        for name, law in (("N", own.over_n), ("T", own.over_tokens), ("C", own.over_flops)):
-            if law is None:
-                continue
+        for name, law in own.laws.items():
             found = law.irreducible_interval
-            cells = [own.figure, name, law.equation(name, own.letter)]
+            cells = [own.figure, SYMBOLS[name], law.equation(SYMBOLS[name], own.letter)]
             cells += [f"{law.exponent:.4f} {_range(law.exponent_interval)}"]
             cells += ["" if found is None else f"{law.irreducible:.3f} {_range(found)}"]
             cells += [f"{law.pearson:.4f}", f"{law.noise:.2%}", str(law.points)]
@@ -162,12 +154,10 @@ def lines(laws: Sequence[FigureLaws]) -> list[str]:
     """Lines for a terminal: one per law, and one per prediction."""
     shown = []
     for own in laws:
-        for name, law in (("N", own.over_n), ("T", own.over_tokens), ("C", own.over_flops)):
-            if law is None:
-                continue
-            low, high = law.exponent_interval.low, law.exponent_interval.high
+        for name, law in own.laws.items():
+            low, high = law.exponent_interval
             shown.append(
-                f"{own.figure:12} {law.equation(name, own.figure):48} exponent {law.exponent:.4f} "
+                f"{own.figure:12} {law.equation(SYMBOLS[name], own.figure):48} exponent {law.exponent:.4f} "
                 f"[{low:.4f}, {high:.4f}]  Pearson {law.pearson:.4f}  {law.points} points"
             )
         if own.held_out is not None:

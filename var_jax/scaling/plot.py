@@ -44,11 +44,11 @@ def draw_over_n(path: str | os.PathLike[str], laws: Sequence[FigureLaws]) -> Non
 
     def panel(axes: Any, own: FigureLaws) -> PowerLaw | None:
         x, y = own.points["n"]
-        law = own.over_n
+        law = own.laws.get("n")
         offset = law.irreducible if law else 0.0
         axes.loglog(x, y - offset, "o", color="C0")
         if law is not None:
-            _draw_law(axes, law, x.min(), x.max(), "N", own.letter)
+            _draw_law(axes, law, x, "N", own.letter)
         if own.held_out is not None and own.held_out[0].interval.low > offset:
             guess, _ = own.held_out
             miss = [[guess.expected - guess.interval.low], [guess.interval.high - guess.expected]]
@@ -61,11 +61,13 @@ def draw_over_n(path: str | os.PathLike[str], laws: Sequence[FigureLaws]) -> Non
 
 def draw_over_flops(path: str | os.PathLike[str], laws: Sequence[FigureLaws], curves: Sequence[Curve]) -> None:
     """Draws training curves over compute, their Pareto front and the law through it (Figure 6)."""
+    new_figure()  # raises the error that names the missing package
+    from matplotlib import colormaps
 
-    shades = _shades(len(curves))
+    shades = colormaps["viridis"](np.linspace(0, 0.9, len(curves)))  # from dark to light
 
     def panel(axes: Any, own: FigureLaws) -> PowerLaw | None:
-        law = own.over_flops
+        law = own.laws.get("flops")
         offset = law.irreducible if law else 0.0
         for curve, colour in zip(curves, shades, strict=True):
             axes.loglog(curve.flops, curve.figures[own.figure] - offset, "-", color=colour, lw=1, label=curve.model)
@@ -74,23 +76,15 @@ def draw_over_flops(path: str | os.PathLike[str], laws: Sequence[FigureLaws], cu
         if law is not None:
             x, y = own.points["flops"]
             axes.loglog(x, y - offset, "k.", ms=5)
-            _draw_law(axes, law, own.front.x.min(), own.front.x.max(), "C", own.letter)
+            _draw_law(axes, law, own.front.x, "C", own.letter)
         axes.set_xlabel("training compute (FLOP)")
         return law
 
     _four_panels(path, laws, panel)
 
 
-def _shades(count: int) -> np.ndarray:
-    """Colours from dark to light."""
-    new_figure()  # raises the error that names the missing package
-    from matplotlib import colormaps
-
-    return colormaps["viridis"](np.linspace(0, 0.9, count))
-
-
-def _draw_law(axes: Any, law: PowerLaw, low: float, high: float, name: str, letter: str) -> None:
-    x = np.geomspace(low, high, 50)
+def _draw_law(axes: Any, law: PowerLaw, points: np.ndarray, name: str, letter: str) -> None:
+    x = np.geomspace(points.min(), points.max(), 50)
     axes.loglog(x, law(x) - law.irreducible, "--", color="C3", lw=1)
     interval = law.exponent_interval
     axes.set_title(
@@ -101,9 +95,7 @@ def _draw_law(axes: Any, law: PowerLaw, low: float, high: float, name: str, lett
 
 
 def _four_panels(
-    path: str | os.PathLike[str],
-    laws: Sequence[FigureLaws],
-    panel: Callable[[Any, FigureLaws], PowerLaw | None],
+    path: str | os.PathLike[str], laws: Sequence[FigureLaws], panel: Callable[[Any, FigureLaws], PowerLaw | None]
 ) -> None:
     figure = new_figure(figsize=(9, 7.5))
     grid = figure.subplots(2, 2)

@@ -58,9 +58,9 @@ def load_sweep(name: str, changes: Sequence[str] = ()) -> list[Point]:
     return points
 
 
-def train_command(sweep: str, point: Point, out: Path, changes: Sequence[str]) -> list[str]:
-    """The arguments of `var-jax` that train one point."""
-    return ["train", "--config", sweep, "--workdir", str(out / point[NAME]), *overrides(point), *changes]
+def train_command(config: str, workdir: str | Path, changes: Point, more: Sequence[str] = ()) -> list[str]:
+    """The arguments of `var-jax` that train a config with these changes, and more of them as words."""
+    return ["train", "--config", config, "--workdir", str(workdir), *overrides(changes), *more]
 
 
 def run_sweep(
@@ -73,11 +73,9 @@ def run_sweep(
     """Trains every model that has not finished; the same call resumes where the previous one stopped.
 
     Args:
-      sweep: see `load_sweep`.
+      sweep, changes: see `load_sweep`.
       out: the folder of the models' directories.
-      changes: "--config.key=value" for every point.
       only: names of points; none means all.
-      say: called with lines about each model's start and end.
 
     Returns:
       The exit code: 0 if all have finished, 1 if some failed, 75 if stopped by SIGTERM.
@@ -95,7 +93,7 @@ def run_sweep(
             continue
         say(f"{head}: {' '.join(overrides(point))}")
         begun = time.monotonic()
-        code = trained(train_command(sweep, point, out, changes))
+        code = trained(train_command(sweep, out / point[NAME], point, changes))
         if code == PREEMPTED:
             say(f"{head}: stopped; the same command goes on from here")
             return PREEMPTED
@@ -148,11 +146,10 @@ def write_jobs(
     """
     written = []
     for point in _chosen(load_sweep(sweep, changes), only, sweep):
-        words = ["train", "--config", sweep, "--workdir", f"{out.rstrip('/')}/{point[NAME]}"]
-        command = shlex.join(["var-jax", *words, *overrides(point), *changes])
+        words = train_command(sweep, f"{out.rstrip('/')}/{point[NAME]}", point, changes)
         file = local_target(jobs) / f"{point[NAME]}.sh"
         with atomic_file(file) as temporary:
-            temporary.write_text(_JOB.format(sweep=sweep, command=command))
+            temporary.write_text(_JOB.format(sweep=sweep, command=shlex.join(["var-jax", *words])))
         file.chmod(0o755)
         written.append(file)
     return written
