@@ -34,9 +34,7 @@ from var_jax.training_directory import read_any_model
 _STEPS = 100_000
 
 
-def training_step(
-    config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh, num_classes: int = IMAGENET_CLASSES
-) -> jax.stages.Lowered:
+def training_step(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
     """Lowers the whole training step of `config` on `mesh`, with the discriminator if the config has one.
 
     Stage 2 encodes pictures with the config's tokenizer (none: the published one's shape), or takes stored tokens if
@@ -53,7 +51,7 @@ def training_step(
         fixed = {"lpips": _lpips_shapes()} if config.loss.lpips or config.adversary.kind == "vgg" else {}
     else:
         tokenizer = tokenizer_config(config)
-        task = build.transformer_task(config, mesh, tokenizer, [str(number) for number in range(num_classes)])
+        task = build.transformer_task(config, mesh, tokenizer, [str(number) for number in range(IMAGENET_CLASSES)])
         fixed = tokenizer_shapes(tokenizer)
     program = build.make_program(config, mesh, task, total)
     return program.lower(fixed, _batch(config, task), opponent=program.opponent)
