@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
+import operator
 from pathlib import Path
 
 import jax
@@ -21,8 +23,8 @@ from var_jax.training.loop import FINISHED, Run, total_steps, train
 from var_jax.training_directory import has_checkpoint
 
 CONFIGS = [*config_names(), "scaling:shapes", "scaling:digits"]
-WORDS = ["None", "0", "-1", "1.5", "nan", "inf", "1e999", "9" * 30, "many", "True", "[]", "{}", "(1, 'a')", "", "b'x'"]
-VALUES = [None, 0, -1, 1.5, math.nan, math.inf, -math.inf, 10**30, 10**5000, "many", True, (), [[]], {}, b"x", object()]
+WORDS = ["None", "0", "-1", "1.5", "nan", "inf", "1e999", "9" * 400, "many", "True", "[]", "{}", "(1, 'a')", "", "b'x'"]
+VALUES = [None, 0, -1, 1.5, math.nan, math.inf, -math.inf, 10**30, 10**300, "many", True, (), [[]], {}, b"x", object()]
 # Fields that may be None, 0 or -1; any other refuses it.
 NONE = {
     *("steps", "epochs", "remat", "init_from", "data.store", "encoder_dtype", "adversary.kind", "model.num_phis"),
@@ -69,14 +71,10 @@ def allowed(config: str, field: str, value: object) -> bool:
 
 def place(config: ml_collections.ConfigDict, field: str, value: object) -> ml_collections.ConfigDict:
     """A copy of the config with another value, as a file of the user's may make it."""
-    changed = config.copy_and_resolve_references()
-    node = changed
+    changed = config.to_dict()  # since a ConfigDict would make a number of the new value where the old one is a number
     *sections, last = field.split(".")
-    for part in sections:
-        node = node[part]
-    with changed.unlocked(), changed.ignore_type():
-        node[last] = value
-    return changed
+    functools.reduce(operator.getitem, sections, changed)[last] = value
+    return ml_collections.ConfigDict(changed)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -161,11 +159,14 @@ def test_a_users_own_config_is_checked_like_ours(tmp_path, change, says):
 
 
 def test_a_users_own_fields_are_theirs(tmp_path):
-    own = "c.mine = ml_collections.ConfigDict({'rate': 0.5, 'name': 'a'}); c.seed = np.int64(7)"
-    text = USERS.format(change=own).replace("\ndef", "\nimport ml_collections\nimport numpy as np\ndef")
+    own = "c.mine = ml_collections.ConfigDict({'rate': 0.5, 'name': 'a'})"
+    text = USERS.format(change=own).replace("\ndef", "\nimport ml_collections\ndef")
     (tmp_path / "mine.py").write_text(text)
     config = load_config(str(tmp_path / "mine.py"), ["mine.rate=1", "mine.name=20250101"])
-    assert (config.mine.rate, config.mine.name, config.seed, type(config.seed)) == (1.0, "20250101", 7, int)
+    assert (config.mine.rate, config.mine.name) == (1.0, "20250101")
+    config = place(config, "seed", np.int64(7))
+    fields.check(config)
+    assert (config.seed, type(config.seed)) == (7, int)
     with pytest.raises(InputError, match="expected float like 0.5, got 'fast'"):
         load_config(str(tmp_path / "mine.py"), ["mine.rate=fast"])
 
@@ -179,7 +180,7 @@ def test_steps_are_whole(epochs, steps):
 def test_too_many_epochs_are_refused_and_decimals_are_meant():
     config = tiny.tokenizer(steps=None)
     assert total_steps(place(config, "epochs", 1.1), 80) == 11
-    with pytest.raises(InputError, match="config epochs is 1e.08: .* steps, expected 2147483647 at most"):
+    with pytest.raises(InputError, match="config epochs is 100000000.0: .* steps, expected 2147483647 at most"):
         total_steps(place(config, "epochs", 1e8), 10**6)
 
 
@@ -210,11 +211,9 @@ def _claims(config: ml_collections.ConfigDict, folder: Path, patch: pytest.Monke
 def test_what_the_table_accepts_can_be_built_or_is_refused_before_the_claim(tiny_run, tmp_path, monkeypatch, stage):
     config = {"tokenizer": tiny.tokenizer(), "transformer": tiny.transformer(tiny_run / "tokenizer")}[stage]
     assert _claims(config, tmp_path / "run", monkeypatch)
-    edges = [
-        (field, value) for field in fields.fields(config) for value in (None, 0) if allowed("shapes", field, value)
-    ]
-    quick = [(field, value) for field, value in edges if not field.startswith(("adversary.", "loss."))]
-    refused = [edge for edge in quick if not _claims(place(config, *edge), tmp_path / "run", monkeypatch)]
+    quick = [field for field in fields.fields(config) if not field.startswith(("adversary.", "loss.", "optimizer."))]
+    edges = [(field, value) for field in quick for value in (None, 0) if allowed("shapes", field, value)]
+    refused = [edge for edge in edges if not _claims(place(config, *edge), tmp_path / "run", monkeypatch)]
     assert refused == ([("steps", None)] if stage == "tokenizer" else [("steps", None)])
 
 

@@ -102,12 +102,13 @@ def _override(config: ml_collections.ConfigDict, text: str) -> None:
     new = (kind or own).parsed(value)
     if isinstance(old, tuple) and isinstance(new, (int, float)):
         new = (new,)
+    new = new if kind is None else kind.checked(f"config {key}", new)
     if isinstance(old, float) and isinstance(new, int) and not isinstance(new, bool):
         new = float(new)
     if kind is None and old is not None and new is not None and type(old) is not type(new):
         raise InputError(f"override '{key}': expected {type(old).__name__} like {old!r}, got {value!r}")
     with node.unlocked(), node.ignore_type():
-        node[parts[-1]] = new if kind is None else kind.checked(f"config {key}", new)
+        node[parts[-1]] = new
 
 
 def _child(node: Any, part: str, key: str) -> Any:

@@ -126,9 +126,11 @@ def _is_pyramid(value: Any) -> bool:
 
 def _is_rules(value: Any) -> bool:
     """Whether it is a list of (pattern, axes): every axis None, the name of a mesh axis, or several of them."""
-    axis = lambda each: each is None or each in AXES or (isinstance(each, (tuple, list)) and set(each) <= set(AXES))
+    listed = lambda each: isinstance(each, (tuple, list))
+    axis = lambda each: each is None or (set(each) <= set(AXES) if listed(each) else each in AXES)
+    rule = lambda pattern, axes: isinstance(pattern, str) and re.compile(pattern) and listed(axes)
     try:
-        return all(re.compile(pattern) and all(axis(each) for each in axes) for pattern, axes in value)
+        return listed(value) and all(rule(*each) and all(map(axis, each[1])) for each in value)
     except (TypeError, ValueError, re.error):
         return False
 
