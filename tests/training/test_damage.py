@@ -58,10 +58,10 @@ def damaged_folder(root: Path) -> dict[str, str]:
         picture(root / f"class{i % 2}" / f"{i:02}.jpg", i)
     whole = (root / "class0" / "00.jpg").read_bytes()
     kinds = {
-        "zero": (b"", "no format that Pillow knows"),
-        "text": (b"not a picture at all", "no format that Pillow knows"),
+        "zero": (b"", "none of the formats that are read"),
+        "text": (b"not a picture at all", "none of the formats that are read"),
         "short": (whole[: len(whole) * 2 // 3], "runcated"),
-        "rubbish": (os.urandom(400), "no format that Pillow knows"),
+        "rubbish": (os.urandom(400), "none of the formats that are read"),
         "bomb": (bomb(), "too many pixels"),
     }
     for name, (content, _) in kinds.items():
