@@ -84,7 +84,7 @@ def _unread(stream: io.TextIOBase | None) -> bool:
 
 
 def _run(argv: Sequence[str] | None) -> int:
- = list(sys.argv[1:] if argv is None else argv)
+    argv = list(sys.argv[1:] if argv is None else argv)
     parser = _Parser(prog="var-jax", description="Visual AutoRegressive modeling in JAX.")
     parser.add_argument("--version", action="version", version=f"var_jax {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)

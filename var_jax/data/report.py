@@ -47,13 +47,13 @@ def _lines(kind: str, read: bool, options: dict[str, Any]) -> Iterator[str]:
 def _name_notes(names: Sequence[str]) -> Iterator[str]:
     for label, name in enumerate(names):
         if name.strip().casefold() == NO_CLASS:
-            yield f"class '{name}' is called by the word for no class: where a class is given by text, write its id {label}"
+            yield f"class '{name}' is called by the word for no class: in text, like --classes, write its id {label}"
     moved = [label for label, name in enumerate(names) if name.isdecimal() and name.isascii() and name != str(label)]
     if moved:
         label = moved[0]
         yield (
-            f"class '{names[label]}' has the id {label}, as ids follow the alphabet: in text, like --classes, a number is "
-            "first of all a name; in Python it is an id"
+            f"class '{names[label]}' has the id {label}, as ids follow the alphabet: in text, like --classes, a number "
+            "is a name where there is one; in Python it is an id"
         )
 
 
