@@ -116,13 +116,15 @@ def _opened(file: str | os.PathLike[str] | io.BytesIO, most_pixels: int, use: Ca
             _check_pixels(image, most_pixels)
             return use(image)
     except Image.DecompressionBombError:
-        raise _Refused(f"has too many pixels, the limit is {most_pixels}; scale it down") from None
+        raise _Refused(
+            f"claims too many pixels, the limit is {most_pixels}; scale it down"
+        ) from None
 
 
 def _check_pixels(image: Image.Image, most_pixels: int) -> None:
     width, height = image.size
     if width * height > most_pixels:
-        raise _Refused(f"has {width} x {height} pixels, too many: the limit is {most_pixels}; scale it down")
+        raise _Refused(f"has {width} x {height} pixels, the limit is {most_pixels}; scale it down")
 
 
 def _without_texts(file: str | os.PathLike[str] | io.BytesIO) -> io.BytesIO | None:
