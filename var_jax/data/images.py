@@ -47,7 +47,7 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
 
 
 def read_header(path: str | os.PathLike[str]) -> tuple[str, tuple[int, int]]:
-    """Pillow's mode of a picture file, and the width and height that `read_image` gives it, from its header alone.
+    """Pillow's mode of a picture file, and the width and height that `read_image` gives it.
 
     Raises:
       InputError: see `read_image`.
