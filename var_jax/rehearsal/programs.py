@@ -88,33 +88,25 @@ def _batch(config: ml_collections.ConfigDict, task: Task) -> dict[str, Any]:
     return batch | {"images": jax.ShapeDtypeStruct((size, side, side, 3), jnp.uint8)}
 
 
-def tokenizing(config: TokenizerConfig, mesh: jax.sharding.Mesh, batch: int) -> jax.stages.Lowered:
-    """Lowers the program of `var-jax tokenize` for a batch of pictures, split over `mesh`.
+def of_rows(what: str, config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh, batch: int) -> jax.stages.Lowered:
+    """Lowers a program whose `batch` rows are split over `mesh`, while its weights are on every device.
 
-    Raises:
-      InputError: for a batch that does not divide over the mesh.
-    """
-    check_batch(mesh, batch)
-    tokenizer, side = Net(Tokenizer(config, backend=backend_for(mesh)), tokenizer_shapes(config)), config.image_size
-    images = placed(jax.ShapeDtypeStruct((batch, side, side, 3), jnp.uint8), batch_sharding(mesh))
-    with jax.set_mesh(mesh):
-        return encode_pictures.lower(placed(tokenizer, replicated(mesh)), images)
-
-
-def sampling(
-    transformer: TransformerConfig, tokenizer: TokenizerConfig, mesh: jax.sharding.Mesh, batch: int
-) -> jax.stages.Lowered:
-    """Lowers `generate`, one program from labels to pictures, in bfloat16 with guidance; `batch` pictures over `mesh`.
+    "tokenize" is the program of `var-jax tokenize` for pictures, "sample" is `generate`, one program from labels to
+    pictures, in bfloat16 with guidance.
 
     Raises:
       InputError: for a batch that does not divide over the mesh.
     """
     check_batch(mesh, batch)
     backend, whole, rows = backend_for(mesh), replicated(mesh), batch_sharding(mesh)
-    model = Nets(
-        Net(Tokenizer(tokenizer, jnp.bfloat16, backend=backend), tokenizer_shapes(tokenizer)),
-        Net(make_transformer(transformer, jnp.bfloat16, backend), transformer_shapes(transformer)),
-    )
+    shape, dtype = tokenizer_config(config), jnp.float32 if what == "tokenize" else jnp.bfloat16
+    tokenizer = Net(Tokenizer(shape, dtype, backend=backend), tokenizer_shapes(shape))
+    if what == "tokenize":
+        images = jax.ShapeDtypeStruct((batch, shape.image_size, shape.image_size, 3), jnp.uint8)
+        with jax.set_mesh(mesh):
+            return encode_pictures.lower(placed(tokenizer, whole), placed(images, rows))
+    transformer = model_config(config)
+    model = Nets(tokenizer, Net(make_transformer(transformer, dtype, backend), transformer_shapes(transformer)))
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch))
     settings = jax.eval_shape(lambda: Settings.create(transformer.pyramid))
     labels = jax.ShapeDtypeStruct((batch,), jnp.int32)

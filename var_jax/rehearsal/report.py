@@ -17,7 +17,7 @@ from var_jax.parallel.mesh import make_mesh
 from var_jax.rehearsal.compile import Memory, compiled
 from var_jax.rehearsal.count import Counts, KernelFlops, count
 from var_jax.rehearsal.hlo import Array, Instruction, parse
-from var_jax.rehearsal.programs import model_config, sampling, tokenizer_config, tokenizing, training_step
+from var_jax.rehearsal.programs import model_config, of_rows, tokenizer_config, training_step
 from var_jax.rehearsal.roofline import IMAGENET_PICTURES, RESOURCES, Roofline, roofline, useful_training_flops
 from var_jax.rehearsal.topologies import Topology, devices
 
@@ -171,11 +171,7 @@ def _lowered(what: str, config: dict[str, Any], topology: Topology, batch: int) 
     """Lowers a program from plain values, so that another process can do it."""
     config = ml_collections.ConfigDict(config)
     mesh = _mesh(what, config, topology)
-    if what == "train":
-        return training_step(config, mesh)
-    if what == "sample":
-        return sampling(model_config(config), tokenizer_config(config), mesh, batch)
-    return tokenizing(tokenizer_config(config), mesh, batch)
+    return training_step(config, mesh) if what == "train" else of_rows(what, config, mesh, batch)
 
 
 def _mesh(what: str, config: ml_collections.ConfigDict, topology: Topology) -> jax.sharding.Mesh:
