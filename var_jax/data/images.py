@@ -116,9 +116,7 @@ def _opened(file: str | os.PathLike[str] | io.BytesIO, most_pixels: int, use: Ca
             _check_pixels(image, most_pixels)
             return use(image)
     except Image.DecompressionBombError:
-        raise _Refused(
-            f"claims too many pixels, the limit is {most_pixels}; scale it down"
-        ) from None
+        raise _Refused(f"claims too many pixels, the limit is {most_pixels}; scale it down") from None
 
 
 def _check_pixels(image: Image.Image, most_pixels: int) -> None:

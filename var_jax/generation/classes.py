@@ -87,7 +87,7 @@ def _parts(text: str, names: Sequence[str]) -> list[str]:
     if _called(text, names):
         return [text]
     try:
-        fields = next(csv.reader([text], skipinitialspace=True, strict=True), [])
+        fields = next(csv.reader([" ".join(text.splitlines())], skipinitialspace=True, strict=True), [])
     except csv.Error as error:
         raise InputError(f"--classes '{text}': is not read as a list ({error}); look at its quotes") from None
     parts = []
@@ -98,10 +98,10 @@ def _parts(text: str, names: Sequence[str]) -> list[str]:
     return parts
 
 
-def numbers_as_names(text: str, num_classes: int, names: Sequence[str]) -> list[str]:
-    """Lines about the numbers in a list of classes that are names here, and would be other classes' ids."""
+def numbers_as_names(text: str, num_classes: int, names: Sequence[str], alone: bool = False) -> list[str]:
+    """Lines about the numbers in a list of classes, or `alone`, that are names here and would be other classes' ids."""
     lines = []
-    for name in dict.fromkeys(part.strip() for part in _parts(text, names)):
+    for name in dict.fromkeys(part.strip() for part in ([text] if alone else _parts(text, names))):
         if name in names and name.isdecimal() and int(name) < num_classes and int(name) != names.index(name):
             lines.append(
                 f"class '{name}' is taken for a name, that of the class with id {names.index(name)}; the class with id "
