@@ -145,8 +145,11 @@ def _without_texts(file: str | os.PathLike[str] | io.BytesIO) -> io.BytesIO | No
 
 
 def _header(image: ImageFile.ImageFile) -> tuple[str, tuple[int, int]]:
-    on_its_side = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-    return image.mode, image.size[::-1] if on_its_side else image.size
+    if (
+        image.getexif().get(_ORIENTATION, 1) > 4
+    ):  # on its side; for some formats Pillow knows that only once it is loaded
+        ImageOps.exif_transpose(image, in_place=True)
+    return image.mode, image.size
 
 
 def _decoded(image: ImageFile.ImageFile) -> Image.Image:
