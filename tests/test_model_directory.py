@@ -184,7 +184,7 @@ NAMES = tuple("abcde")
         (NAMES[1:], "has 4 names for 5 classes"),
         ([*NAMES, "i"], "has 6 names for 5 classes"),
         ([*NAMES[:4], "a"], "the name 'a' in 'class_names' is there 2 times"),
-        ([*NAMES[:4], " "], "the name ' ' in 'class_names' is empty"),
+        ([*NAMES[:4], ""], "the name '' in 'class_names' is empty"),
         ([*NAMES[:4], "a\x1b[2J"], r"the name 'a\x1b[2J' in 'class_names' is empty, or has a control character"),
         ([*NAMES[:4], "a\nb"], r"the name 'a\nb'"),
         ([*NAMES[:4], "\u202eb"], r"the name '\u202eb'"),

@@ -211,7 +211,7 @@ def _names(config: Mapping[str, Any], file: Path) -> tuple[str, ...]:
     if names and classes is not None and len(names) != classes:
         raise InputError(f"{file}: 'class_names' has {len(names)} names for {classes} classes; copy it again")
     for name, count in Counter(names).items():
-        if count > 1 or not name.strip() or has_control(name):
+        if count > 1 or not name or has_control(name):
             problem = f"is there {count} times" if count > 1 else "is empty, or has a control character"
             raise InputError(f"{file}: the name '{printable(name)}' in 'class_names' {problem}; copy it again")
     return tuple(names)

@@ -133,12 +133,25 @@ def test_links_that_lead_back(letters):
     (letters / "a" / "up").symlink_to("..")
     (letters / "a" / "again").symlink_to(".")
     assert trained(letters) == set(found(letters))
-    assert "inside a folder of pictures: 4 (a/up/b/000.png" in said(letters)
+    line = "not looked into, links to folders inside a folder of pictures or a linked one: 2 (a/"
+    assert line in said(letters)
+    assert line in FolderPictures(letters).notes()[0]
     deep = letters.parent / "deep" / "p"
     deep.mkdir(parents=True)
     save(deep / "q" / "1.png")
     (deep / "up").symlink_to("..")
     assert found(letters.parent / "deep") == ["p/q/1.png"]
+
+
+def test_a_link_out_of_the_folder_does_not_lead_through_the_whole_disk(letters):
+    (letters / "a" / "disk").symlink_to("/")
+    assert trained(letters) == set(found(letters))
+    outside = letters.parent / "outside"
+    outside.mkdir()
+    (outside / "disk").symlink_to("/")
+    (letters.parent / "samples" / "first").mkdir(parents=True)
+    (letters.parent / "samples" / "first" / "outside").symlink_to(outside)
+    assert found(letters.parent / "samples") == []
 
 
 def test_what_is_no_file_is_never_opened(letters):

@@ -34,6 +34,8 @@ _DEAD = "cannot be read, links that lead to no file"
 _NO_FILE = "not taken, neither files nor folders"
 _OTHER = "not taken, files of other kinds"
 _CLOSED = "not looked into, folders that cannot be listed"
+_FAR = "not looked into, links to folders inside a folder of pictures or a linked one"
+_LONGEST = 160  # characters of a path that is an example
 
 
 class Entries(NamedTuple):
@@ -72,8 +74,9 @@ class Aside:
         """A line for each reason."""
         lines = []
         for reason, (count, first) in self._found.items():
-            more = " and others" * (count > 1)
-            lines.append(f"{self._root}: {reason}: {count} ({os.path.relpath(first, self._root)}{more})")
+            shown, more = os.path.relpath(first, self._root), " and others" * (count > 1)
+            shown = f"...{shown[-_LONGEST:]}" if len(shown) > _LONGEST else shown
+            lines.append(f"{self._root}: {reason}: {count} ({shown}{more})")
         if self._suffixes:
             common = self._suffixes.most_common(_SUFFIXES_SHOWN)
             shown = ", ".join(f"{count} {suffix[:20]}" for suffix, count in common)
@@ -95,7 +98,7 @@ def entries(folder: str | os.PathLike[str], aside: Aside) -> Entries:
                 if not entry.name.startswith(".") and entry.name.casefold() not in _LITTER:
                     _sort_out(entry, found, aside)
     except OSError as error:
-        raise InputError(f"{folder}: the folder cannot be listed ({error.strerror}); see who may read it") from None
+        raise _closed(folder, error) from None
     found.pictures.sort()
     found.folders.sort()
     return found
@@ -132,9 +135,12 @@ def find_pictures(root: str | os.PathLike[str], aside: Aside) -> list[Path]:
     top, own = entries(root, aside), _identity(root)
     found = [Path(name) for name in top.pictures]
     for name in top.folders:
-        waiting, seen = [Path(root, name)], {own}
+        waiting, seen = [(Path(root, name), False)], {own}
         while waiting:
-            folder = waiting.pop()
+            folder, linked = waiting.pop()
+            if linked and folder.is_symlink():  # or one link to the root of a disk leads everywhere
+                aside.add(_FAR, folder)
+                continue
             if (identity := _identity(folder)) in seen:  # a link may lead back
                 continue
             seen.add(identity)
@@ -143,23 +149,23 @@ def find_pictures(root: str | os.PathLike[str], aside: Aside) -> list[Path]:
             if held.pictures:
                 count_nested(folder, held.folders, aside)
             else:
-                waiting += [folder / below for below in held.folders]
+                waiting += [(folder / below, linked or folder.is_symlink()) for below in held.folders]
     return sorted(found)
 
 
 def count_nested(folder: str | os.PathLike[str], names: Sequence[str], aside: Aside) -> None:
     """Counts the pictures in the folders `names`, and below them, inside a folder of pictures."""
-    waiting, seen = [os.path.join(folder, name) for name in reversed(names)], {_identity(folder)}
+    waiting = [os.path.join(folder, name) for name in reversed(names)]
     while waiting:
         below = waiting.pop()
+        if os.path.islink(below):
+            aside.add(_FAR, below)
+            continue
         try:
-            if (identity := _identity(below)) in seen:
-                continue
             held = entries(below, Aside(below))
-        except (InputError, OSError):
+        except InputError:
             aside.add(_CLOSED, below)
             continue
-        seen.add(identity)
         for name in held.pictures:
             aside.add(NESTED, os.path.join(below, name))
         waiting += [os.path.join(below, name) for name in reversed(held.folders)]
@@ -167,5 +173,12 @@ def count_nested(folder: str | os.PathLike[str], names: Sequence[str], aside: As
 
 def _identity(folder: str | os.PathLike[str]) -> tuple[int, int]:
     """Device and number of a folder, by whatever path it was reached."""
-    status = os.stat(folder)
+    try:
+        status = os.stat(folder)
+    except OSError as error:
+        raise _closed(folder, error) from None
     return status.st_dev, status.st_ino
+
+
+def _closed(folder: str | os.PathLike[str], error: OSError) -> InputError:
+    return InputError(f"{folder}: the folder cannot be listed ({error.strerror}); see who may read it")

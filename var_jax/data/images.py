@@ -149,16 +149,15 @@ def _header(image: ImageFile.ImageFile) -> tuple[str, tuple[int, int]]:
         image.getexif().get(_ORIENTATION, 1) > 4
     ):  # on its side; for some formats Pillow knows that only once it is loaded
         ImageOps.exif_transpose(image, in_place=True)
+    _check_integers(image)
     return image.mode, image.size
 
 
 def _decoded(image: ImageFile.ImageFile) -> Image.Image:
     image.load()
-    inverted = False
-    if image.format == "TIFF":
-        inverted = image.mode.startswith("I;16") and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
-        if image.mode == "I":
-            _check_integers(image)
+    _check_integers(image)
+    sixteen = image.format == "TIFF" and image.mode.startswith("I;16")
+    inverted = sixteen and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
     ImageOps.exif_transpose(image, in_place=True)
     rgb = to_rgb(image)
     return ImageOps.invert(rgb) if inverted else rgb
@@ -166,6 +165,8 @@ def _decoded(image: ImageFile.ImageFile) -> Image.Image:
 
 def _check_integers(image: ImageFile.ImageFile) -> None:
     """Refuses integers that are not plainly 16-bit greys: which of them is white, nothing in the file says."""
+    if image.format != "TIFF" or image.mode != "I":
+        return
     low, high = image.getextrema()
     signed = image.tag_v2.get(_SAMPLE_FORMAT) == (_SIGNED,) and image.tag_v2.get(_BITS) == (16,)
     if signed or low < 0 or not 255 < high < 2**16:
