@@ -23,6 +23,7 @@ from var_jax.errors import InputError
 from var_jax.formats.bucket import local_files, new_directory
 from var_jax.formats.description import read_description
 from var_jax.formats.safetensors_file import read_safetensors, write_safetensors
+from var_jax.formats.small_files import TEXTS, require_fields
 from var_jax.models.baselines import transformer_config_from
 from var_jax.models.parameters import Params, flatten, unflatten
 from var_jax.models.shapes import tokenizer_shapes, transformer_shapes
@@ -168,7 +169,9 @@ def _read(path: Path) -> Model:
         raise InputError(f"{weights}: tensor '{_CODE_COUNTS}' is missing or not of shape {shape}")
     abstract = tokenizer_shapes(tokenizer_config)
     params = _take(tensors, "tokenizer", abstract, weights)
-    names = tuple(config.get("class_names", ()))
+    config.setdefault("class_names", [])
+    require_fields(config, path / CONFIG_FILE, {"class_names": TEXTS})
+    names = tuple(config["class_names"])
     model = Model(tokenizer_config, params, counts, class_names=names, source=source)
     if "transformer" in config:
         transformer_config = _part_config(transformer_config_from, config, "transformer", path)
