@@ -42,6 +42,7 @@ setup(
         "orbax-checkpoint>=0.12.0",
         "pillow>=11.0.0",
         "safetensors>=0.8.0",
+        "scipy>=1.14.0",
         "tensorflow-datasets>=4.9.10",
     ],
     extras_require={

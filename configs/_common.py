@@ -4,8 +4,12 @@ A config is data: `get_config(argument)` returns a ConfigDict, which the trainer
 change on the command line: `--config.batch_size=64 --config.optimizer.warmup=0.1`.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from ml_collections import ConfigDict
 
+from var_jax.errors import InputError
 from var_jax.generation.settings import DEFAULTS
 
 # (pattern searched in a parameter's path, mesh axis of each array axis); the first found decides,
@@ -29,13 +33,16 @@ TOKENIZER_SHARDING = (
     ("(conv_.|conv_in|shortcut|downsample|upsample)/kernel$", (None, None, None, "fsdp")),
 )
 
-# Picture side -> pyramid, and channel multipliers that reduce the picture to the pyramid's finest side.
-SIZES = {
-    32: ("1,2,3,4,6,8", (1, 2, 4)),
-    64: ("1,2,3,4,6,8", (1, 1, 2, 4)),
-    128: ("1,2,3,4,6,8", (1, 1, 2, 2, 4)),
-    256: ("1,2,3,4,5,6,8,10,13,16", (1, 1, 2, 2, 4)),
-}
+
+def chosen(config: str, argument: str, choices: Mapping[str, Any], what: str = "size") -> Any:
+    """The choice that a config's argument names.
+
+    Raises:
+      InputError: if it names none; the message lists them.
+    """
+    if argument not in choices:
+        raise InputError(f"{config}:{argument}: no such {what}, expected one of {', '.join(choices)}")
+    return choices[argument]
 
 
 def common(stage: str) -> ConfigDict:
@@ -165,4 +172,38 @@ def transformer(preset: str) -> ConfigDict:
     c.attention_blocks = (384, 768)  # most queries and keys per block of "splash"; multiples of 128
     c.sample_classes = 10  # rows of the sample grid at evaluations, at most; 0: no grid
     c.sample_guidance = DEFAULTS.guidance  # of the sample grid; 0 is none
+    return c
+
+
+def small_tokenizer(multipliers: tuple[int, ...], base_channels: int, batch_size: int, steps: int) -> ConfigDict:
+    """Stage 1 for small pictures or few of them: a narrow network, float32, many small steps."""
+    c = tokenizer()
+    c.data.workers = 0
+    c.model.pyramid = "1,2,3,5,8"
+    c.model.codebook_size, c.model.code_width = 512, 8
+    # One group: with few channels, more groups would lose the colours.
+    c.model.base_channels, c.model.channel_multipliers, c.model.norm_groups = base_channels, multipliers, 1
+    c.model.encoder_blocks = c.model.decoder_blocks = 1
+    c.model.dropout = 0.0
+    c.dtype, c.batch_size, c.steps = "float32", batch_size, steps  # many small steps learn most per minute here
+    # 1.5e-3 at the peak, whatever the batch: a higher one is unstable.
+    c.optimizer.learning_rate_per_256 = 1.5e-3 * 256 / batch_size
+    c.optimizer.warmup, c.optimizer.final = 0.05, 0.05
+    c.optimizer.betas = (0.9, 0.99)
+    c.ema_decay = 0.995
+    return c
+
+
+def small_transformer(steps: int) -> ConfigDict:
+    """Stage 2 for a tokenizer like `small_tokenizer`'s."""
+    c = transformer("d3")
+    c.data.workers = 0
+    c.model.width, c.model.num_heads = 96, 2
+    c.model.gate_init, c.model.input_init = 0.1, 10.0  # blocks near the identity would learn slowly at first
+    c.dtype, c.batch_size, c.steps = "float32", 24, steps
+    c.optimizer.learning_rate_per_256, c.optimizer.warmup = 0.05, 0.05
+    c.optimizer.turn, c.optimizer.final = 0.3, 0.02
+    c.ema_decay = 0.995
+    c.evaluate_batch_size = 50
+    c.sample_guidance = 3.0
     return c

@@ -17,16 +17,9 @@ from var_jax.configs import _common
 
 def get_config(argument: str = "") -> ConfigDict:
     """No argument."""
-    c = _common.transformer("d3")
+    c = _common.small_transformer(1000)
     c.data.kind, c.data.options = "folder", ConfigDict({"path": "", "validation_share": 0.1})
-    c.data.workers = 0
-    c.model.width, c.model.num_heads, c.model.drop_path = 96, 2, 0.05
-    c.model.gate_init, c.model.input_init = 0.1, 10.0  # blocks near the identity would learn slowly at first
-    c.dtype, c.batch_size, c.steps = "float32", 24, 1000
-    c.optimizer.learning_rate_per_256, c.optimizer.warmup = 0.05, 0.05
-    c.optimizer.turn, c.optimizer.final = 0.3, 0.02
-    c.ema_decay = 0.995
+    c.model.drop_path = 0.05
     c.report_every, c.evaluate_every, c.checkpoint_every = 100, 250, 250
-    c.evaluate_pictures, c.evaluate_batch_size = 500, 50
-    c.sample_guidance = 3.0
+    c.evaluate_pictures = 500
     return c

@@ -22,7 +22,6 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from var_jax.configs import _common
-from var_jax.errors import InputError
 
 
 class Recipe(NamedTuple):
@@ -46,9 +45,8 @@ RECIPES = {
 
 def get_config(argument: str = "d16") -> ConfigDict:
     """The argument is the preset."""
-    if (preset := argument or "d16") not in RECIPES:
-        raise InputError(f"var:{preset}: no such published model, expected one of {', '.join(RECIPES)}")
-    recipe = RECIPES[preset]
+    preset = argument or "d16"
+    recipe = _common.chosen("var", preset, RECIPES, "published model")
     c = _common.transformer(preset)
     c.data.kind = "tfds"
     c.data.options = ConfigDict({"name": "imagenet2012", "data_dir": ""})

@@ -76,7 +76,7 @@ def test_another_suffix(tmp_path, name):
 def test_flatten_joins_names_and_leaves_out_the_rest():
     tree = {"epoch": 3, "b": {"x": ONE, "deep": {"y": ONE, "note": "text"}}, "a": ONE, "list": [ONE], 0: {1: ONE}}
     assert list(flatten_state_dict(tree)) == ["b.x", "b.deep.y", "a", "0.1"]
-    assert list(flatten_state_dict(tree, "model")) == ["model.b.x", "model.b.deep.y", "model.a", "model.0.1"]
+    assert list(flatten_state_dict(tree)) == ["b.x", "b.deep.y", "a", "0.1"]
     assert flatten_state_dict(tree)["b.x"] is ONE
 
 

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from var_jax.cli import main as command_line
-from var_jax.cli import process_options
+from var_jax.cli import options as command_options
 from var_jax.errors import InputError
 from var_jax.evaluation.extract import Extractor
 from var_jax.parallel import processes, watch
@@ -28,7 +28,7 @@ def in_a_row(argv: list[str]) -> int:
     which, file = argv
     _note_order(Path(f"{file}.order"))
     with processes.together(which, saves=True):
-        process_options.together = lambda *args, **options: contextlib.nullcontext()
+        command_options.together = lambda *args, **options: contextlib.nullcontext()
         for command in json.loads(Path(file).read_text()):
             code = command_line.main(command)
             if code:

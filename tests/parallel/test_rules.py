@@ -8,7 +8,7 @@ import pytest
 
 from var_jax.errors import InputError
 from var_jax.parallel.mesh import batch_sharding, check_batch, make_mesh
-from var_jax.parallel.rules import Constrain, shardings, table
+from var_jax.parallel.rules import Constrain, placed, shardings, table
 
 RULES = [("mlp/kernel$", (None, "fsdp", "tensor")), ("kernel$", ("fsdp",))]
 
@@ -35,11 +35,11 @@ def test_mesh_errors(sizes):
 
 def test_first_rule_that_matches_decides():
     mesh = make_mesh(2, 2, 2)
-    placed = shardings(mesh, RULES, tree())
-    assert placed["params"]["mlp"]["kernel"].spec == jax.P(None, "fsdp", "tensor")
-    assert placed["params"]["out"]["kernel"].spec == jax.P("fsdp")
-    assert placed["params"]["out"]["bias"].spec == placed["step"].spec == jax.P()
-    text = table(placed, tree())
+    places = shardings(mesh, RULES, tree())
+    assert places["params"]["mlp"]["kernel"].spec == jax.P(None, "fsdp", "tensor")
+    assert places["params"]["out"]["kernel"].spec == jax.P("fsdp")
+    assert places["params"]["out"]["bias"].spec == places["step"].spec == jax.P()
+    text = table(placed(tree(), places))
     assert "params/mlp/kernel" in text.splitlines()[0]
     assert "replicated" in text
     assert text.splitlines()[-1].endswith("MiB per device in all")

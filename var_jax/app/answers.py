@@ -95,17 +95,14 @@ def edit(bundle: Bundle, request: Request) -> dict[str, Any]:
     if task == "upscale":
         _check_result(image.shape[0] * factor, image.shape[1] * factor, bundle.tokenizer.config.image_size)
         mask = None
-    label = request.get("class")
-    if label is not None:
-        label = _whole(request, "class", 0, bundle.transformer.config.num_classes - 1)
-    keep = request.get("keep_scales")
+    optional = lambda name, high: None if request.get(name) is None else _whole(request, name, 0, high)
     edited = bundle.edit(
         image,
         task,
         jax.random.key(np.uint32(_whole(request, "seed", 0, LARGEST_SEED))),
         mask=mask,
-        label=label,
-        keep_scales=None if keep is None else _whole(request, "keep_scales", 0, len(bundle.tokenizer.config.pyramid)),
+        label=optional("class", bundle.transformer.config.num_classes - 1),
+        keep_scales=optional("keep_scales", len(bundle.tokenizer.config.pyramid)),
         dilate=_whole(request, "dilate", 0, 8, default=0),
         factor=factor,
         **_settings(request),

@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from types import TracebackType
+from collections.abc import Callable
 from typing import Any
 
 import jax
 
 from var_jax.benchmark.machine import cores
+from var_jax.benchmark.timing import Timing, take_turns
 from var_jax.cpu.large_pages import as_it_began
 from var_jax.errors import InputError
 from var_jax.models.baselines import BaselineConfig
 from var_jax.models.tokenizer import TokenizerConfig
 from var_jax.models.transformer_config import TransformerConfig
 
-# Settings that are fixed in the reference: its classes have no argument for them.
-_FIXED_TOKENIZER = {
-    "channel_multipliers": (1, 1, 2, 2, 4),
-    "encoder_blocks": 2,
-    "decoder_blocks": 3,
-    "norm_groups": 32,
-    "lookup": "l2",
-    "unit_codes": False,
-}
+# Settings that are fixed in the reference, as in the published tokenizer: its classes have no argument for them.
+_FIXED = ("channel_multipliers", "encoder_blocks", "decoder_blocks", "norm_groups", "lookup", "unit_codes")
 
 
 class Reference:
@@ -63,7 +56,7 @@ class Reference:
         try:
             self.versions = self._request("prepare", self._task)
         except BaseException:
-            self.__exit__(None, None, None)
+            self.__exit__()
             raise
         return self
 
@@ -75,9 +68,7 @@ class Reference:
         """Peak memory so far: the GPU's if the reference runs on one, else the process's."""
         return self._request("peak")
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()  # at the end of its input the worker ends
         try:
@@ -105,16 +96,31 @@ class Reference:
         return answer["value"]
 
 
+def in_turn(
+    ours: Callable[[], float], against: str | os.PathLike[str] | None, task: dict[str, Any], repeats: int, **turns: Any
+) -> tuple[Timing, tuple[Timing, int] | None, dict[str, str]]:
+    """Times our call alone or, with a checkout, in turn with the reference's of this task; see `take_turns`.
+
+    Returns:
+      Our timing, the reference's timing with its peak memory (or None), and the versions in its process.
+    """
+    if not against:
+        return take_turns({"ours": ours}, repeats)["ours"], None, {}
+    with Reference(against, task) as reference:
+        timings = take_turns({"ours": ours, "reference": reference.run}, repeats, **turns)
+        return timings["ours"], (timings["reference"], reference.peak_bytes()), reference.versions
+
+
 def shape(tokenizer: TokenizerConfig, transformer: TransformerConfig | None = None) -> dict[str, Any]:
     """Describes a model to the worker.
 
     Raises:
       InputError: for a model that the reference cannot build.
     """
-    fields = dataclasses.asdict(tokenizer) | dataclasses.asdict(tokenizer.quantizer)
-    for name, value in _FIXED_TOKENIZER.items():
-        if (ours := fields[name]) != value:
-            raise InputError(f"tokenizer {name} is {ours}: the reference knows {value} only, leave out --against")
+    published, own = (vars(config) | vars(config.quantizer) for config in (TokenizerConfig(), tokenizer))
+    for name in _FIXED:
+        if own[name] != (value := published[name]):
+            raise InputError(f"tokenizer {name} is {own[name]}: the reference knows {value} only, leave out --against")
     if isinstance(transformer, BaselineConfig):
         raise InputError("the transformer is a baseline that the reference does not have: leave out --against")
     if len(tokenizer.pyramid) < 2:

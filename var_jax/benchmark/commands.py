@@ -12,6 +12,7 @@ from typing import Any
 from var_jax.benchmark import compiling, loading, machine, speed
 from var_jax.benchmark.models import Chosen, directory, preset
 from var_jax.benchmark.speed_report import Report, about, machine_lines, table
+from var_jax.benchmark.timing import progress
 from var_jax.errors import InputError
 from var_jax.formats.atomic import atomic_file
 
@@ -20,9 +21,8 @@ def sample(args: argparse.Namespace) -> None:
     """`benchmark sample`."""
     _share_the_device(args)
     dtype = args.dtype or machine.default_dtype()
-    numbers = args.guidance, args.top_k, args.top_p, args.repeats
-    report = speed.sample(_model(args), _batches(args.batch), dtype, *numbers, args.against, _say)
-    _present(args, report)
+    drawing = {name: getattr(args, name) for name in ("guidance", "top_k", "top_p")}
+    _present(args, speed.sample(_model(args), _batches(args.batch), dtype, drawing, args.repeats, args.against))
 
 
 def train(args: argparse.Namespace) -> None:
@@ -30,37 +30,36 @@ def train(args: argparse.Namespace) -> None:
     _share_the_device(args)
     model, batches = preset(args.preset, args.pyramid, args.channels), _batches(args.batch)
     options = args.dtype or machine.default_dtype(), args.attention, args.source, args.overrides, args.repeats
-    _present(args, speed.train(model, batches, *options, args.against, _say))
+    _present(args, speed.train(model, batches, *options, args.against))
 
 
 def tokenize(args: argparse.Namespace) -> None:
     """`benchmark tokenize`."""
     _share_the_device(args)
-    _present(args, speed.tokenize(_model(args), _batches(args.batch), args.repeats, args.against, _say))
+    _present(args, speed.tokenize(_model(args), _batches(args.batch), args.repeats, args.against))
 
 
 def data(args: argparse.Namespace) -> None:
     """`benchmark data`."""
     options = args.size, args.batch, args.batches, args.workers, args.repeats
     if args.folder:
-        return _present(args, loading.load(args.folder, *options, args.against, _say))
+        return _present(args, loading.load(args.folder, *options, args.against))
     with tempfile.TemporaryDirectory() as folder:
-        _say(f"making {args.pictures} JPEG pictures")
+        progress(f"making {args.pictures} JPEG pictures")
         loading.make_folder(Path(folder), args.pictures)
-        _present(args, loading.load(folder, *options, args.against, _say))
+        _present(args, loading.load(folder, *options, args.against))
 
 
 def compile(args: argparse.Namespace) -> None:
     """`benchmark compile`."""
-    task = {name: getattr(args, name) for name in ("program", "preset", "pyramid", "channels", "batch")}
-    task["dtype"] = args.dtype
+    task = {name: getattr(args, name) for name in ("program", "preset", "pyramid", "channels", "batch", "dtype")}
     if args.program == "sample":
         task |= {"guidance": args.guidance}
         if args.overrides:
             raise InputError(f"{args.overrides[0]}: changes a training config, take --program train")
     else:
         task |= {"attention": args.attention, "source": args.source, "overrides": args.overrides}
-    found, described = compiling.compile_times(task, args.repeats, _say)
+    found, described = compiling.compile_times(task, args.repeats, progress)
     lines = [f"compile: {', '.join(f'{name} {value}' for name, value in task.items() if value)}"]
     lines += [*machine_lines(described, None, {}), "", table(list(found), compiling.text_of(found))]
     print("\n".join(lines))
@@ -97,7 +96,3 @@ def _write(path: str | None, values: dict[str, Any]) -> None:
     if path:
         with atomic_file(Path(path)) as temporary:
             temporary.write_text(json.dumps(values, indent=1) + "\n")
-
-
-def _say(text: str) -> None:
-    print(f"... {text}", flush=True)

@@ -87,7 +87,7 @@ def _lowered(task: dict[str, Any]) -> Any:
 
     from var_jax.benchmark.models import preset
     from var_jax.benchmark.speed import random_batch
-    from var_jax.benchmark.training_program import lowered, training_program
+    from var_jax.benchmark.training_program import training_program
     from var_jax.cpu.backend import backend_for
     from var_jax.cpu.layer_kernels import shapes_for_sampling
     from var_jax.generation import sampler
@@ -99,7 +99,8 @@ def _lowered(task: dict[str, Any]) -> Any:
     model = preset(task["preset"], task["pyramid"], task["channels"])
     if task["program"] == "train":
         program = training_program(model, task["batch"], task["dtype"], task["attention"], task["overrides"])
-        return lowered(program, model, jax.eval_shape(lambda: random_batch(model, task["batch"], task["source"])))
+        batch = jax.eval_shape(lambda: random_batch(model, task["batch"], task["source"]))
+        return program.lower(tokenizer_shapes(model.tokenizer), batch)
     dtype, backend = jnp.dtype(task["dtype"]), backend_for()
     shapes = transformer_shapes(model.transformer)
     shapes = shapes_for_sampling(shapes) if jax.default_backend() == "cpu" else shapes

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from PIL import Image
 from var_jax.benchmark import beside, machine
 from var_jax.benchmark.reference_worker import turn
 from var_jax.benchmark.speed_report import Case, Report
-from var_jax.benchmark.timing import take_turns
+from var_jax.benchmark.timing import progress
 from var_jax.data.pipeline import train_batches
 from var_jax.data.sources import Spread, make_source
 from var_jax.errors import InputError
@@ -35,7 +35,6 @@ def load(
     workers: int,
     repeats: int,
     against: str | os.PathLike[str] | None = None,
-    say: Callable[[str], None] = print,
 ) -> Report:
     """Times turns of `batches` batches, read and cropped as training does.
 
@@ -47,7 +46,6 @@ def load(
       workers: processes that read; 0: this process reads, one picture after another.
       repeats: turns that count.
       against: a checkout of the reference: PyTorch's DataLoader with as many workers takes turns with ours.
-      say: called with lines about progress.
 
     Raises:
       InputError: for invalid numbers or a folder without pictures.
@@ -59,22 +57,20 @@ def load(
     files = [str(source.file(i).resolve()) for i in np.unique(np.linspace(0, len(source) - 1, _MOST_FILES).astype(int))]
     ahead = 2 if workers else 0
     ours = train_batches(Spread(source, _MOST_FILES), size, batch, 0, enlarge=_ENLARGE, workers=workers, prefetch=ahead)
-    ready, lanes, theirs, versions = _READY * workers, max(workers, 1), None, {}
-    with contextlib.ExitStack() as opened:
-        opened.enter_context(contextlib.closing(ours))
-        say(f"data: {repeats} turns of {batches} batches" + (", in turn with PyTorch's DataLoader" if against else ""))
-        runs, pause = {"ours": lambda: turn(ours, ready, batches)}, 0.0
-        if against:
-            task = {"what": "data", "device": "cpu", "files": files, "size": size, "shorter": round(_ENLARGE * size)}
-            task |= {"batch": batch, "workers": workers, "ready": ready, "batches": batches}
-            reference = opened.enter_context(beside.Reference(against, task))
-            runs["reference"], versions = reference.run, reference.versions
-            # Long enough that the other side's workers have filled their queues and sleep.
-            pause = 1.5 * turn(ours, ready, batches) * ready / (batches * lanes)
-        timings = take_turns(runs, repeats, pause=pause)
-        theirs = (timings["reference"], 0) if against else None
+    ready, lanes = _READY * workers, max(workers, 1)
+    task = {"what": "data", "device": "cpu", "files": files, "size": size, "shorter": round(_ENLARGE * size)}
+    task |= {"batch": batch, "workers": workers, "ready": ready, "batches": batches}
+    with contextlib.closing(ours):
+        progress(
+            f"data: {repeats} turns of {batches} batches" + (", in turn with PyTorch's DataLoader" if against else "")
+        )
+        run = lambda: turn(ours, ready, batches)
+        # Long enough that the other side's workers have filled their queues and sleep.
+        pause = 1.5 * run() * ready / (batches * lanes) if against else 0.0
+        timing, theirs, versions = beside.in_turn(run, against, task, repeats, pause=pause)
     title = f"{workers} worker{'s'[: workers != 1]}"
-    case = Case(title, batch * batches, timings["ours"], 0, (), 0, theirs, lanes)
+    theirs = theirs and (theirs[0], 0)  # its memory is that of other processes, too
+    case = Case(title, batch * batches, timing, 0, (), 0, theirs, lanes)
     settings = {"folder": str(folder), "files": len(files), "pixels": size, "batch": batch, "workers": workers}
     return Report("data", settings, [case], None, machine.describe(), versions)
 

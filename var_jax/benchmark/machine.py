@@ -89,9 +89,9 @@ def matrix_peak(dtype: str) -> float:
     """Operations per second in a square matrix product, the best over growing sizes; float32 in full precision."""
     multiply = jax.jit(lambda a, b: jnp.matmul(a, b, precision=precision_for(jnp.dtype(dtype))))
 
-    def at(size: int) -> tuple[float, float]:
+    def at(size: int) -> tuple[float, Callable[[], jax.Array]]:
         a, b = (jax.random.normal(jax.random.key(n), (size, size), dtype) for n in range(2))
-        return 2.0 * size**3, _shortest(lambda: multiply(a, b))
+        return 2.0 * size**3, lambda: multiply(a, b)
 
     return _best(at, _SMALLEST_MATRIX, _LARGEST_MATRIX)
 
@@ -100,32 +100,29 @@ def memory_bandwidth() -> float:
     """Bytes per second of y = y / 2 + x on vectors larger than any cache: two are read, one is written in place."""
     triad = jax.jit(lambda y, x: 0.5 * y + x, donate_argnums=0)
 
-    def at(size: int) -> tuple[float, float]:
+    def at(size: int) -> tuple[float, Callable[[], jax.Array]]:
         vectors = [jnp.zeros(size), jnp.ones(size)]
 
         def call() -> jax.Array:
             vectors[0] = triad(*vectors)
             return vectors[0]
 
-        return 3.0 * 4 * size, _shortest(call)
+        return 3.0 * 4 * size, call
 
     return _best(at, _SMALLEST_VECTOR, _LARGEST_VECTOR)
 
 
-def _best(at: Callable[[int], tuple[float, float]], size: int, largest: int) -> float:
-    """The highest work per second; sizes double until a call is long enough to be judged."""
+def _best(at: Callable[[int], tuple[float, Callable[[], jax.Array]]], size: int, largest: int) -> float:
+    """The highest work per second of calls by size; sizes double until a call is long enough to be judged."""
     best = 0.0
     while True:
-        work, seconds = at(size)
+        work, call = at(size)
+        timed(call)  # compiles
+        seconds = min(timed(call) for _ in range(_TRIES))
         best = max(best, work / seconds)
         if seconds >= _LONG_ENOUGH or size >= largest:
             return best
         size *= 2
-
-
-def _shortest(call: Callable[[], jax.Array]) -> float:
-    timed(call)  # compiles
-    return min(timed(call) for _ in range(_TRIES))
 
 
 def peak_bytes() -> int:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
+import zlib
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from var_jax.benchmark.reference import draw_weights, load_reference, load_weights, quiet, shapes_of
+from var_jax.benchmark.reference_worker import build, load_reference
 from var_jax.cpu.backend import backend_for
 from var_jax.generation import sampler
 from var_jax.generation.settings import Settings
@@ -21,6 +23,9 @@ from var_jax.models.quantizer import area_downsample, nearest_codes
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
 from var_jax.models.transformer import Transformer
 from var_jax.pyramid import Pyramid
+
+# Buffers that the reference computes itself: no weights are drawn for them.
+_COMPUTED = ("ema_vocab_hit_SV", "lvl_1L", "attn_bias_for_masking", "zero_k_bias")
 
 
 class Row(NamedTuple):
@@ -56,10 +61,8 @@ def tokenizer_parity(
     """
     ref = load_reference(checkout)
     torch = ref.torch
-    with quiet():
-        theirs = ref.VQVAE(ch=base_channels, v_patch_nums=pyramid.sides, test_mode=True)
-    weights = draw_weights(shapes_of(theirs), seed)
-    load_weights(theirs, weights)
+    theirs, _ = build(ref, TokenizerConfig.from_fields(pyramid=pyramid, base_channels=base_channels).to_dict())
+    weights = draw_weights(theirs, seed)
     imported = import_tokenizer(weights, pyramid)
     tokenizer, params = Tokenizer(imported.config, backend=backend_for()), jax.device_put(imported.params)
     size = imported.config.image_size
@@ -106,23 +109,10 @@ def transformer_parity(
     """
     ref = load_reference(checkout)
     torch = ref.torch
-    config = transformer_preset(name, TokenizerConfig.from_fields(pyramid=pyramid))
-    with quiet():
-        vae = ref.VQVAE(ch=160, v_patch_nums=pyramid.sides, test_mode=True)
-        theirs = ref.VAR(
-            vae,
-            num_classes=config.num_classes,
-            depth=config.depth,
-            embed_dim=config.width,
-            num_heads=config.num_heads,
-            shared_aln=config.shared_adaln,
-            attn_l2_norm=config.qk_norm,
-            cond_drop_rate=0.0,
-            patch_nums=pyramid.sides,
-        ).eval()
-    vae_weights, weights = draw_weights(shapes_of(vae), seed), draw_weights(shapes_of(theirs), seed)
-    load_weights(vae, vae_weights)
-    load_weights(theirs, weights)
+    tokenizer_config = TokenizerConfig.from_fields(pyramid=pyramid)
+    config = transformer_preset(name, tokenizer_config)
+    vae, theirs = build(ref, tokenizer_config.to_dict(), config.to_dict() | {"class_drop": 0.0})
+    vae_weights, weights = draw_weights(vae, seed), draw_weights(theirs, seed)
     rng = np.random.default_rng([seed, 2])
     labels = rng.integers(0, config.num_classes, batch).astype(np.int32)
     tokens = rng.integers(0, config.codebook_size, (batch, pyramid.length)).astype(np.int32)
@@ -137,20 +127,18 @@ def transformer_parity(
         hook.remove()
     inputs = inputs.numpy()
     del theirs, vae
-    tokenizer, transformer = (
-        import_tokenizer(vae_weights, pyramid),
-        import_transformer(weights, TokenizerConfig.from_fields(pyramid=pyramid)),
-    )
+    tokenizer, transformer = import_tokenizer(vae_weights, pyramid), import_transformer(weights, tokenizer_config)
     backend = backend_for()
-    modules = Tokenizer(tokenizer.config, backend=backend), Transformer(transformer.config, backend=backend)
-    params = jax.device_put((tokenizer.params, transformer.params))
+    ours = (
+        Net(Tokenizer(tokenizer.config, backend=backend), jax.device_put(tokenizer.params)),
+        Net(Transformer(transformer.config, backend=backend), jax.device_put(transformer.params)),
+    )
     del weights, vae_weights, tokenizer, transformer
-    logits = jax.jit(lambda p, y, x: modules[1].apply({"params": p}, y, x))(params[1], labels, inputs)
+    logits = jax.jit(lambda net, y, x: net.apply(y, x))(ours[1], labels, inputs)
     rows = [compare("teacher-forced logits", logits, logits_ref)]
     settings = Settings.create(pyramid, guidance=guidance, top_k=1, top_p=0.0)
-    nets = sampler.prepared(*map(Net, modules, params))
-    ours = sampler.generate(nets, jnp.asarray(labels), jax.random.key(0), settings)
-    return [*rows, *_greedy_rows(ours, np.concatenate(drawn, axis=1), image_ref)]
+    found = sampler.generate(sampler.prepared(*ours), jnp.asarray(labels), jax.random.key(0), settings)
+    return [*rows, *_greedy_rows(found, np.concatenate(drawn, axis=1), image_ref)]
 
 
 def _greedy_rows(ours: sampler.Generated, tokens_ref: np.ndarray, image_ref: np.ndarray) -> list[Row]:
@@ -176,3 +164,37 @@ def _smooth_pictures(batch: int, size: int, seed: int) -> np.ndarray:
         image += np.kron(noise, np.ones((1, size // side, size // side, 1))) if size % side == 0 else 0.0
         side *= 2
     return np.tanh(0.5 * image).astype(np.float32)
+
+
+def draw_weights(module: Any, seed: int) -> dict[str, np.ndarray]:
+    """Draws float32 weights such that every gate, branch and bias matters, and puts them into a reference module.
+
+    Returns them under the reference's names. Buffers that the module computed itself stay.
+    """
+    state = module.state_dict()
+    weights = {
+        name: _draw(name, tuple(tensor.shape), np.random.default_rng([seed, zlib.crc32(name.encode())]))
+        for name, tensor in state.items()
+        if not name.endswith(_COMPUTED)
+    }
+    tensors = {name: state[name].new_tensor(array) for name, array in weights.items()}
+    module.load_state_dict(dict(state) | tensors, strict=True)
+    return weights
+
+
+def _draw(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    noise = rng.standard_normal(shape, np.float32)
+    if "scale_mul" in name:
+        return np.float32(math.log(4.0)) + 0.3 * noise
+    if "norm" in name and name.endswith("weight") and len(shape) == 1:
+        return 1.0 + 0.2 * noise
+    if name.endswith("bias"):
+        return 0.2 * noise
+    if name.endswith("quantize.embedding.weight"):
+        return 0.5 * noise
+    if "embed" in name and len(shape) == 2 and "word" not in name or name.startswith(("class_emb", "pos_")):
+        return 0.5 * noise
+    if "ada_gss" in name:
+        return 0.4 * noise
+    fan_in = math.prod(shape[1:])
+    return noise / np.float32(math.sqrt(fan_in))

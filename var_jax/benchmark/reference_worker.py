@@ -1,28 +1,87 @@
-"""The reference's side of a benchmark: `python -m var_jax.benchmark.reference_worker CHECKOUT`, driven by `beside`.
+"""The PyTorch reference, from a user's own checkout of FoundationVision/VAR: loaded, built and, for benchmarks, run.
 
-Lines of JSON come in, ["prepare", task], then ["run", null] and ["peak", null]; each gets a line {"value": ...} or
-{"error": ...}. A task names `what` ("sample", "tokenize", "train" or "data"), the shapes of the models, threads and
-device. A call runs to its end, and its seconds are measured here, so that they do not include the pipe.
+None of its code is part of this package, and PyTorch is imported when used. As a process of its own, `python -m
+var_jax.benchmark.reference_worker CHECKOUT` is driven by `beside`: lines of JSON come in, ["prepare", task], then
+["run", null] and ["peak", null]; each gets a line {"value": ...} or {"error": ...}. A task names `what` ("sample",
+"tokenize", "train" or "data"), the shapes of the models, threads and device. A call runs to its end, and its seconds
+are measured here, so that they do not include the pipe.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import importlib
+import importlib.util
 import io
 import itertools
 import json
+import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+import types
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from var_jax.benchmark.machine import resident_peak
-from var_jax.benchmark.reference import load_reference
 from var_jax.errors import InputError
 
 Call = Callable[[], float]
+
+
+def load_reference(checkout: str | os.PathLike[str]) -> types.SimpleNamespace:
+    """Imports the reference's model builders and PyTorch: a namespace with `torch`, `VQVAE`, `VAR`.
+
+    Raises:
+      InputError: if the folder is no checkout of the reference or PyTorch is not installed.
+    """
+    root = Path(checkout).resolve()
+    if not (root / "models" / "vqvae.py").is_file():
+        raise InputError(f"{checkout}: not a checkout of FoundationVision/VAR (it has no models/vqvae.py)")
+    try:
+        import torch
+    except ImportError:
+        raise InputError("PyTorch is not installed here: pip install torch to run the reference beside") from None
+    if "huggingface_hub" not in sys.modules and importlib.util.find_spec("huggingface_hub") is None:
+        # The reference only names its mixin; a stand-in saves the user an installation.
+        stand_in = types.ModuleType("huggingface_hub")
+        stand_in.PyTorchModelHubMixin = type("PyTorchModelHubMixin", (), {})
+        sys.modules["huggingface_hub"] = stand_in
+    sys.path.insert(0, str(root))
+    try:
+        vqvae, var = importlib.import_module("models.vqvae"), importlib.import_module("models.var")
+    except ImportError as error:
+        raise InputError(f"{checkout}: the reference cannot be imported ({error})") from None
+    finally:
+        sys.path.remove(str(root))
+    return types.SimpleNamespace(torch=torch, VQVAE=vqvae.VQVAE, VAR=var.VAR)
+
+
+# Arguments of the reference's classes -> fields of our configs.
+_VAE = {"vocab_size": "codebook_size", "z_channels": "code_width", "ch": "base_channels", "quant_resi": "phi_ratio"}
+_VAR = {
+    **{"num_classes": "num_classes", "depth": "depth", "embed_dim": "width", "num_heads": "num_heads"},
+    **{"mlp_ratio": "mlp_ratio", "drop_path_rate": "drop_path", "cond_drop_rate": "class_drop"},
+    **{"shared_aln": "shared_adaln", "attn_l2_norm": "qk_norm"},
+}
+
+
+def build(
+    reference: Any, tokenizer: Mapping[str, Any], transformer: Mapping[str, Any] | None = None
+) -> tuple[Any, Any]:
+    """Builds the autoencoder and, if there is one, the transformer of these configs, with weights drawn by PyTorch."""
+    given = {theirs: tokenizer[ours] for theirs, ours in _VAE.items()}
+    given |= {"share_quant_resi": tokenizer["num_phis"] or 0, "v_patch_nums": tuple(tokenizer["pyramid"])}
+    with contextlib.redirect_stdout(io.StringIO()):  # both print
+        vae = reference.VQVAE(**given, test_mode=True)
+        if transformer is None:
+            return vae, None
+        given = {theirs: transformer[ours] for theirs, ours in _VAR.items()}
+        var = reference.VAR(vae_local=vae, patch_nums=tuple(transformer["pyramid"]), **given)
+    return vae, var.eval()
 
 
 class Worker:
@@ -30,18 +89,16 @@ class Worker:
 
     def __init__(self, checkout: str) -> None:
         self._checkout = checkout
-        self._call: Call | None = None
-        self._torch: Any = None
 
     def prepare(self, task: dict[str, Any]) -> dict[str, str]:
         """Builds the models or batches of the task; returns the versions in use."""
-        reference = load_reference(self._checkout)
-        self._torch = torch = reference.torch
+        self._reference, self._task = load_reference(self._checkout), task
+        self._torch = torch = self._reference.torch
+        self._device = "cuda" if task["device"] == "gpu" else "cpu"
         torch.set_num_threads(task["threads"])
         torch.manual_seed(0)
-        self._call = {"sample": _sample, "tokenize": _tokenize, "train": _train, "data": _data}[task["what"]](
-            reference, task
-        )
+        kinds = {"sample": self._sample, "tokenize": self._tokenize, "train": self._train, "data": self._data}
+        self._call = kinds[task["what"]]()
         return {"torch": torch.__version__}
 
     def run(self, _: Any) -> float:
@@ -53,75 +110,92 @@ class Worker:
         cuda = self._torch.cuda
         return cuda.max_memory_allocated() if cuda.is_available() else resident_peak()
 
+    def _sample(self) -> Call:
+        task, (_, var) = self._task, self._models()
+        labels = self._labels()
+        chosen = {"cfg": task["guidance"], "top_k": task["top_k"], "top_p": task["top_p"]}
 
-def _sample(reference: Any, task: dict[str, Any]) -> Call:
-    torch, device = reference.torch, _device(task)
-    _, var = _models(reference, task)
-    labels = torch.arange(task["batch"], device=device) % task["transformer"]["num_classes"]
-    chosen = {"cfg": task["guidance"], "top_k": task["top_k"], "top_p": task["top_p"]}
+        def call() -> Any:
+            with self._precision(), self._torch.inference_mode():
+                return var.autoregressive_infer_cfg(task["batch"], labels, g_seed=0, **chosen)
 
-    def call() -> Any:
-        with _precision(torch, task), torch.inference_mode():
-            return var.autoregressive_infer_cfg(task["batch"], labels, g_seed=0, **chosen)
+        return self._timed(call)
 
-    return _timed(torch, call)
+    def _tokenize(self) -> Call:
+        vae, pictures = self._models()[0], self._pictures()
 
+        def call() -> Any:
+            with self._torch.inference_mode():
+                return vae.img_to_idxBl(pictures)
 
-def _tokenize(reference: Any, task: dict[str, Any]) -> Call:
-    torch = reference.torch
-    vae, _ = _models(reference, task)
-    pictures = _pictures(torch, task)
+        return self._timed(call)
 
-    def call() -> Any:
-        with torch.inference_mode():
-            return vae.img_to_idxBl(pictures)
+    def _train(self) -> Call:
+        """A training step: tokens of pictures, teacher forcing, cross entropy, clipped AdamW, accuracy."""
+        torch, (vae, var) = self._torch, self._models()
+        var.train()
+        vectors = [p for p in var.parameters() if p.ndim <= 1]
+        matrices = [p for p in var.parameters() if p.ndim > 1]
+        groups = [{"params": matrices, "weight_decay": 0.05}, {"params": vectors, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(groups, lr=1e-4, betas=(0.9, 0.95), fused=True)
+        pictures, labels = self._pictures(), self._labels()
 
-    return _timed(torch, call)
+        def call() -> Any:
+            with torch.no_grad():
+                parts = vae.img_to_idxBl(pictures)
+                inputs = vae.quantize.idxBl_to_var_input(parts)
+                tokens = torch.cat(parts, dim=1)
+            with self._precision():
+                logits = var(labels, inputs)
+                loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens.flatten())
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(matrices + vectors, 2.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            return (logits.detach().argmax(dim=-1) == tokens).float().mean()
 
+        return self._timed(call)
 
-def _train(reference: Any, task: dict[str, Any]) -> Call:
-    """A training step of the reference: tokens of pictures, teacher forcing, cross entropy, clipped AdamW, accuracy."""
-    torch = reference.torch
-    vae, var = _models(reference, task)
-    var.train()
-    vectors = [p for p in var.parameters() if p.ndim <= 1]
-    matrices = [p for p in var.parameters() if p.ndim > 1]
-    groups = [{"params": matrices, "weight_decay": 0.05}, {"params": vectors, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=1e-4, betas=(0.9, 0.95), fused=True)
-    pictures = _pictures(torch, task)
-    labels = torch.arange(task["batch"], device=pictures.device) % task["transformer"]["num_classes"]
-
-    def call() -> Any:
-        with torch.no_grad():
-            parts = vae.img_to_idxBl(pictures)
-            inputs = vae.quantize.idxBl_to_var_input(parts)
-            tokens = torch.cat(parts, dim=1)
-        with _precision(torch, task):
-            logits = var(labels, inputs)
-            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens.flatten())
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(matrices + vectors, 2.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        return (logits.detach().argmax(dim=-1) == tokens).float().mean()
-
-    return _timed(torch, call)
-
-
-def _data(reference: Any, task: dict[str, Any]) -> Call:
-    """Turns of a given number of batches from a DataLoader; batches ready before a turn are not counted."""
-    torch, workers = reference.torch, task["workers"]
-    if workers:
-        torch.set_num_threads(1)
-    batches = iter(
-        torch.utils.data.DataLoader(
-            PictureFiles(task["files"], task["size"], task["shorter"]),
-            batch_size=task["batch"],
-            sampler=EndlessOrder(len(task["files"])),
-            num_workers=workers,
+    def _data(self) -> Call:
+        """Turns of a given number of batches from a DataLoader; batches ready before a turn are not counted."""
+        task, torch = self._task, self._torch
+        if task["workers"]:
+            torch.set_num_threads(1)
+        batches = iter(
+            torch.utils.data.DataLoader(
+                PictureFiles(task["files"], task["size"], task["shorter"]),
+                batch_size=task["batch"],
+                sampler=EndlessOrder(len(task["files"])),
+                num_workers=task["workers"],
+            )
         )
-    )
-    return lambda: turn(batches, task["ready"], task["batches"])
+        return lambda: turn(batches, task["ready"], task["batches"])
+
+    def _models(self) -> list[Any]:
+        """The autoencoder and, if the task has one, the transformer."""
+        models = build(self._reference, self._task["tokenizer"], self._task.get("transformer"))
+        return [model and model.to(self._device) for model in models]
+
+    def _pictures(self) -> Any:
+        side = 16 * self._task["tokenizer"]["pyramid"][-1]
+        return self._torch.rand(self._task["batch"], 3, side, side, device=self._device) * 2 - 1
+
+    def _labels(self) -> Any:
+        return self._torch.arange(self._task["batch"], device=self._device) % self._task["transformer"]["num_classes"]
+
+    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+        narrow = self._task["dtype"] == "bfloat16"
+        return self._torch.autocast(self._device, dtype=self._torch.bfloat16, enabled=narrow)
+
+    def _timed(self, call: Callable[[], Any]) -> Call:
+        def run() -> float:
+            since = time.perf_counter()
+            call()
+            if self._torch.cuda.is_available():
+                self._torch.cuda.synchronize()
+            return time.perf_counter() - since
+
+        return run
 
 
 def turn(batches: Iterator[Any], ready: int, count: int) -> float:
@@ -134,94 +208,41 @@ def turn(batches: Iterator[Any], ready: int, count: int) -> float:
     return time.perf_counter() - since
 
 
+@dataclasses.dataclass(frozen=True)
 class PictureFiles:
     """Files as a map-style PyTorch data set: shorter side scaled by Lanczos, a random square, uint8 [H, W, 3]."""
 
-    def __init__(self, files: list[str], size: int, shorter: int) -> None:
-        self._files, self._size, self._shorter = files, size, shorter
+    files: list[str]
+    size: int
+    shorter: int
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self.files)
 
     def __getitem__(self, index: int) -> Any:
         import torch
         from PIL import Image
 
         rng = np.random.default_rng()
-        with Image.open(self._files[index]) as file:
+        with Image.open(self.files[index]) as file:
             picture = file.convert("RGB")
-        scale = self._shorter / min(picture.size)
-        width, height = (max(self._shorter, int(side * scale)) for side in picture.size)
+        scale = self.shorter / min(picture.size)
+        width, height = (max(self.shorter, int(side * scale)) for side in picture.size)
         picture = picture.resize((width, height), Image.Resampling.LANCZOS)
-        left, top = (int(rng.integers(side - self._size + 1)) for side in picture.size)
-        square = picture.crop((left, top, left + self._size, top + self._size))
+        left, top = (int(rng.integers(side - self.size + 1)) for side in picture.size)
+        square = picture.crop((left, top, left + self.size, top + self.size))
         return torch.from_numpy(np.array(square))
 
 
+@dataclasses.dataclass(frozen=True)
 class EndlessOrder:
     """Endless indices, shuffled anew in every pass."""
 
-    def __init__(self, count: int) -> None:
-        self._count = count
+    count: int
 
     def __iter__(self) -> Iterator[int]:
         rng = np.random.default_rng(0)
-        return itertools.chain.from_iterable(rng.permutation(self._count).tolist() for _ in itertools.count())
-
-
-def _models(reference: Any, task: dict[str, Any]) -> tuple[Any, Any]:
-    """The autoencoder and, if the task has one, the transformer, with the weights that their classes draw."""
-    t, shape = task["tokenizer"], task.get("transformer")
-    vae = reference.VQVAE(
-        vocab_size=t["codebook_size"],
-        z_channels=t["code_width"],
-        ch=t["base_channels"],
-        quant_resi=t["phi_ratio"],
-        share_quant_resi=t["num_phis"] or 0,
-        v_patch_nums=tuple(t["pyramid"]),
-        test_mode=True,
-    ).to(_device(task))
-    if shape is None:
-        return vae, None
-    var = reference.VAR(
-        vae_local=vae,
-        num_classes=shape["num_classes"],
-        depth=shape["depth"],
-        embed_dim=shape["width"],
-        num_heads=shape["num_heads"],
-        mlp_ratio=shape["mlp_ratio"],
-        drop_path_rate=shape["drop_path"],
-        cond_drop_rate=shape["class_drop"],
-        shared_aln=shape["shared_adaln"],
-        attn_l2_norm=shape["qk_norm"],
-        patch_nums=tuple(shape["pyramid"]),
-    ).to(_device(task))
-    return vae, var.eval()
-
-
-def _pictures(torch: Any, task: dict[str, Any]) -> Any:
-    side = 16 * task["tokenizer"]["pyramid"][-1]
-    return torch.rand(task["batch"], 3, side, side, device=_device(task)) * 2 - 1
-
-
-def _device(task: dict[str, Any]) -> str:
-    return "cuda" if task["device"] == "gpu" else "cpu"
-
-
-def _precision(torch: Any, task: dict[str, Any]) -> contextlib.AbstractContextManager[Any]:
-    narrow = task["dtype"] == "bfloat16"
-    return torch.autocast(_device(task), dtype=torch.bfloat16, enabled=narrow)
-
-
-def _timed(torch: Any, call: Callable[[], Any]) -> Call:
-    def run() -> float:
-        since = time.perf_counter()
-        call()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        return time.perf_counter() - since
-
-    return run
+        return itertools.chain.from_iterable(rng.permutation(self.count).tolist() for _ in itertools.count())
 
 
 def main() -> None:
@@ -230,9 +251,8 @@ def main() -> None:
     for line in sys.stdin:
         verb, argument = json.loads(line)
         try:
-            with contextlib.redirect_stdout(io.StringIO()):  # the reference prints while it is built
-                calls = {"prepare": worker.prepare, "run": worker.run, "peak": worker.peak}
-                answer = {"value": calls[verb](argument)}
+            with contextlib.redirect_stdout(io.StringIO()):  # whatever the reference prints
+                answer = {"value": getattr(worker, verb)(argument)}
         except InputError as error:
             answer = {"error": str(error)}
         print(json.dumps(answer), file=answers, flush=True)

@@ -6,7 +6,6 @@ named; inputs lie on the device before the clock starts, and a call ends when it
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,8 +16,8 @@ import jax.numpy as jnp
 from var_jax.benchmark import beside, machine, work
 from var_jax.benchmark.models import Chosen
 from var_jax.benchmark.speed_report import Case, Report
-from var_jax.benchmark.timing import compilations, take_turns, timed
-from var_jax.benchmark.training_program import repeated, training_program
+from var_jax.benchmark.timing import compilations, progress, timed
+from var_jax.benchmark.training_program import training_program
 from var_jax.cpu.backend import backend_for
 from var_jax.data.sources import IMAGES, TOKENS
 from var_jax.errors import InputError
@@ -28,21 +27,13 @@ from var_jax.models.baselines import make_transformer
 from var_jax.models.net import Net
 from var_jax.models.pictures import encode_pictures
 from var_jax.models.tokenizer import Tokenizer
+from var_jax.parallel.mesh import batch_sharding, replicated
 
 Against = str | os.PathLike[str] | None
-Say = Callable[[str], None]
 
 
 def sample(
-    model: Chosen,
-    batches: Sequence[int],
-    dtype: str,
-    guidance: float,
-    top_k: int,
-    top_p: float,
-    repeats: int,
-    against: Against = None,
-    say: Say = print,
+    model: Chosen, batches: Sequence[int], dtype: str, drawing: dict[str, Any], repeats: int, against: Against = None
 ) -> Report:
     """Times sampling: the one program from labels to pictures.
 
@@ -50,11 +41,10 @@ def sample(
       model: the model that draws.
       batches: pictures per call, one case each.
       dtype: compute type, "float32" or "bfloat16".
-      guidance: 0 is none; the batch is then not doubled (the reference always doubles it).
-      top_k, top_p: 0 is off.
+      drawing: "guidance", without which (0) the batch is not doubled (the reference always doubles it), "top_k" and
+        "top_p"; 0 is off.
       repeats: calls that count.
       against: a checkout of the reference, run in turn with ours; None: ours alone.
-      say: called with lines about progress.
 
     Raises:
       InputError: for invalid settings, or a model without a transformer.
@@ -65,35 +55,30 @@ def sample(
         Net(Tokenizer(model.tokenizer, jnp.dtype(dtype), backend=backend), model.tokenizer_on_device()),
         Net(make_transformer(config, jnp.dtype(dtype), backend), model.transformer_on_device()),
     )
-    drawing = {"guidance": guidance, "top_k": top_k, "top_p": top_p}
     settings = Settings.create(config.pyramid, **drawing)
-    task = None
-    if against:
-        task = beside.shape(model.tokenizer, config) | drawing | {"what": "sample", "dtype": dtype}
+    task = beside.shape(model.tokenizer, config) | drawing if against else {}
 
     def prepared(batch: int) -> Callable[[], Any]:
         labels = jnp.arange(batch, dtype=jnp.int32) % config.num_classes
         key = jax.random.key(0)
         return lambda: sampler.generate(nets, labels, key, settings)
 
-    phases = lambda batch: work.sampling(config, model.tokenizer, batch, guidance != 0, dtype)
-    shown = {"model": model.name, "pixels": model.tokenizer.image_size, "dtype": dtype} | drawing
-    return _report("sample", shown, batches, prepared, phases, {dtype}, repeats, against, task, say)
+    phases = lambda batch: work.sampling(config, model.tokenizer, batch, drawing["guidance"] != 0, dtype)
+    return _report("sample", model, {"dtype": dtype} | drawing, batches, prepared, phases, repeats, against, task)
 
 
-def tokenize(model: Chosen, batches: Sequence[int], repeats: int, against: Against = None, say: Say = print) -> Report:
+def tokenize(model: Chosen, batches: Sequence[int], repeats: int, against: Against = None) -> Report:
     """Times encoding, pictures to tokens, in float32 as always. The arguments are those of `sample`."""
     _check_batches(batches)
     tokenizer = Net(Tokenizer(model.tokenizer, backend=backend_for()), model.tokenizer_on_device())
-    task = beside.shape(model.tokenizer) | {"what": "tokenize", "dtype": "float32"} if against else None
+    task = beside.shape(model.tokenizer) if against else {}
 
     def prepared(batch: int) -> Callable[[], Any]:
         images = random_pictures(batch, model.tokenizer.image_size)
         return lambda: encode_pictures(tokenizer, images)
 
     phases = lambda batch: work.tokenizing(model.tokenizer, batch)
-    shown = {"model": model.name, "pixels": model.tokenizer.image_size, "dtype": "float32"}
-    return _report("tokenize", shown, batches, prepared, phases, {"float32"}, repeats, against, task, say)
+    return _report("tokenize", model, {"dtype": "float32"}, batches, prepared, phases, repeats, against, task)
 
 
 def train(
@@ -105,7 +90,6 @@ def train(
     overrides: Sequence[str],
     repeats: int,
     against: Against = None,
-    say: Say = print,
 ) -> Report:
     """Times a step of stage 2 from pictures, which are encoded in the same step, or from stored tokens.
 
@@ -116,24 +100,31 @@ def train(
       attention: "xla", "plain", "splash" or "cudnn".
       source: "pictures" or "tokens".
       overrides: "key=value" of the config, like "remat=nothing_saveable".
-      dtype, batches, repeats, against, say: as for `sample`.
+      dtype, batches, repeats, against: as for `sample`.
 
     Raises:
       InputError: for an invalid config.
     """
     _check_batches(batches)
-    task = None
-    if against:
-        task = beside.shape(model.tokenizer, model.transformer) | {"what": "train", "dtype": dtype}
+    task = beside.shape(model.tokenizer, model.transformer) if against else {}
 
     def prepared(batch: int) -> Callable[[], Any]:
         program = training_program(model, batch, dtype, attention, overrides)
-        return repeated(program, model, random_batch(model, batch, source))
+        examples = jax.device_put(random_batch(model, batch, source), batch_sharding(program.mesh))
+        fixed = jax.device_put(model.tokenizer_on_device(), replicated(program.mesh))
+        state = program.first_state()
+
+        def step() -> Any:
+            nonlocal state  # which is passed on in place
+            state, metrics = program(state, fixed, examples)
+            return state, metrics
+
+        return step
 
     phases = lambda batch: work.training(model.transformer, model.tokenizer, batch, source == "pictures", dtype)
-    shown = {"model": model.name, "pixels": model.tokenizer.image_size, "from": source, "dtype": dtype}
-    shown |= {"attention": attention} | dict(text.removeprefix("--config.").partition("=")[::2] for text in overrides)
-    return _report("train", shown, batches, prepared, phases, {dtype, "float32"}, repeats, against, task, say)
+    shown = {"from": source, "dtype": dtype, "attention": attention}
+    shown |= dict(text.removeprefix("--config.").partition("=")[::2] for text in overrides)
+    return _report("train", model, shown, batches, prepared, phases, repeats, against, task)
 
 
 def random_pictures(batch: int, size: int) -> jax.Array:
@@ -153,31 +144,27 @@ def random_batch(model: Chosen, batch: int, source: str) -> dict[str, jax.Array]
 
 def _report(
     what: str,
+    model: Chosen,
     settings: dict[str, Any],
     batches: Sequence[int],
     prepared: Callable[[int], Callable[[], Any]],
     phases: Callable[[int], list[work.Phase]],
-    dtypes: set[str],
     repeats: int,
     against: Against,
-    task: dict[str, Any] | None,
-    say: Say,
+    task: dict[str, Any],
 ) -> Report:
     """Times every batch size, between two measurements of the device's limits."""
     limits, cases, versions = None, [], {}
+    dtypes = {phase.dtype for phase in phases(1)}
     for batch in batches:
         call, compiled = prepared(batch), []
         limits = limits or machine.measure_limits(dtypes)
-        say(f"{what}, batch {batch}: {repeats} calls" + (", in turn with the reference" if against else ""))
-        with contextlib.ExitStack() as opened:
-            runs = {"ours": _counting(call, compiled)}
-            if against:
-                reference = opened.enter_context(beside.Reference(against, task | {"batch": batch}))
-                runs["reference"], versions = reference.run, reference.versions
-            timings = take_turns(runs, repeats, again=1)
-            theirs = (timings["reference"], reference.peak_bytes()) if against else None
+        progress(f"{what}, batch {batch}: {repeats} calls" + (", in turn with the reference" if against else ""))
+        own = task | {"what": what, "dtype": settings["dtype"], "batch": batch}
+        timing, theirs, versions = beside.in_turn(_counting(call, compiled), against, own, repeats, again=1)
         later, peak = sum(compiled[1:]), machine.peak_bytes()
-        cases.append(Case(f"batch {batch}", batch, timings["ours"], later, phases(batch), peak, theirs))
+        cases.append(Case(f"batch {batch}", batch, timing, later, phases(batch), peak, theirs))
+    settings = {"model": model.name, "pixels": model.tokenizer.image_size} | settings
     return Report(what, settings, cases, limits.better(machine.measure_limits(dtypes)), machine.describe(), versions)
 
 

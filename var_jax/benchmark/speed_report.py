@@ -23,7 +23,7 @@ class Case:
       pictures: pictures per call.
       ours: timing of this package.
       compiled: programs that were compiled, or looked up in the cache, after the first call.
-      phases: the least work of a call; empty if work is not counted.
+      phases: the least work of a call; empty without `limits` in the report.
       peak_bytes: peak memory so far; 0 if other processes do the work.
       theirs: timing of the reference, in turn with ours, and its peak memory; None: it was not run.
       lanes: processes or threads that shared the work, if pictures per second are also reported for one of them.
@@ -43,16 +43,14 @@ class Case:
         t = self.ours
         rows = {"seconds per call": spread(t.seconds), "latency, ms": _figure(1000 * t.median)}
         rows |= self._rate("pictures/s", t)
-        if self.phases:
+        if limits:
+            flops, least = sum(phase.flops for phase in self.phases), work.least_seconds(self.phases, limits)
             rows |= {"first call, s": _figure(t.first), "of it compiling, s": _figure(t.compiling)}
-        if self.phases and limits:
-            flops = sum(phase.flops for phase in self.phases)
             rows["GFLOP per picture"] = _figure(flops / self.pictures / 1e9)
             rows["GFLOP/s"] = _figure(flops / t.median / 1e9)
             rows["of the matrix peak"] = f"{work.arithmetic_seconds(self.phases, limits) / t.median:.1%}"
-            rows["least seconds"] = _figure(work.least_seconds(self.phases, limits))
-            rows["of the limit"] = f"{work.least_seconds(self.phases, limits) / t.median:.1%}"
-        rows |= {"compiled after that": str(self.compiled)} if self.phases else {}
+            rows |= {"least seconds": _figure(least), "of the limit": f"{least / t.median:.1%}"}
+            rows["compiled after that"] = str(self.compiled)
         rows |= _gibibytes("peak memory, GiB", self.peak_bytes)
         if self.theirs:
             timing, peak = self.theirs
@@ -74,10 +72,9 @@ class Case:
         values |= {"compiled_after_first_call": self.compiled}
         if self.lanes:
             values |= {"lanes": self.lanes, "pictures_per_second_per_core": values["pictures_per_second"] / self.lanes}
-        if self.phases and limits:
-            values["phases"] = [
-                dataclasses.asdict(phase) | {"least_seconds": phase.seconds(limits)} for phase in self.phases
-            ]
+        if limits:
+            phases = [dataclasses.asdict(phase) | {"least_seconds": phase.seconds(limits)} for phase in self.phases]
+            values["phases"] = phases
             values["flops"] = sum(phase.flops for phase in self.phases)
             values["share_of_matrix_peak"] = work.arithmetic_seconds(self.phases, limits) / self.ours.median
             values["share_of_limit"] = work.least_seconds(self.phases, limits) / self.ours.median

@@ -46,6 +46,11 @@ class Timing:
         return times | {"compiling": self.compiling, "seconds": list(self.seconds)}
 
 
+def progress(text: str) -> None:
+    """Prints a line about the work in progress."""
+    print(f"... {text}", flush=True)
+
+
 def timed(call: Callable[[], Any]) -> float:
     """Seconds until the whole result of `call` is there."""
     since = time.perf_counter()

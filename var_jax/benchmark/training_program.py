@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 
 from var_jax.benchmark.models import Chosen
 from var_jax.errors import InputError
-from var_jax.models.shapes import tokenizer_shapes
-from var_jax.parallel.mesh import batch_sharding, make_mesh, replicated
+from var_jax.parallel.mesh import make_mesh
 from var_jax.training import build
 from var_jax.training.config import load_config
 from var_jax.training.step import StepProgram
@@ -45,22 +43,3 @@ def training_program(
     names = [str(number) for number in range(model.transformer.num_classes)]
     task = build.transformer_task(config, mesh, model.tokenizer, names)
     return build.make_program(config, mesh, task, config.steps or _STEPS)
-
-
-def repeated(program: StepProgram, model: Chosen, batch: dict[str, jax.Array]) -> Callable[[], Any]:
-    """A function that steps on this batch, again and again; the state is passed on in place."""
-    state = program.first_state()
-    fixed = jax.device_put(model.tokenizer_on_device(), replicated(program.mesh))
-    batch = jax.device_put(batch, batch_sharding(program.mesh))
-
-    def call() -> Any:
-        nonlocal state
-        state, metrics = program(state, fixed, batch)
-        return state, metrics
-
-    return call
-
-
-def lowered(program: StepProgram, model: Chosen, batch: dict[str, Any]) -> jax.stages.Lowered:
-    """Lowers the step for a batch of such shapes; nothing is drawn or computed."""
-    return program.lower(tokenizer_shapes(model.tokenizer), batch)

@@ -15,13 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from var_jax.benchmark.machine import Limits
-from var_jax.models.costs import (
-    decode_flops,
-    encode_flops,
-    quantizer_flops,
-    transformer_forward_flops,
-    transformer_parameters,
-)
+from var_jax.models import costs
 from var_jax.models.shapes import tokenizer_shapes
 from var_jax.models.tokenizer import TokenizerConfig
 from var_jax.models.transformer_config import TransformerConfig
@@ -74,25 +68,27 @@ def sampling(
         scores = 2 * c.depth * length * seen * c.width
         flops = 2.0 * rows * (length * own + scores)
         phases.append(Phase(f"up to position {seen}", flops, (own + cached) * size, dtype))
-    sums = quantizer_flops(tokenizer, down=True) - quantizer_flops(tokenizer, down=False)
-    flops = float(batch * (sums + decode_flops(tokenizer)))
+    sums = costs.quantizer_flops(tokenizer, down=True) - costs.quantizer_flops(tokenizer, down=False)
+    flops = float(batch * (sums + costs.decode_flops(tokenizer)))
     return [*phases, Phase("decoder", flops, _numbers(tokenizer, "decoder") * size, dtype)]
 
 
 def tokenizing(tokenizer: TokenizerConfig, batch: int) -> list[Phase]:
     """Phases of encoding a batch of pictures, in float32."""
-    return [Phase("encoder", float(batch * encode_flops(tokenizer)), 4.0 * _numbers(tokenizer, "encoder"), "float32")]
+    return [
+        Phase("encoder", float(batch * costs.encode_flops(tokenizer)), 4.0 * _numbers(tokenizer, "encoder"), "float32")
+    ]
 
 
 def training(
     transformer: TransformerConfig, tokenizer: TokenizerConfig, batch: int, pictures: bool, dtype: str
 ) -> list[Phase]:
     """Phases of a step of stage 2: encoding (from pictures), the inputs, forward and backward, the optimizer."""
-    numbers = transformer_parameters(transformer)
+    numbers = costs.transformer_parameters(transformer)
     moved = numbers * (2 * jnp.dtype(dtype).itemsize + 4 * _OPTIMIZER_ARRAYS)
     phases = tokenizing(tokenizer, batch) if pictures else []
-    phases.append(Phase("inputs", float(batch * quantizer_flops(tokenizer, down=True)), 0.0, "float32"))
-    flops = 3.0 * batch * transformer_forward_flops(transformer)
+    phases.append(Phase("inputs", float(batch * costs.quantizer_flops(tokenizer, down=True)), 0.0, "float32"))
+    flops = 3.0 * batch * costs.transformer_forward_flops(transformer)
     return [*phases, Phase("transformer", flops, float(moved), dtype)]
 
 

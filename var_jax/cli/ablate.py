@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import functools
 
+from var_jax.cli.options import say
 from var_jax.scaling.ablation import ablate
 
 TAKES_OVERRIDES = True
@@ -19,5 +19,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    say = functools.partial(print, flush=True)
     say(ablate(args.ablation, args.out, args.seeds, args.samples, args.overrides, say))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 
-from var_jax.cli.sampling_options import add_model_option, load_to_sample
+from var_jax.cli.options import add_model_option, load_to_sample
 from var_jax.errors import InputError
 
 _LARGEST_PORT = 2**16 - 1

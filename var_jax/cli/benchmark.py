@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 
-from var_jax.cli.sampling_options import add_guidance, add_limits
+from var_jax.benchmark import commands
+from var_jax.cli.options import add_guidance, add_limits
+from var_jax.errors import InputError
 
 TAKES_OVERRIDES = True
 _AGAINST = "a checkout of FoundationVision/VAR (PyTorch installed), to run in turn with this package"
@@ -72,9 +73,6 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    commands = importlib.import_module("var_jax.benchmark.commands")
     if args.overrides and args.verb not in ("train", "compile"):
-        from var_jax.errors import InputError
-
         raise InputError(f"{args.overrides[0]}: works with train and compile only, which have a config")
     getattr(commands, args.verb)(args)

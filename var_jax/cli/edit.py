@@ -7,7 +7,7 @@ import argparse
 import jax
 import numpy as np
 
-from var_jax.cli.sampling_options import add_model_option, add_sampling_options, load_to_sample, sampling_settings
+from var_jax.cli.options import add_model_option, add_sampling_options, load_to_sample, sampling_settings
 from var_jax.data.images import read_image
 from var_jax.errors import InputError
 from var_jax.generation.classes import class_id

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import functools
-import json
-from pathlib import Path
 
 import jax
 
-from var_jax.cli.process_options import add_process_options, joined
-from var_jax.cli.sampling_options import add_sampling_options, sampling_settings
+from var_jax.cli.options import add_process_options, add_sampling_options, joined, sampling_settings, say
 from var_jax.errors import InputError
 from var_jax.evaluation.expected import PUBLISHED_SAMPLING, beside, published
 from var_jax.evaluation.pictures import Drawing, open_pictures
 from var_jax.evaluation.protocol import evaluate, inception_judge, open_reference
 from var_jax.evaluation.statistics import write_statistics
-from var_jax.formats.atomic import atomic_file
+from var_jax.formats.atomic import write_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,8 +49,8 @@ def _evaluate(args: argparse.Namespace) -> None:
     judge = inception_judge(args.inception, args.batch)
     reference = open_reference(args.reference, judge) if args.reference else None
     leads = jax.process_index() == 0
-    say = functools.partial(print, flush=True) if leads else lambda text: None
-    report, judged = evaluate(samples, reference, judge, args.half_distances, work=args.work, say=say)
+    progress = say if leads else lambda text: None
+    report, judged = evaluate(samples, reference, judge, args.half_distances, work=args.work, say=progress)
     if not leads:
         return  # all processes have computed the same
     for name, value in report.items():
@@ -67,5 +63,4 @@ def _evaluate(args: argparse.Namespace) -> None:
     if args.statistics:
         write_statistics(args.statistics, judged.pool, judged.spatial, samples.count)
     if args.json:
-        with atomic_file(Path(args.json)) as temporary:
-            temporary.write_text(json.dumps(report, indent=2) + "\n")
+        write_json(args.json, report)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
 
-from var_jax.cli.sampling_options import add_limits
+from var_jax.cli.options import add_limits
 from var_jax.evaluation.small_data import measure
-from var_jax.formats.atomic import atomic_file
+from var_jax.formats.atomic import write_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,5 +31,4 @@ def run(args: argparse.Namespace) -> None:
     for name, value in figures.items():
         print(f"{name:36} {value:.4f}")
     if args.json:
-        with atomic_file(Path(args.json)) as temporary:
-            temporary.write_text(json.dumps(figures, indent=2) + "\n")
+        write_json(args.json, figures)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import functools
-import json
-from pathlib import Path
 
+from var_jax.cli.options import say
 from var_jax.errors import InputError
-from var_jax.formats.atomic import atomic_file
+from var_jax.formats.atomic import write_json
 from var_jax.rehearsal.command import WHAT, rehearse
 from var_jax.rehearsal.topologies import Topology, compiler
 
@@ -28,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    topology, say = Topology.parse(args.topology), functools.partial(print, flush=True)
+    topology = Topology.parse(args.topology)
     if args.most < 1 or (args.batch is not None and args.batch < 1):
         raise InputError("--batch and --most: expected 1 or more")
     with compiler(say):
@@ -41,5 +39,4 @@ def run(args: argparse.Namespace) -> None:
         )
     print(found.text())
     if args.json:
-        with atomic_file(Path(args.json)) as temporary:
-            temporary.write_text(json.dumps(found.to_dict(), indent=1) + "\n")
+        write_json(args.json, found.to_dict(), indent=1)

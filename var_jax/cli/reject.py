@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from var_jax.bundle import Bundle
-from var_jax.cli.sampling_options import add_limits, load_to_sample, sampling_settings
+from var_jax.cli.options import add_limits, load_to_sample, sampling_settings
 from var_jax.errors import InputError
 from var_jax.evaluation.rejection import Chooser, Rejection, drawn_for, imagenet_chooser, model_draws, trained_chooser
 from var_jax.formats.atomic import atomic_directory

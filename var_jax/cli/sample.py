@@ -11,8 +11,14 @@ import jax
 import numpy as np
 
 from var_jax.bundle import Bundle
-from var_jax.cli.process_options import add_process_options, joined
-from var_jax.cli.sampling_options import add_model_option, add_sampling_options, load_to_sample, sampling_settings
+from var_jax.cli.options import (
+    add_model_option,
+    add_process_options,
+    add_sampling_options,
+    joined,
+    load_to_sample,
+    sampling_settings,
+)
 from var_jax.errors import InputError
 from var_jax.generation.batching import batches, class_keys
 from var_jax.generation.bulk import NpzFile, PngFolder, draw_all, shuffled

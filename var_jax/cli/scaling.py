@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import functools
 from pathlib import Path
 
+from var_jax.cli.options import say
 from var_jax.errors import InputError
 from var_jax.formats.atomic import atomic_file, local_target, write_json
 from var_jax.scaling.cost import report
@@ -17,7 +17,6 @@ from var_jax.scaling.sweep import run_sweep, write_jobs
 
 TAKES_OVERRIDES = True
 _RUNS = "training directories, or folders of them"
-_say = functools.partial(print, flush=True)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,16 +61,16 @@ def _run(args: argparse.Namespace) -> int:
     only = [name for name in args.only.split(",") if name]
     if args.write_jobs:
         for file in write_jobs(args.sweep, args.out, args.write_jobs, args.overrides, only):
-            _say(str(file))
+            say(str(file))
         return 0
-    return run_sweep(args.sweep, args.out, args.overrides, only, _say)
+    return run_sweep(args.sweep, args.out, args.overrides, only, say)
 
 
 def _table(args: argparse.Namespace) -> None:
     """Writes one CSV file."""
     rows = _gathered(args.runs)
     write_table(args.out, rows)
-    _say(f"{args.out}: {len(rows)} evaluations of {len({row['model'] for row in rows})} models")
+    say(f"{args.out}: {len(rows)} evaluations of {len({row['model'] for row in rows})} models")
 
 
 def _fit(args: argparse.Namespace) -> None:
@@ -103,19 +102,19 @@ def _fit(args: argparse.Namespace) -> None:
     draw_over_n(out / "over_parameters.png", laws)
     draw_over_flops(out / "over_compute.png", laws, curves)
     for line in lines(shown):
-        _say(line)
-    _say(f"{out}: scaling.json, laws.md, table.csv, over_parameters.png, over_compute.png")
+        say(line)
+    say(f"{out}: scaling.json, laws.md, table.csv, over_parameters.png, over_compute.png")
 
 
 def _cost(args: argparse.Namespace) -> None:
     """Compares raster order with scale by scale."""
-    report(args.out, args.sides, args.width, args.depth, args.batch, args.seconds, _say)
+    report(args.out, args.sides, args.width, args.depth, args.batch, args.seconds, say)
 
 
 def _gathered(runs: list[str]) -> list[Row]:
     rows, left_out = gather(runs)
     for line in left_out:
-        _say(f"left out: {line}")
+        say(f"left out: {line}")
     if not rows:
         raise InputError(f"{', '.join(runs)}: no finished model among them")
     return rows

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import functools
 
 import jax
 
-from var_jax.cli.data_options import add_data_options, data_options
-from var_jax.cli.process_options import add_process_options, joined
+from var_jax.cli.options import add_data_options, add_process_options, data_options, joined, say
 from var_jax.errors import InputError
 from var_jax.training.tokenize import Cuts, tokenize
 
@@ -39,18 +37,15 @@ def run(args: argparse.Namespace) -> None:
     with joined(args):
         if jax.process_count() > 1:
             args.process_index, args.process_count = jax.process_index(), jax.process_count()
-        _tokenize(args)
-
-
-def _tokenize(args: argparse.Namespace) -> None:
-    cuts = Cuts(args.crops, args.enlarge, args.flips, args.crop_seed)
-    tokenize(
-        *(args.model, args.kind, data_options(args), cuts, args.out),
-        pictures_per_file=args.pictures_per_file,
-        batch_size=args.batch,
-        workers=args.workers,
-        bad_share=args.bad_share,
-        process_index=args.process_index,
-        process_count=args.process_count,
-        say=functools.partial(print, flush=True),
-    )
+        tokenize(
+            *(args.model, args.kind, data_options(args)),
+            Cuts(args.crops, args.enlarge, args.flips, args.crop_seed),
+            args.out,
+            pictures_per_file=args.pictures_per_file,
+            batch_size=args.batch,
+            workers=args.workers,
+            bad_share=args.bad_share,
+            process_index=args.process_index,
+            process_count=args.process_count,
+            say=say,
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from var_jax.cli.process_options import add_process_options, joined
+from var_jax.cli.options import add_process_options, joined
 from var_jax.training.config import load_config
 from var_jax.training.loop import train
 
@@ -23,5 +23,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     config = load_config(args.config, args.overrides)
     with joined(args, saves=True):
-        code = train(config, args.workdir, args.profile)
-    return code
+        return train(config, args.workdir, args.profile)

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from var_jax.bundle import load
-from var_jax.cli.data_options import add_data_options, data_options
+from var_jax.cli.options import add_data_options, data_options, say
 from var_jax.data.sources import SPLITS, Source, Spread, make_source
 from var_jax.errors import InputError
 from var_jax.evaluation.expected import beside
 from var_jax.evaluation.protocol import inception_judge, open_reference
 from var_jax.evaluation.whole_set import Features, Statistics, table, whole_set
-from var_jax.formats.atomic import atomic_file
+from var_jax.formats.atomic import write_json
 from var_jax.pretrained.efficientnet import ImageNetClassifier
 from var_jax.pretrained.lpips_file import read_lpips, require_published
 from var_jax.training_directory import read_run
@@ -54,15 +52,12 @@ def run(args: argparse.Namespace) -> None:
     features, references = _features(args)
     bundle = load(args.model)
     settings = {"enlarge": enlarge, "batch": args.batch, "lpips_params": lpips}
-    say = functools.partial(print, flush=True)
     figures = whole_set(bundle, source, **settings, features=features, references=references, say=say)
     print("\n".join(table(figures, bundle.tokenizer.config.pyramid.names)))
     if args.expect:
         print(beside("tokenizer", figures["tokenizer"]))
     if args.json:
-        with atomic_file(Path(args.json)) as temporary:
-            plain = lambda value: value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
-            temporary.write_text(json.dumps(figures, indent=2, default=plain) + "\n")
+        write_json(args.json, figures, default=lambda array: array.tolist())
 
 
 def _source(args: argparse.Namespace) -> tuple[Source, float]:

@@ -38,16 +38,12 @@ def for_sampling(params: Params) -> Params:
 
     Done once per model: each layer's array takes some microseconds to make.
     """
-    devices = set().union(*(_devices(params["blocks"][name]) for name in KERNELS))
+    stacks = [params["blocks"][name] for name in KERNELS]
+    devices = {device for stack in stacks if isinstance(stack, jax.Array) for device in stack.devices()}
     if len(devices) != 1 or next(iter(devices)).platform != "cpu":
         return params
     # An array over memory that numpy shows is made without a copy, if it begins where arrays do.
     return _with(lambda stack: tuple(jax.device_put(list(np.asarray(stack)), *devices)), params, KERNELS)
-
-
-def _devices(stack: Any) -> set[jax.Device]:
-    """The devices of an array; none, if it is numpy's."""
-    return stack.devices() if isinstance(stack, jax.Array) else set()
 
 
 def shapes_for_sampling(shapes: Params) -> Params:

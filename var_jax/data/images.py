@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
-from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from var_jax.data.transforms import MOST_STRETCHED
 from var_jax.errors import InputError
 
 _COMMON = ("PNG", "JPEG", "WEBP", "GIF", "BMP")  # formats that Pillow decodes itself, without another program
-_MOST_STRETCHED = 16  # a longer strip is cut before it is scaled, or a thin one would not fit the memory
 
 
 def read_image(path: str | os.PathLike[str]) -> Image.Image:
@@ -29,35 +27,33 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
     if not os.path.isfile(path):
         kind = "a folder" if os.path.isdir(path) else "not a regular file"
         raise InputError(f"{path}: is {kind}, expected a picture file")
-    with _named(path), Image.open(path) as image:
-        image.load()
-        return to_rgb(ImageOps.exif_transpose(image))
+    return _decoded(path, path)
 
 
-def decode_image(content: bytes, name: str, most_pixels: int) -> Image.Image:
-    """Reads a picture from untrusted bytes, like `read_image`: common formats only, and a limited number of pixels.
+def decode_image(content: bytes, name: str, most_pixels: int | None = None) -> Image.Image:
+    """Reads a picture from the bytes of a file, like `read_image`.
 
     Args:
-      content: a PNG, JPEG, WebP, GIF or BMP file.
+      content: the file's.
       name: the picture's name in errors.
-      most_pixels: the limit, checked before a pixel is decoded.
+      most_pixels: for untrusted bytes, a limit that is checked before a pixel is decoded; the format must then be PNG,
+        JPEG, WebP, GIF or BMP.
 
     Raises:
-      InputError: if the content is none of these formats, or larger than the limit.
+      InputError: if Pillow cannot read it completely, the content is none of these formats, or larger than the limit.
     """
-    with _named(name), Image.open(io.BytesIO(content), formats=_COMMON) as image:
-        width, height = image.size
-        if width * height > most_pixels:
-            raise InputError(f"{name}: has {width} x {height} pixels, the limit is {most_pixels}; scale it down")
-        image.load()
-        return to_rgb(ImageOps.exif_transpose(image))
+    return _decoded(io.BytesIO(content), name, most_pixels)
 
 
-@contextlib.contextmanager
-def _named(name: str | os.PathLike[str]) -> Iterator[None]:
-    """Turns any error of a decoder into an InputError that names the picture."""
+def _decoded(file: str | os.PathLike[str] | io.BytesIO, name: object, most_pixels: int | None = None) -> Image.Image:
+    """The picture, upright and RGB; any error of a decoder becomes an InputError that names it."""
     try:
-        yield
+        with Image.open(file, formats=None if most_pixels is None else _COMMON) as image:
+            width, height = image.size
+            if most_pixels is not None and width * height > most_pixels:
+                raise InputError(f"{name}: has {width} x {height} pixels, the limit is {most_pixels}; scale it down")
+            image.load()
+            return to_rgb(ImageOps.exif_transpose(image))
     except InputError:
         raise
     except UnidentifiedImageError:
@@ -86,7 +82,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def centre_crop(image: Image.Image, size: int) -> np.ndarray:
     """The picture's middle square at size x size pixels, uint8 [size, size, 3], scaled by Lanczos."""
-    longest = _MOST_STRETCHED * min(image.size)
+    longest = MOST_STRETCHED * min(image.size)
     image = image.crop(_middle(image.size, tuple(min(side, longest) for side in image.size)))
     scale = size / min(image.size)
     width, height = (max(size, round(side * scale)) for side in image.size)

@@ -15,6 +15,7 @@ Worker processes are spawned: a script that uses them needs its own code under `
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import operator
 import signal
@@ -25,13 +26,13 @@ import grain
 import numpy as np
 from absl import flags
 
-from var_jax.data.reading import TrainingCrops, seeds
 from var_jax.data.sources import IMAGES, TOKENS, Source
 from var_jax.data.transforms import Crop
 from var_jax.errors import InputError
 
 Batch = dict[str, np.ndarray]
-NO_LABEL = -1  # label of padding
+_PREFETCH = 2  # batches kept ready
+_MOST_TRIES = 100  # damaged pictures in a row; more are no coincidence
 
 
 def train_batches(
@@ -46,7 +47,7 @@ def train_batches(
     process_index: int = 0,
     process_count: int = 1,
     workers: int = 0,
-    prefetch: int = 2,
+    prefetch: int = _PREFETCH,
 ) -> Iterator[Batch]:
     """Endless batches for training from `start_step` on; `close()` of the iterator stops its workers.
 
@@ -56,8 +57,7 @@ def train_batches(
       batch_size: examples per step over all processes, B.
       seed: fixes order and crops, 0 or more.
       start_step: the step of the first batch.
-      enlarge: see `Crop`.
-      flip: see `Crop`.
+      enlarge, flip: see `Crop`.
       process_index: this process, p.
       process_count: number of processes that share a step, P; it divides B.
       workers: processes that read pictures; with 0, threads of this process read.
@@ -75,11 +75,10 @@ def train_batches(
     _check(batch_size, process_index, process_count, workers, prefetch)
     if start_step < 0:
         raise InputError(f"start_step {start_step} must be 0 or more")
-    order_seed, crop_seed = seeds(seed)
-    crops = TrainingCrops(source, Crop(size, enlarge, flip), crop_seed)
-    examples = grain.MapDataset.range(len(source)).shuffle(seed=order_seed).repeat()
-    examples = examples.map_with_index(_Training(crops))
-    parts = examples.batch(batch_size // process_count, drop_remainder=True)
+    order_seed, crop_seed = _seeds(seed)
+    example = _Examples(source, Crop(size, enlarge, flip), crop_seed).training
+    indices = grain.MapDataset.range(len(source)).shuffle(seed=order_seed).repeat()
+    parts = indices.map_with_index(example).batch(batch_size // process_count, drop_remainder=True)
     return _iterate(parts[start_step * process_count + process_index :: process_count], workers, prefetch)
 
 
@@ -92,7 +91,6 @@ def epoch_batches(
     process_index: int = 0,
     process_count: int = 1,
     workers: int = 0,
-    prefetch: int = 2,
 ) -> Iterator[Batch]:
     """Batches for validation: every picture once, in the source's order, cropped at the centre.
 
@@ -100,11 +98,11 @@ def epoch_batches(
     0 for padding, which fills the last batch and the place of a damaged picture: black, of class 0, with index -1.
     Every process gets the same number of batches.
     """
-    _check(batch_size, process_index, process_count, workers, prefetch)
+    _check(batch_size, process_index, process_count, workers)
     padded = steps_per_epoch(len(source), batch_size) * batch_size
-    examples = grain.MapDataset.range(padded).map(_Validation(source, Crop(size, enlarge)))
-    parts = examples.batch(batch_size // process_count, drop_remainder=True)
-    return _iterate(parts[process_index::process_count], workers, prefetch)
+    example = functools.partial(_Examples(source, Crop(size, enlarge)).validation, len(source))
+    parts = grain.MapDataset.range(padded).map(example).batch(batch_size // process_count, drop_remainder=True)
+    return _iterate(parts[process_index::process_count], workers)
 
 
 def cut_batches(
@@ -120,7 +118,6 @@ def cut_batches(
     enlarge: float = 1.125,
     flip: bool = False,
     workers: int = 0,
-    prefetch: int = 2,
 ) -> Iterator[Batch]:
     """Pictures `start` to `stop` - 1 in the source's order, with the crops that training or validation sees of them.
 
@@ -128,17 +125,18 @@ def cut_batches(
       split: "train" for crops 0 .. `crops` - 1 of `train_batches`, "validation" for the crop of `epoch_batches`.
       crops: crops per picture; 1 for validation.
       batch_size: pictures per batch.
-      source, size, seed, enlarge, flip, workers, prefetch: as for `train_batches`.
+      source, size, seed, enlarge, flip, workers: as for `train_batches`.
 
     Returns:
       An iterator over batches like those of `train_batches`, with "images" [b, crops, size, size, 3]. Padding, in the
       last batch and in place of a damaged picture in validation, is black with label and index -1.
     """
-    _check(batch_size, 0, 1, workers, prefetch)
-    cuts = _Cuts(TrainingCrops(source, Crop(size, enlarge, flip), seeds(seed)[1]), split, crops, stop)
+    _check(batch_size, 0, 1, workers)
     padded = steps_per_epoch(stop - start, batch_size) * batch_size
-    examples = grain.MapDataset.range(start, start + padded).map(cuts)
-    return _iterate(examples.batch(batch_size, drop_remainder=True), workers, prefetch)
+    examples = _Examples(source, Crop(size, enlarge, flip), _seeds(seed)[1])
+    example = functools.partial(examples.cuts, split, crops, stop)
+    batches = grain.MapDataset.range(start, start + padded).map(example).batch(batch_size, drop_remainder=True)
+    return _iterate(batches, workers)
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:
@@ -146,7 +144,14 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
     return math.ceil(count / batch_size)
 
 
-def _check(batch_size: int, process_index: int, process_count: int, workers: int, prefetch: int) -> None:
+def _seeds(seed: int) -> tuple[int, int]:
+    """The seeds of a run's order and of its crops."""
+    if seed < 0:
+        raise InputError(f"seed {seed} must be 0 or more")
+    return tuple(np.random.SeedSequence(seed).generate_state(2, np.uint32).tolist())
+
+
+def _check(batch_size: int, process_index: int, process_count: int, workers: int, prefetch: int = _PREFETCH) -> None:
     if not 0 <= process_index < process_count:
         raise InputError(f"process_index {process_index} must lie between 0 and process_count {process_count} - 1")
     if batch_size < 1 or batch_size % process_count:
@@ -155,7 +160,7 @@ def _check(batch_size: int, process_index: int, process_count: int, workers: int
         raise InputError(f"workers {workers} and prefetch {prefetch} must be 0 or more")
 
 
-def _iterate(batches: grain.MapDataset, workers: int, prefetch: int) -> Iterator[Batch]:
+def _iterate(batches: grain.MapDataset, workers: int, prefetch: int = _PREFETCH) -> Iterator[Batch]:
     # An element is a whole batch by now, so Grain's own default of 500 read ahead would fill the memory.
     ahead = 1 if workers else prefetch
     dataset = batches.to_iter_dataset(grain.ReadOptions(num_threads=ahead, prefetch_buffer_size=ahead))
@@ -173,35 +178,30 @@ def _outlive_sigterm(index: int, count: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-# Grain's transforms; classes and not closures, so that they can be sent to a worker.
-
-
 @dataclasses.dataclass(frozen=True)
-class _Training(grain.transforms.MapWithIndex):
-    """Makes an example from its number in the endless sequence and its picture's index."""
+class _Examples:
+    """Makes a source's examples; an object with methods and no closures, so that it can be sent to a worker.
 
-    crops: TrainingCrops
-
-    def map_with_index(self, number: int, index: int) -> dict[str, Any]:
-        source = self.crops.source
-        index, epoch = operator.index(index), operator.index(number) // len(source)
-        if source.holds == TOKENS:
-            tokens, label = source.crop(index, epoch)
-            return _example(TOKENS, tokens, label, index)
-        picture = self.crops.read(index)
-        return _example(IMAGES, self.crops.cut(picture, epoch), picture.label, picture.index, picture.skipped)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Validation(grain.transforms.Map):
-    """Makes an example from a picture's centre, or padding for a number after the last picture."""
+    Crop j of picture i depends on (seed, i, j) alone. Training takes crop j in its j-th epoch (from 0), so that the
+    first epochs of a run on pictures and a store of as many crops per picture, made with the run's seed, hold the same.
+    """
 
     source: Source
     crop: Crop
+    crop_seed: int = 0
 
-    def map(self, element: int) -> dict[str, Any]:
-        index, skipped = operator.index(element), -1
-        if index < len(self.source):
+    def training(self, number: int, index: int) -> dict[str, Any]:
+        """The example with a number in the endless sequence, of the picture with an index."""
+        index, epoch = operator.index(index), operator.index(number) // len(self.source)
+        if self.source.holds == TOKENS:
+            return _example(TOKENS, *self.source.crop(index, epoch), index)
+        image, label, used = self._readable(index)
+        return _example(IMAGES, self._cut(image, used, epoch), label, used, -1 if used == index else index)
+
+    def validation(self, stop: int, index: int) -> dict[str, Any]:
+        """A picture's centre with mask 1; for numbers from `stop` on and damaged pictures, padding with mask 0."""
+        index, skipped = operator.index(index), -1
+        if index < stop:
             try:
                 held, label = self.source[index]
             except InputError:
@@ -214,35 +214,38 @@ class _Validation(grain.transforms.Map):
                     return _example(self.source.holds, held, label, index) | {"mask": np.float32(1)}
         return _example(self.source.holds, self._padding(), 0, -1, skipped) | {"mask": np.float32(0)}
 
+    def cuts(self, split: str, count: int, stop: int, index: int) -> dict[str, Any]:
+        """The first `count` of a picture's training crops, or the single one of validation; padding has label -1."""
+        index = operator.index(index)
+        if split == "train" and index < stop:
+            image, label, used = self._readable(index)
+            cut = np.stack([self._cut(image, used, number) for number in range(count)])
+            return _example(IMAGES, cut, label, used, -1 if used == index else index)
+        example = self.validation(stop, index)
+        label = example["labels"] if example.pop("mask") else np.int32(-1)
+        return example | {IMAGES: np.stack([example[IMAGES]] * count), "labels": label}
+
+    def _readable(self, index: int) -> tuple[np.ndarray, int, int]:
+        """Picture `index`, or the next that can be read (after the last comes the first), its class id and index.
+
+        The error of picture `index` is raised if a hundred in a row cannot be read.
+        """
+        first = None
+        for used in range(index, index + min(_MOST_TRIES, len(self.source))):
+            used %= len(self.source)
+            try:
+                return *self.source[used], used
+            except InputError as error:
+                first = first or error
+        raise first
+
+    def _cut(self, image: np.ndarray, index: int, number: int) -> np.ndarray:
+        return self.crop.training(image, np.random.default_rng((self.crop_seed, index, number)))
+
     def _padding(self) -> np.ndarray:
         if self.source.holds == TOKENS:
             return np.zeros_like(self.source[0][0])
         return np.zeros((self.crop.size, self.crop.size, 3), np.uint8)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Cuts(grain.transforms.Map):
-    """Makes `count` crops of a picture: training's, or the single one of validation."""
-
-    crops: TrainingCrops
-    split: str
-    count: int
-    stop: int
-
-    def map(self, element: int) -> dict[str, Any]:
-        index, size = operator.index(element), self.crops.crop.size
-        black = np.zeros((self.count, size, size, 3), np.uint8)
-        if index >= self.stop:
-            return _example(IMAGES, black, NO_LABEL, -1)
-        if self.split == "train":
-            picture = self.crops.read(index)
-            cut = np.stack([self.crops.cut(picture, number) for number in range(self.count)])
-            return _example(IMAGES, cut, picture.label, picture.index, picture.skipped)
-        try:
-            image, label = self.crops.source[index]
-        except InputError:
-            return _example(IMAGES, black, NO_LABEL, -1, index)
-        return _example(IMAGES, self.crops.crop.validation(image)[None], label, index)
 
 
 def _example(holds: str, held: np.ndarray, label: int, index: int, skipped: int = -1) -> dict[str, Any]:

@@ -15,12 +15,7 @@ _CLASSES_IN_FULL = 40  # a data set with more classes is summarised
 
 
 def report(kind: str, read: bool, **options: Any) -> Iterator[str]:
-    """Lines about both splits of a data set.
-
-    Args:
-      kind: see `make_source`.
-      read: read every picture as well, so that damaged ones are found.
-      **options: see `make_source`.
+    """Lines about both splits of a data set, see `make_source`; with `read`, of which every picture was read.
 
     Raises:
       InputError: if the data set cannot be used, or `read` found more damaged pictures than training allows.

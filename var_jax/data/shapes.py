@@ -17,18 +17,6 @@ import numpy as np
 from var_jax.data.sources import IMAGES
 from var_jax.errors import InputError
 
-CLASS_NAMES = (
-    "disc",
-    "ring",
-    "square",
-    "triangle",
-    "star",
-    "cross",
-    "crescent",
-    "stripes",
-    "checkerboard",
-    "dots",
-)
 DEFAULT_COUNT = {"train": 50_000, "validation": 2_000}
 
 _PALETTE_TRIES = 32
@@ -36,59 +24,10 @@ _MIN_CONTRAST = 0.5  # distance of foreground and background colour, which is sq
 _HEADROOM = 0.06  # kept free at both ends of the range for the background's shading
 
 
-@dataclasses.dataclass(frozen=True)
-class Shapes:
-    """The drawn pictures of one split; classes take turns, so that counts are equal.
-
-    Args:
-      split: "train" or "validation"; they share no picture.
-      size: side of the pictures in pixels, 8 or more.
-      count: number of pictures; by default 50000 to train on and 2000 to validate with.
-      seed: another seed is another data set of the same kind.
-      variety: above 0, at most 1: the share of their ranges, about the middle, that positions, sizes and rotations
-        use; a smaller variety needs less training. Colours and backgrounds do not depend on it.
-    """
-
-    split: str
-    size: int = 64
-    count: int | None = None
-    seed: int = 0
-    variety: float = 1.0
-
-    holds = IMAGES
-    class_names = CLASS_NAMES
-
-    def __post_init__(self) -> None:
-        if self.size < 8:
-            raise InputError(f"shapes: size {self.size} is too small to draw on, use 8 or more")
-        if self.count is None:
-            object.__setattr__(self, "count", DEFAULT_COUNT[self.split])
-        if self.count < len(CLASS_NAMES):
-            raise InputError(f"shapes: count {self.count} leaves a class empty, use {len(CLASS_NAMES)} or more")
-        if self.seed < 0:
-            raise InputError(f"shapes: seed {self.seed} is negative, use 0 or more")
-        if not 0 < self.variety <= 1:
-            raise InputError(f"shapes: variety {self.variety} is not above 0 and at most 1")
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        """Picture `index` as uint8 [size, size, 3], and its class id."""
-        index = range(self.count)[index]
-        rng = np.random.default_rng((self.seed, list(DEFAULT_COUNT).index(self.split), index))
-        label = index % len(CLASS_NAMES)
-        return draw(label, self.size, rng, self.variety), label
-
-    def labels(self) -> np.ndarray:
-        """[N] int32 class ids of all pictures."""
-        return (np.arange(self.count) % len(CLASS_NAMES)).astype(np.int32)
-
-
 def draw(label: int, size: int, rng: np.random.Generator, variety: float = 1.0) -> np.ndarray:
     """Draws one picture of class `label`, uint8 [size, size, 3]; everything that varies comes from `rng`."""
     mean, shading = rng.uniform(0.3, 0.7, 3), _shading(size, rng)
-    distance = _DISTANCES[label](size, _Narrowed(rng, variety))
+    distance = _DISTANCES[CLASS_NAMES[label]](size, _Narrowed(rng, variety))
     inside = np.clip(0.5 - distance * size, 0.0, 1.0)  # antialiased over one pixel
     foreground, background = _colours(mean, float(inside.mean()), rng)
     shading = shading * (1.0 - inside)
@@ -247,15 +186,65 @@ def _dots(size: int, rng: _Narrowed) -> np.ndarray:
     return np.hypot(_from_line(u, pitch), _from_line(v, pitch)) - pitch * rng.uniform(0.26, 0.32)
 
 
-_DISTANCES: tuple[Callable[[int, _Narrowed], np.ndarray], ...] = (
-    _disc,
-    _ring,
-    _square,
-    _triangle,
-    _star,
-    _cross,
-    _crescent,
-    _stripes,
-    _checkerboard,
-    _dots,
-)
+_DISTANCES: dict[str, Callable[[int, _Narrowed], np.ndarray]] = {
+    "disc": _disc,
+    "ring": _ring,
+    "square": _square,
+    "triangle": _triangle,
+    "star": _star,
+    "cross": _cross,
+    "crescent": _crescent,
+    "stripes": _stripes,
+    "checkerboard": _checkerboard,
+    "dots": _dots,
+}
+CLASS_NAMES = tuple(_DISTANCES)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shapes:
+    """The drawn pictures of one split; classes take turns, so that counts are equal.
+
+    Args:
+      split: "train" or "validation"; they share no picture.
+      size: side of the pictures in pixels, 8 or more.
+      count: number of pictures; by default 50000 to train on and 2000 to validate with.
+      seed: another seed is another data set of the same kind.
+      variety: above 0, at most 1: the share of their ranges, about the middle, that positions, sizes and rotations
+        use; a smaller variety needs less training. Colours and backgrounds do not depend on it.
+    """
+
+    split: str
+    size: int = 64
+    count: int | None = None
+    seed: int = 0
+    variety: float = 1.0
+
+    holds = IMAGES
+    class_names = CLASS_NAMES
+
+    def __post_init__(self) -> None:
+        if self.size < 8:
+            raise InputError(f"shapes: size {self.size} is too small to draw on, use 8 or more")
+        if self.count is None:
+            object.__setattr__(self, "count", DEFAULT_COUNT[self.split])
+        if self.count < len(CLASS_NAMES):
+            raise InputError(f"shapes: count {self.count} leaves a class empty, use {len(CLASS_NAMES)} or more")
+        if self.seed < 0:
+            raise InputError(f"shapes: seed {self.seed} is negative, use 0 or more")
+        if not 0 < self.variety <= 1:
+            raise InputError(f"shapes: variety {self.variety} is not above 0 and at most 1")
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        """Picture `index` as uint8 [size, size, 3], and its class id."""
+        index = range(self.count)[index]
+        rng = np.random.default_rng((self.seed, list(DEFAULT_COUNT).index(self.split), index))
+        label = index % len(CLASS_NAMES)
+        return draw(label, self.size, rng, self.variety), label
+
+    def labels(self) -> np.ndarray:
+        """[N] int32 class ids of all pictures."""
+        return (np.arange(self.count) % len(CLASS_NAMES)).astype(np.int32)

@@ -6,16 +6,14 @@ TFDS is imported inside the functions, so that workers and commands for other da
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from etils import epath
-from PIL import Image, ImageOps
 
-from var_jax.data.images import to_rgb
+from var_jax.data.images import decode_image
 from var_jax.data.sources import IMAGES, check_share
 from var_jax.errors import InputError
 
@@ -64,7 +62,7 @@ class Tfds:
         self._image_key, self._label_key = _keys(name, info)
         self.class_names = tuple(info.features[self._label_key].names)
         pictures = [key for key, feature in info.features.items() if isinstance(feature, tfds.features.Image)]
-        decoders = dict.fromkeys(pictures, tfds.decode.SkipDecoding())  # to_rgb handles more modes than TFDS
+        decoders = dict.fromkeys(pictures, tfds.decode.SkipDecoding())  # Pillow reads more modes than TFDS
         try:
             self._records = builder.as_data_source(_instruction(name, split, info, validation_share), decoders=decoders)
         except NotImplementedError:
@@ -76,13 +74,7 @@ class Tfds:
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         """Picture `index` as uint8 [H, W, 3] at its original size, and its class id; an error names the picture."""
         example = self._records[index]
-        try:
-            with Image.open(io.BytesIO(example[self._image_key])) as image:
-                image.load()
-                picture = to_rgb(ImageOps.exif_transpose(image))
-        except Exception as error:  # decoders raise nearly anything on damage
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise InputError(f"{self._name}: picture {index} in {self._where} cannot be read ({reason})") from None
+        picture = decode_image(example[self._image_key], f"{self._name}: picture {index} in {self._where}")
         return np.asarray(picture, np.uint8), int(example[self._label_key])
 
     def labels(self) -> np.ndarray:

@@ -59,9 +59,13 @@ class TokenStore:
         self._length, self._dtype = sum(side**2 for side in self.about["tokenizer"]["pyramid"]), self.about["dtype"]
         self._files, self._first, records = [], [], 0
         for shard in part["shards"]:
-            check_size(self._path / shard["file"], shard["bytes"])
+            file = self._path / shard["file"]
+            if not file.exists():
+                raise InputError(f"{file}: is missing from its store; {_REMEDY}")
+            if (found := file.stat().st_size) != (expected := shard["bytes"]):
+                raise InputError(f"{file}: has {found} bytes, its store's index says {expected}: cut short? {_REMEDY}")
             self._first.append(records)
-            self._files.append(_Whole(str(self._path / shard["file"]), 0, shard["records"], shard["records"]))
+            self._files.append(_Whole(str(file), 0, shard["records"], shard["records"]))
             records += shard["records"]
         self._records = grain.sources.ArrayRecordDataSource(self._files)
 
@@ -92,12 +96,7 @@ class TokenStore:
         return np.array([self.crop(index, 0)[1] for index in range(len(self))], np.int32)
 
     def require(self, fingerprint: str, tokenizer: str) -> None:
-        """Refuses a model whose tokenizer did not make this store.
-
-        Args:
-          fingerprint: fingerprint of the model's tokenizer.
-          tokenizer: path of that tokenizer, for the error.
-        """
+        """Refuses a model, by its tokenizer's fingerprint and path, whose tokenizer did not make this store."""
         made_by = self.about["tokenizer"]
         if made_by["fingerprint"] != fingerprint:
             raise InputError(
@@ -193,15 +192,6 @@ def decode(record: bytes, length: int, dtype: str) -> tuple[np.ndarray, int, int
 def token_dtype(codebook_size: int) -> str:
     """The smallest unsigned type that holds tokens 0 .. `codebook_size` - 1."""
     return str(np.min_scalar_type(codebook_size - 1))
-
-
-def check_size(file: Path, expected: int) -> None:
-    """Refuses a file that is missing or has been cut short."""
-    found = file.stat().st_size if file.exists() else None
-    if found is None:
-        raise InputError(f"{file}: is missing from its store; {_REMEDY}")
-    if found != expected:
-        raise InputError(f"{file}: has {found} bytes, its store's index says {expected}: cut short? {_REMEDY}")
 
 
 def damaged(file: str | os.PathLike[str], error: Exception) -> InputError:

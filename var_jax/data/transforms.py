@@ -9,7 +9,7 @@ from PIL import Image
 
 from var_jax.errors import InputError
 
-_MOST_STRETCHED = 16  # a longer strip is cropped to its middle, or a thin one would not fit the memory once scaled
+MOST_STRETCHED = 16  # a longer strip is cropped to its middle, or a thin one would not fit the memory once scaled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Crop:
 
     def _scaled(self, image: np.ndarray) -> tuple[np.ndarray, int, int]:
         """The picture, a strip cropped to its middle, and the height and width to scale it to."""
-        image = _middle(image, _MOST_STRETCHED * min(image.shape[:2]))
+        image = _middle(image, MOST_STRETCHED * min(image.shape[:2]))
         height, width = image.shape[:2]
         shorter, wanted = min(height, width), round(self.enlarge * self.size)
         # The longer side is cut off to whole pixels, not rounded, as the reference's library does it.

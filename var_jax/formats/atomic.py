@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 import shutil
 import stat
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,27 +52,17 @@ def atomic_file(path: str | os.PathLike[str], temporary_name: str | None = None)
       InputError: if `path` is something else than a file, or the disk or the permissions forbid it.
     """
     target = local_target(path)  # a link stays a link, and its target is replaced
-    made: list[Path] = []
-    mode = 0
-
-    def prepare(temporary: Path) -> None:
-        nonlocal mode
+    with _staged(path, target, temporary_name) as temporary:
         found = _mode(target)
         if found is not None and not stat.S_ISREG(found):
             kind = "a folder" if stat.S_ISDIR(found) else "not a regular file"
             raise InputError(f"{path}: cannot be written because it is {kind}; choose another path")
-        _make_parents(target.parent, made)
         with open(temporary, "wb" if temporary_name else "xb") as file:
             mode = os.fstat(file.fileno()).st_mode
-
-    def finish(temporary: Path) -> None:
+        yield temporary
         if _mode(temporary) != mode:  # some writers put a file of their own in the place, readable to nobody else
             os.chmod(temporary, stat.S_IMODE(mode))
         _flush(temporary)
-        os.replace(temporary, target)
-
-    with _staged(path, target, made, prepare, finish, temporary_name) as temporary:
-        yield temporary
 
 
 def write_json(
@@ -92,9 +83,7 @@ def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
       InputError: if `path` is a file or a folder with content, or the disk or the permissions forbid it.
     """
     target = local_target(path)
-    made: list[Path] = []
-
-    def prepare(temporary: Path) -> None:
+    with _staged(path, target) as temporary:
         found = _mode(target)
         if found is not None and not stat.S_ISDIR(found):
             raise InputError(
@@ -102,36 +91,24 @@ def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
             )
         if found is not None and os.listdir(target):
             raise InputError(f"{path}: the folder exists and is not empty; choose another --out or remove it")
-        _make_parents(target.parent, made)
         os.mkdir(temporary)
-
-    def finish(temporary: Path) -> None:
+        yield temporary
         for folder, _, files in os.walk(temporary):
             for name in files:
                 _flush(Path(folder, name))
             _flush_folder(Path(folder))
-        os.replace(temporary, target)
-
-    with _staged(path, target, made, prepare, finish) as temporary:
-        yield temporary
 
 
 @contextlib.contextmanager
-def _staged(
-    path: str | os.PathLike[str],
-    target: Path,
-    made: list[Path],
-    prepare: Callable[[Path], None],
-    finish: Callable[[Path], None],
-    temporary_name: str | None = None,
-) -> Iterator[Path]:
-    """prepare, body, finish; on any failure removes the temporary and the folders in `made`."""
+def _staged(path: str | os.PathLike[str], target: Path, temporary_name: str | None = None) -> Iterator[Path]:
+    """Makes the folders above `target`, and moves there what the body wrote; a failure leaves neither."""
     # The name is short and hidden: a long target name must not overflow, and a glob must not find it.
     temporary = target.parent / (temporary_name or f".{uuid.uuid4().hex}.tmp")
+    made: list[Path] = []
     try:
-        prepare(temporary)
+        _make_parents(target, made)
         yield temporary
-        finish(temporary)
+        os.replace(temporary, target)
     except BaseException as error:
         _remove(temporary)
         for folder in reversed(made):
@@ -166,18 +143,13 @@ def _mode(target: Path) -> int | None:
         return None
 
 
-def _make_parents(folder: Path, made: list[Path]) -> None:
-    """Makes `folder` and the missing folders above it, noting each new one in `made`, outermost first."""
-    missing = []
-    while _mode(folder) is None:
-        missing.append(folder)
-        folder = folder.parent
-    for new in reversed(missing):
-        try:
+def _make_parents(target: Path, made: list[Path]) -> None:
+    """Makes the missing folders above `target`, noting each new one in `made`, outermost first."""
+    missing = itertools.takewhile(lambda folder: _mode(folder) is None, target.parents)
+    for new in reversed(list(missing)):
+        with contextlib.suppress(FileExistsError):  # another process was faster, so it is not ours to remove
             os.mkdir(new)
-        except FileExistsError:
-            continue  # another process was faster, so it is not ours to remove
-        made.append(new)
+            made.append(new)
 
 
 def _remove(temporary: Path) -> None:

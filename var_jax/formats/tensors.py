@@ -54,12 +54,8 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         raise InputError(f"{path}: {error}") from None
 
 
-def flatten_state_dict(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, np.ndarray]:
-    """Arrays of a nested dict by their dotted names, in order; leaves that are no arrays are left out.
-
-    Args:
-      tree: nested dicts, as `read_tensors` returns them.
-      prefix: starts every name; a dot follows it unless it is empty.
+def flatten_state_dict(tree: Mapping[Any, Any]) -> dict[str, np.ndarray]:
+    """Arrays of nested dicts by their dotted names, in order; leaves that are no arrays are left out.
 
     Raises:
       InputError: if two arrays get the same name, or names or nesting go beyond any model's.
@@ -67,7 +63,7 @@ def flatten_state_dict(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, n
     if not isinstance(tree, Mapping):
         raise InputError(f"state dict: expected a dict of tensors, got {type(tree).__name__}; pick the weights' entry")
     flat: dict[str, np.ndarray] = {}
-    for count, (name, value) in enumerate(_leaves(tree, prefix, 0)):
+    for count, (name, value) in enumerate(_leaves(tree)):
         if count >= _MOST_VALUES:
             raise InputError(f"state dict: holds more than {_MOST_VALUES} values; expected the weights of one model")
         if not isinstance(value, np.ndarray):
@@ -78,7 +74,7 @@ def flatten_state_dict(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, n
     return flat
 
 
-def _leaves(tree: Mapping[Any, Any], prefix: str, level: int) -> Iterator[tuple[str, Any]]:
+def _leaves(tree: Mapping[Any, Any], prefix: str = "", level: int = 0) -> Iterator[tuple[str, Any]]:
     if level > _MOST_LEVELS:
         raise InputError(f"state dict: dicts nest more than {_MOST_LEVELS} deep; expected the weights of one model")
     for key, value in tree.items():

@@ -6,6 +6,7 @@ A mask is a bool array with True where a picture is to be redrawn. Everything he
 from __future__ import annotations
 
 import numpy as np
+from scipy import ndimage
 
 from var_jax.pyramid import Pyramid, area_matrix
 
@@ -44,19 +45,7 @@ def first_scales(pyramid: Pyramid, scales: int) -> np.ndarray:
 
 def dilated(mask_BxHxW: np.ndarray, steps: int) -> np.ndarray:
     """The mask grown by `steps` cells in each of the eight directions."""
-    for axis in (1, 2):
-        mask_BxHxW = _dilated_along(mask_BxHxW, steps, axis)
-    return mask_BxHxW
-
-
-def _dilated_along(mask: np.ndarray, steps: int, axis: int) -> np.ndarray:
-    """True within `steps` of a True along one axis, by counting the Trues of each window."""
-    widths = [(0, 0)] * mask.ndim
-    widths[axis] = (steps + 1, steps)
-    counted = np.cumsum(np.pad(mask, widths), axis=axis, dtype=np.int32)
-    length = mask.shape[axis]
-    after = np.take(counted, np.arange(2 * steps + 1, length + 2 * steps + 1), axis=axis)
-    return after > np.take(counted, np.arange(length), axis=axis)
+    return ndimage.maximum_filter(mask_BxHxW, size=(1, 2 * steps + 1, 2 * steps + 1), mode="constant")
 
 
 def blank(image_HxWx3: np.ndarray, mask_HxW: np.ndarray) -> np.ndarray:
@@ -105,11 +94,8 @@ def _enlarged(x_hxwxC: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 def soft_edge(mask_HxW: np.ndarray, width: int) -> np.ndarray:
     """[H, W] float: 1 inside the mask, falling to 0 over `width` pixels around it, and exactly 0 beyond."""
-    alpha, grown = mask_HxW.astype(np.float64), mask_HxW[None]
-    for step in range(1, width + 1):
-        grown = dilated(grown, 1)
-        alpha = np.maximum(alpha, grown[0] * (1.0 - step / (width + 1)))
-    return alpha
+    distance = ndimage.distance_transform_cdt(~mask_HxW, metric="chessboard")
+    return np.where(mask_HxW.any(), np.maximum(0.0, 1.0 - distance / (width + 1)), 0.0)
 
 
 def composite(original_HxWx3: np.ndarray, redrawn_HxWx3: np.ndarray, alpha_HxW: np.ndarray) -> np.ndarray:

@@ -8,7 +8,6 @@ so that `--revision` can fetch the same pair again.
 from __future__ import annotations
 
 import hashlib
-import importlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,7 +55,13 @@ def fetch_published(name: str, revision: str = "main") -> Fetched:
     """
     if name not in PUBLISHED:
         raise InputError(f"published model '{name}': known are {', '.join(PUBLISHED)}")
-    hub = _hub()
+    try:
+        import huggingface_hub as hub
+    except ImportError:
+        raise InputError(
+            "fetching published checkpoints needs the hub extra: pip install 'var-jax[hub]', "
+            "or download the files and give --tokenizer and --transformer"
+        ) from None
     file, size = PUBLISHED[name]
     try:
         info = hub.HfApi().model_info(REPOSITORY, revision=revision, files_metadata=True)
@@ -68,16 +73,6 @@ def fetch_published(name: str, revision: str = "main") -> Fetched:
     for path, part in zip(paths, (TOKENIZER_FILE, file), strict=True):
         _verify(path, stated.get(part), part)
     return Fetched(*paths, Pyramid(PUBLISHED_SIDES[size]), info.sha)
-
-
-def _hub() -> Any:
-    try:
-        return importlib.import_module("huggingface_hub")
-    except ImportError:
-        raise InputError(
-            "fetching published checkpoints needs the hub extra: pip install 'var-jax[hub]', "
-            "or download the files and give --tokenizer and --transformer"
-        ) from None
 
 
 def _verify(path: Path, stated: Any, name: str) -> None:

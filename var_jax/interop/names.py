@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from var_jax.errors import InputError
-from var_jax.models.parameters import Params, flatten, unflatten
+from var_jax.models.parameters import Params, Path, flatten, unflatten
 
 Shape = tuple[int, ...]
 
@@ -27,63 +27,40 @@ class Layout:
     """The difference between a tensor's axes in the reference (PyTorch) and here.
 
     Attributes:
-      reference_shape: our shape -> the shape in the reference's file.
-      to_ours: (reference array, our shape) -> our array.
-      to_reference: our array -> reference array.
+      joined: our shape -> the same, with axes joined where the reference has a single one.
+      first: the axes that come first in the reference, in its order.
+      ones: positions of further axes in the reference, of size 1.
     """
 
-    reference_shape: Callable[[Shape], Shape]
-    to_ours: Callable[[np.ndarray, Shape], np.ndarray]
-    to_reference: Callable[[np.ndarray], np.ndarray]
+    joined: Callable[[Shape], Shape] = tuple
+    first: tuple[int, ...] = ()
+    ones: tuple[int, ...] = ()
+
+    def to_reference(self, array: np.ndarray) -> np.ndarray:
+        """Our array as the reference has it."""
+        array = np.moveaxis(array.reshape(self.joined(array.shape)), self.first, range(len(self.first)))
+        return np.expand_dims(array, self.ones)
+
+    def to_ours(self, array: np.ndarray, shape: Shape) -> np.ndarray:
+        """The reference's array as ours, of this shape."""
+        return np.moveaxis(array.squeeze(self.ones), range(len(self.first)), self.first).reshape(shape)
+
+    def reference_shape(self, shape: Shape) -> Shape:
+        """The shape that an array of ours has in the reference."""
+        return self.to_reference(np.broadcast_to(np.float32(0), shape)).shape  # one number, whatever the shape
 
 
 def reshaped(*ones: int) -> Layout:
     """A layout with the same order of numbers; the reference has size-1 axes at the positions `ones`."""
-
-    def reference_shape(shape: Shape) -> Shape:
-        shape = list(shape)
-        for axis in ones:
-            shape.insert(axis, 1)
-        return tuple(shape)
-
-    return Layout(
-        reference_shape,
-        lambda array, shape: array.reshape(shape),
-        lambda array: array.reshape(reference_shape(array.shape)),
-    )
+    return Layout(ones=ones)
 
 
-SAME = reshaped()
-# Ours has several axes, [3, C] or [H, K], where the reference has a single flat one.
-FLAT = Layout(
-    lambda shape: (math.prod(shape),),
-    lambda array, shape: array.reshape(shape),
-    lambda array: array.reshape(-1),
-)
-# Ours HWIO, the reference's OIHW.
-CONV = Layout(
-    lambda s: (s[3], s[2], s[0], s[1]),
-    lambda array, _: array.transpose(2, 3, 1, 0),
-    lambda array: array.transpose(3, 2, 0, 1),
-)
-# Ours [in, ...out], the reference's [out, in].
-LINEAR = Layout(
-    lambda s: (math.prod(s[1:]), s[0]),
-    lambda array, shape: array.T.reshape(shape),
-    lambda array: array.reshape(array.shape[0], -1).T,
-)
-# As LINEAR, but a 1x1 convolution in the reference.
-POINTWISE = Layout(
-    lambda s: (math.prod(s[1:]), s[0], 1, 1),
-    lambda array, shape: array[:, :, 0, 0].T.reshape(shape),
-    lambda array: array.reshape(array.shape[0], -1).T[:, :, None, None],
-)
-# Ours [...in, out], the reference's [out, in].
-LINEAR_FROM_HEADS = Layout(
-    lambda s: (s[-1], math.prod(s[:-1])),
-    lambda array, shape: array.T.reshape(shape),
-    lambda array: array.reshape(-1, array.shape[-1]).T,
-)
+SAME = Layout()
+FLAT = Layout(lambda shape: (math.prod(shape),))  # ours has several axes, [3, C] or [H, K]
+CONV = Layout(first=(3, 2))  # ours HWIO, the reference's OIHW
+LINEAR = Layout(lambda s: (s[0], math.prod(s[1:])), first=(1,))  # ours [in, ...out], the reference's [out, in]
+POINTWISE = dataclasses.replace(LINEAR, ones=(2, 3))  # as LINEAR, but a 1x1 convolution in the reference
+LINEAR_FROM_HEADS = Layout(lambda s: (math.prod(s[:-1]), s[-1]), first=(1,))  # ours [...in, out]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +103,7 @@ def shape_of(tensors: Mapping[str, np.ndarray], name: str, rank: int, file: str)
 
 
 def to_params(
-    table: Iterable[Entry], tensors: Mapping[str, np.ndarray], abstract: Params, skipped: Iterable[str], file: str
+    table: list[Entry], tensors: Mapping[str, np.ndarray], abstract: Params, skipped: Iterable[str], file: str
 ) -> Params:
     """Turns reference tensors into our parameters, float32.
 
@@ -140,8 +117,8 @@ def to_params(
     Raises:
       InputError: naming the first tensor that is missing, unknown, mis-shaped or not of floating-point numbers.
     """
-    table = list(table)
-    _check_coverage(table, abstract)
+    leaves = flatten(abstract)
+    _check_coverage(table, leaves)
     named = {entry.reference for entry in table}
     if missing := next((entry.reference for entry in table if entry.reference not in tensors), None):
         raise InputError(f"{file}: tensor '{missing}' is missing (is the file complete, and of this kind of model?)")
@@ -149,7 +126,7 @@ def to_params(
         raise InputError(f"{file}: tensor '{extra[0]}' has no place in this model ({len(extra)} such tensors)")
     flat: dict[tuple[str, ...], np.ndarray] = {}
     for entry in table:
-        shape = _leaf(abstract, entry.path).shape
+        shape = leaves[entry.path].shape
         part = shape if entry.index is None else shape[1:]
         array, expected = tensors[entry.reference], entry.layout.reference_shape(part)
         if array.shape != expected:
@@ -164,32 +141,24 @@ def to_params(
     return unflatten(flat)
 
 
-def to_reference(table: Iterable[Entry], params: Params) -> dict[str, np.ndarray]:
+def to_reference(table: list[Entry], params: Params) -> dict[str, np.ndarray]:
     """Turns our parameters into tensors under the reference's names, in the table's order."""
-    table = list(table)
-    _check_coverage(table, params)
-    tensors = {}
+    leaves, tensors = flatten(params), {}
+    _check_coverage(table, leaves)
     for entry in table:
-        leaf = np.asarray(_leaf(params, entry.path))
+        leaf = np.asarray(leaves[entry.path])
         part = leaf if entry.index is None else leaf[entry.index]
         tensors[entry.reference] = np.ascontiguousarray(entry.layout.to_reference(part))
     return tensors
 
 
-def _leaf(tree: Params, path: tuple[str, ...]) -> Any:
-    for name in path:
-        tree = tree[name]
-    return tree
-
-
-def _check_coverage(table: list[Entry], abstract: Params) -> None:
+def _check_coverage(table: list[Entry], leaves: Mapping[Path, Any]) -> None:
     """Checks that the table fills every parameter exactly once; anything else is a bug here, not bad input."""
-    slots = [(entry.path, entry.index) for entry in table]
-    wanted = []
-    for path, leaf in flatten(abstract).items():
+    filled = collections.Counter((entry.path, entry.index) for entry in table)
+    needed = collections.Counter()
+    for path, leaf in leaves.items():
         stacked = any(entry.path == path and entry.index is not None for entry in table)
-        wanted += [(path, index) for index in range(leaf.shape[0])] if stacked else [(path, None)]
-    filled, needed = collections.Counter(slots), collections.Counter(wanted)
+        needed.update((path, index) for index in (range(leaf.shape[0]) if stacked else (None,)))
     if odd := sorted(map(repr, (filled - needed) + (needed - filled))):
         raise AssertionError(f"name table and parameters disagree at {odd[:3]}")
     if len({entry.reference for entry in table}) != len(table):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from var_jax.errors import InputError
-from var_jax.interop.names import CONV, FLAT, POINTWISE, SAME, Entry, select, shape_of, to_params, to_reference
+from var_jax.interop.names import CONV, FLAT, POINTWISE, SAME, Entry, Layout, select, shape_of, to_params, to_reference
 from var_jax.models.parameters import Params
 from var_jax.models.quantizer import QuantizerConfig, unit_norm
 from var_jax.models.shapes import tokenizer_shapes
@@ -39,89 +39,66 @@ class ImportedTokenizer(NamedTuple):
 
 def tokenizer_table(config: TokenizerConfig) -> list[Entry]:
     """Entries for all learned tensors of the reference's tokenizer."""
-    last = len(config.channel_multipliers) - 1
-    table = _conv("encoder.conv_in", ("encoder", "conv_in"))
-    for level in range(last + 1):
-        table += _blocks("encoder", f"encoder.down.{level}", level, last, config.encoder_blocks, config)
-        if level != last:
-            table += _conv(f"encoder.down.{level}.downsample.conv", ("encoder", f"level_{level}_downsample"))
-    table += _ends("encoder")
-    table += _conv("decoder.conv_in", ("decoder", "conv_in"))
-    for level in range(last + 1):
-        table += _blocks("decoder", f"decoder.up.{level}", level, last, config.decoder_blocks, config)
-        if level != 0:
-            table += _conv(f"decoder.up.{level}.upsample.conv", ("decoder", f"level_{level}_upsample"))
-    table += _ends("decoder")
-    table += _conv("quant_conv", ("pre_quantizer",)) + _conv("post_quant_conv", ("post_quantizer",))
-    return table + quantizer_table(config.quantizer, "quantize.", ("quantizer",))
+    return [
+        *_half("encoder", "down", config.encoder_blocks, config.channel_multipliers),
+        *_half("decoder", "up", config.decoder_blocks, config.channel_multipliers),
+        *_layer("quant_conv", ("pre_quantizer",)),
+        *_layer("post_quant_conv", ("post_quantizer",)),
+        *quantizer_table(config.quantizer, "quantize.", ("quantizer",)),
+    ]
 
 
 def quantizer_table(config: QuantizerConfig, prefix: str, path: tuple[str, ...]) -> list[Entry]:
     """Entries for codebook and phi; phi's names depend on how it is shared."""
     table = [Entry(prefix + "embedding.weight", (*path, "codebook"))]
-    if not config.phi_ratio:
-        return table
-    for index in range(config.num_phis or len(config.pyramid)):
-        if config.num_phis is None:
-            name = f"{prefix}quant_resi.{index}"
-        elif config.num_phis == 1:
-            name = f"{prefix}quant_resi.qresi"
-        else:
-            name = f"{prefix}quant_resi.qresi_ls.{index}"
-        table += [
-            Entry(name + ".weight", (*path, "phi_kernel"), CONV, index),
-            Entry(name + ".bias", (*path, "phi_bias"), SAME, index),
-        ]
+    kind = {None: "quant_resi.{}", 1: "quant_resi.qresi"}.get(config.num_phis, "quant_resi.qresi_ls.{}")
+    for index in range(config.num_phis or len(config.pyramid)) if config.phi_ratio else ():
+        name = prefix + kind.format(index)
+        table.append(Entry(name + ".weight", (*path, "phi_kernel"), CONV, index))
+        table.append(Entry(name + ".bias", (*path, "phi_bias"), SAME, index))
     return table
 
 
-def _blocks(net: str, reference: str, level: int, last: int, blocks: int, config: TokenizerConfig) -> list[Entry]:
-    """Entries for the residual blocks of one level, and for the attention of the coarsest level."""
-    multipliers = config.channel_multipliers
-    incoming = (1, *multipliers)[level] if net == "encoder" else (*multipliers, multipliers[-1])[level + 1]
-    table = []
-    for block in range(blocks):
-        widens = block == 0 and incoming != multipliers[level]
-        table += _residual(f"{reference}.block.{block}", (net, f"level_{level}_block_{block}"), widens)
-        if level == last:
-            table += _attention(f"{reference}.attn.{block}", (net, f"level_{level}_attention_{block}"))
-    return table
-
-
-def _ends(net: str) -> list[Entry]:
-    return (
-        _residual(f"{net}.mid.block_1", (net, "middle", "block_1"), False)
-        + _attention(f"{net}.mid.attn_1", (net, "middle", "attention"))
-        + _residual(f"{net}.mid.block_2", (net, "middle", "block_2"), False)
-        + _norm(f"{net}.norm_out", (net, "norm_out"))
-        + _conv(f"{net}.conv_out", (net, "conv_out"))
-    )
+def _half(net: str, way: str, blocks: int, multipliers: tuple[int, ...]) -> list[Entry]:
+    """Entries for the encoder, whose way is "down", or for the decoder, whose way is "up"."""
+    last = len(multipliers) - 1
+    incoming, end = ((1, *multipliers), last) if way == "down" else ((*multipliers[1:], multipliers[-1]), 0)
+    table = _layer(f"{net}.conv_in", (net, "conv_in"))
+    for level, multiplier in enumerate(multipliers):
+        reference, ours = f"{net}.{way}.{level}", f"level_{level}"
+        for block in range(blocks):
+            widens = block == 0 and incoming[level] != multiplier
+            table += _residual(f"{reference}.block.{block}", (net, f"{ours}_block_{block}"), widens)
+            if level == last:
+                table += _attention(f"{reference}.attn.{block}", (net, f"{ours}_attention_{block}"))
+        if level != end:
+            table += _layer(f"{reference}.{way}sample.conv", (net, f"{ours}_{way}sample"))
+    table += _residual(f"{net}.mid.block_1", (net, "middle", "block_1"), False)
+    table += _attention(f"{net}.mid.attn_1", (net, "middle", "attention"))
+    table += _residual(f"{net}.mid.block_2", (net, "middle", "block_2"), False)
+    table += _layer(f"{net}.norm_out", (net, "norm_out"), "scale", SAME)
+    return table + _layer(f"{net}.conv_out", (net, "conv_out"))
 
 
 def _residual(reference: str, path: tuple[str, ...], widens: bool) -> list[Entry]:
     table = []
     for index in (1, 2):
-        table += _norm(f"{reference}.norm{index}", (*path, f"norm_{index}"))
-        table += _conv(f"{reference}.conv{index}", (*path, f"conv_{index}"))
-    return table + (_conv(f"{reference}.nin_shortcut", (*path, "shortcut")) if widens else [])
+        table += _layer(f"{reference}.norm{index}", (*path, f"norm_{index}"), "scale", SAME)
+        table += _layer(f"{reference}.conv{index}", (*path, f"conv_{index}"))
+    return table + (_layer(f"{reference}.nin_shortcut", (*path, "shortcut")) if widens else [])
 
 
 def _attention(reference: str, path: tuple[str, ...]) -> list[Entry]:
     return [
-        *_norm(f"{reference}.norm", (*path, "norm")),
-        Entry(f"{reference}.qkv.weight", (*path, "qkv", "kernel"), POINTWISE),
-        Entry(f"{reference}.qkv.bias", (*path, "qkv", "bias"), FLAT),
-        Entry(f"{reference}.proj_out.weight", (*path, "out", "kernel"), POINTWISE),
-        Entry(f"{reference}.proj_out.bias", (*path, "out", "bias")),
+        *_layer(f"{reference}.norm", (*path, "norm"), "scale", SAME),
+        *_layer(f"{reference}.qkv", (*path, "qkv"), layout=POINTWISE),
+        *_layer(f"{reference}.proj_out", (*path, "out"), layout=POINTWISE),
     ]
 
 
-def _norm(reference: str, path: tuple[str, ...]) -> list[Entry]:
-    return [Entry(f"{reference}.weight", (*path, "scale")), Entry(f"{reference}.bias", (*path, "bias"))]
-
-
-def _conv(reference: str, path: tuple[str, ...]) -> list[Entry]:
-    return [Entry(f"{reference}.weight", (*path, "kernel"), CONV), Entry(f"{reference}.bias", (*path, "bias"))]
+def _layer(reference: str, path: tuple[str, ...], weight: str = "kernel", layout: Layout = CONV) -> list[Entry]:
+    """Entries for a layer's weight, by our name of it, and its bias."""
+    return [Entry(f"{reference}.weight", (*path, weight), layout), Entry(f"{reference}.bias", (*path, "bias"), FLAT)]
 
 
 def infer_config(tensors: Mapping[str, np.ndarray], pyramid: Pyramid, lookup: str, file: str) -> TokenizerConfig:

@@ -10,18 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from var_jax.errors import InputError
-from var_jax.interop.names import (
-    FLAT,
-    LINEAR,
-    LINEAR_FROM_HEADS,
-    SAME,
-    Entry,
-    reshaped,
-    select,
-    shape_of,
-    to_params,
-    to_reference,
-)
+from var_jax.interop import names
+from var_jax.interop.names import FLAT, LINEAR, Entry, reshaped, shape_of
 from var_jax.models.baselines import BaselineConfig
 from var_jax.models.parameters import Params
 from var_jax.models.presets import initial_gate, published_drop_path
@@ -53,28 +43,28 @@ def transformer_table(config: TransformerConfig) -> list[Entry]:
         what = "in raster order" if config.raster else "without AdaLN"
         raise InputError(f"a transformer {what} has no name in the reference's files: it cannot be exported to them")
     table = [
-        *_linear("word_embed", ("word",)),
+        *_linear("word_embed", "word"),
         Entry("class_emb.weight", ("class_embedding",)),
         Entry("pos_start", ("start_position",), reshaped(0)),
         Entry("pos_1LC", ("position_embedding",), reshaped(0)),
         Entry("lvl_embed.weight", ("level_embedding",)),
     ]
     if config.shared_adaln:
-        table += _linear("shared_ada_lin.1", ("shared_adaln",))
+        table += _linear("shared_ada_lin.1", "shared_adaln")
     for index in range(config.depth):
         table += _block(f"blocks.{index}", index, config)
-    return table + _linear("head_nm.ada_lin.1", ("head_adaln",)) + _linear("head", ("head",))
+    return table + _linear("head_nm.ada_lin.1", "head_adaln") + _linear("head", "head")
 
 
 def _block(reference: str, index: int, config: TransformerConfig) -> list[Entry]:
-    def entry(name: str, ours: str, layout: object = SAME) -> Entry:
+    def entry(name: str, ours: str, layout: names.Layout = FLAT) -> Entry:
         return Entry(f"{reference}.{name}", ("blocks", ours), layout, index)
 
     table = [
         entry("attn.mat_qkv.weight", "qkv_kernel", LINEAR),
-        entry("attn.q_bias", "q_bias", FLAT),
-        entry("attn.v_bias", "v_bias", FLAT),
-        entry("attn.proj.weight", "out_kernel", LINEAR_FROM_HEADS),
+        entry("attn.q_bias", "q_bias"),
+        entry("attn.v_bias", "v_bias"),
+        entry("attn.proj.weight", "out_kernel", names.LINEAR_FROM_HEADS),
         entry("attn.proj.bias", "out_bias"),
         entry("ffn.fc1.weight", "mlp_in_kernel", LINEAR),
         entry("ffn.fc1.bias", "mlp_in_bias"),
@@ -86,18 +76,14 @@ def _block(reference: str, index: int, config: TransformerConfig) -> list[Entry]
     if config.shared_adaln:
         table.append(entry("ada_gss", "adaln_table", reshaped(0, 1)))
     else:
-        table += [
-            entry("ada_lin.1.weight", "adaln_kernel", LINEAR),
-            entry("ada_lin.1.bias", "adaln_bias", FLAT),
-        ]
+        table += [entry("ada_lin.1.weight", "adaln_kernel", LINEAR), entry("ada_lin.1.bias", "adaln_bias")]
     return table
 
 
-def _linear(reference: str, path: tuple[str, ...]) -> list[Entry]:
-    *room, name = path
+def _linear(reference: str, name: str) -> list[Entry]:
     return [
-        Entry(f"{reference}.weight", (*room, f"{name}_kernel"), LINEAR),
-        Entry(f"{reference}.bias", (*room, f"{name}_bias"), FLAT),
+        Entry(f"{reference}.weight", (f"{name}_kernel",), LINEAR),
+        Entry(f"{reference}.bias", (f"{name}_bias",), FLAT),
     ]
 
 
@@ -126,10 +112,8 @@ def infer_config(
     width, code_width = shape_of(tensors, LANDMARK, 2, file)
     _check_pyramid(shape_of(tensors, "pos_1LC", 3, file)[1], tensors.get(LEVEL_IDS), tokenizer.pyramid, file)
     codes = shape_of(tensors, "head.weight", 2, file)[0]
-    for what, found, wanted in (
-        ("codes", codes, tokenizer.codebook_size),
-        ("code width", code_width, tokenizer.code_width),
-    ):
+    pair = {"codes": (codes, tokenizer.codebook_size), "code width": (code_width, tokenizer.code_width)}
+    for what, (found, wanted) in pair.items():
         if found != wanted:
             raise InputError(f"{file}: made for {what} {found}, the tokenizer has {wanted}: not a pair")
     classes = shape_of(tensors, "class_emb.weight", 2, file)[0] - 1  # the last row is "no class"
@@ -198,14 +182,12 @@ def import_transformer(
     Raises:
       InputError: naming the file and the mismatch.
     """
-    tensors = select(tensors, LANDMARK, "transformer", file)
+    tensors = names.select(tensors, LANDMARK, "transformer", file)
     config = infer_config(tensors, tokenizer, num_heads, file)
-    skipped = _computed_names(config.depth)
-    return ImportedTransformer(
-        config, to_params(transformer_table(config), tensors, transformer_shapes(config), skipped, file)
-    )
+    skipped, abstract = _computed_names(config.depth), transformer_shapes(config)
+    return ImportedTransformer(config, names.to_params(transformer_table(config), tensors, abstract, skipped, file))
 
 
 def export_transformer(config: TransformerConfig, params: Params) -> dict[str, np.ndarray]:
     """Turns our transformer into tensors under the reference's names and layouts, complete for its strict loading."""
-    return to_reference(transformer_table(config), params) | computed_tensors(config)
+    return names.to_reference(transformer_table(config), params) | computed_tensors(config)

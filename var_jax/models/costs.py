@@ -44,8 +44,16 @@ def _count(params: Params) -> int:
 
 def attention_pairs(config: TransformerConfig) -> int:
     """Pairs (query, key) that the mask lets through: each step sees itself and the steps before it."""
-    seen = itertools.accumulate(config.steps)
-    return sum(length * total for length, total in zip(config.steps, seen, strict=True))
+    return sum(_pairs_by_step(config))
+
+
+def uncached_attention_pairs(config: TransformerConfig) -> int:
+    """Pairs (query, key) of all steps of sampling without a KV cache, see `uncached_flops`."""
+    return sum(itertools.accumulate(_pairs_by_step(config)))
+
+
+def _pairs_by_step(config: TransformerConfig) -> list[int]:
+    return [length * seen for length, seen in zip(config.steps, itertools.accumulate(config.steps), strict=True)]
 
 
 def transformer_forward_flops(config: TransformerConfig) -> int:
@@ -58,28 +66,16 @@ def transformer_forward_flops(config: TransformerConfig) -> int:
     return 2 * (tokens + attention + c.modulation_size)
 
 
-def uncached_attention_pairs(config: TransformerConfig) -> int:
-    """Pairs (query, key) of all steps of sampling without a KV cache, see `uncached_flops`."""
-    total = seen = pairs = 0
-    for length in config.steps:
-        seen += length
-        pairs += length * seen
-        total += pairs
-    return total
-
-
 def uncached_flops(config: TransformerConfig) -> int:
     """Sampling one picture without a KV cache: each step is a forward pass over all positions up to its own.
 
     Logits are counted at a step's own positions alone; AdaLN, which knows no position, once.
     """
-    c, lengths, seen = config, config.steps, 0
-    block = 4 * c.width**2 + 2 * c.width * c.mlp_width
+    c, block = config, 4 * config.width**2 + 2 * config.width * config.mlp_width
     total = 2 * c.depth * uncached_attention_pairs(c) * c.width
-    for length in lengths:
-        seen += length
+    for length, seen in zip(c.steps, itertools.accumulate(c.steps), strict=True):
         total += c.depth * seen * block + length * c.width * c.codebook_size
-        total += (seen - lengths[0]) * c.code_width * c.width
+        total += (seen - c.steps[0]) * c.code_width * c.width
     return 2 * (total + c.modulation_size)
 
 

@@ -36,18 +36,20 @@ _watch: Watch | None = None
 _shared = Counter()  # how often something was shared under a name, see `from_first`
 
 
-def join(
+@contextlib.contextmanager
+def together(
     which: str,
     platform: str | None = None,
     *,
     saves: bool = False,
     seconds: float = SECONDS_TO_MEET,
     say: Callable[[str], None] = print,
-) -> None:
-    """Joins the other processes; afterwards `jax.process_index()` is this one among `jax.process_count()`.
+) -> Iterator[None]:
+    """Joins the other processes for the body, where `jax.process_index()` is this one among `jax.process_count()`.
 
-    Call it before anything looks for devices. From then on the death of one ends all (see `watch`). This process's work
-    ends with `leave`, or with `fail` where it fails; `together` does both.
+    Enter it before anything looks for devices. From then on the death of one ends all (see `watch`), and so does an
+    error of the body, by a sentence that names it; alone it is raised. After the body JAX waits for the others when
+    Python ends.
 
     Args:
       which: see `EXPECTED`; HOST:PORT is an address of the process with index 0, which all can reach.
@@ -63,8 +65,26 @@ def join(
     """
     global _watch
     place = find_place(which)
-    if place is None or place.count == 1:
-        return _check_platform(platform)
+    if place is not None and place.count > 1:
+        _join(place, saves, seconds, say)
+    try:
+        _check_platform(platform)
+        if _watch is not None:
+            _check_devices(_watch.hosts)
+            if _watch.index == 0:
+                say(start_line(_watch.hosts))
+        yield
+    except BaseException as error:
+        if _watch is None:
+            raise
+        _fail(error)
+    if _watch is not None:
+        _watch.done()
+        _watch = None
+
+
+def _join(place: Place, saves: bool, seconds: float, say: Callable[[str], None]) -> None:
+    global _watch
     hosts, peers = meet(place, versions(), seconds)
     _watch = Watch(peers, place.index, hosts, say)
     jax.distributed.initialize(
@@ -76,13 +96,6 @@ def join(
     )
     if not saves:
         signal.signal(signal.SIGTERM, _stopped)
-    try:
-        _check_platform(platform)
-        _check_devices(hosts)
-    except InputError as error:
-        fail(error)
-    if place.index == 0:
-        say(start_line(hosts))
 
 
 def find_place(which: str) -> Place | None:
@@ -196,11 +209,8 @@ def at(phase: str, step: int = 0) -> None:
 def from_first(name: str, make: Callable[[], T]) -> T:
     """Calls `make` in the first process and returns its result, which JSON must be able to hold, in all.
 
-    All processes call this in the same order. An InputError of the first process is raised in all.
-
-    Args:
-      name: a key for the coordinator's store.
-      make: called in the first process only.
+    All processes call this in the same order. An InputError of the first process is raised in all. `name` is a key for
+    the coordinator's store.
     """
     if _watch is None:
         return make()
@@ -238,34 +248,11 @@ def whole(array: jax.Array) -> np.ndarray:
     return multihost_utils.process_allgather(array, tiled=True)
 
 
-@contextlib.contextmanager
-def together(which: str, platform: str | None = None, **options: Any) -> Iterator[None]:
-    """`join`, the body, and then `leave`, or `fail` where it raised; alone it lets errors pass."""
-    join(which, platform, **options)
-    try:
-        yield
-    except BaseException as error:
-        if _watch is None:
-            raise
-        fail(error)
-    leave()
-
-
-def leave() -> None:
-    """Reports that this process's work is done; JAX waits for the others when Python ends."""
-    global _watch
-    if _watch is not None:
-        _watch.done()
-        _watch = None
-
-
-def fail(error: BaseException) -> NoReturn:
-    """Ends this process and, by a sentence that names it, all others; alone it raises the error.
+def _fail(error: BaseException) -> NoReturn:
+    """Ends this process and, by a sentence that names it, all others.
 
     An error that may come from the death of another process waits until the watch would know of that.
     """
-    if _watch is None:
-        raise error
     if isinstance(error, SystemExit) and isinstance(error.code, int):
         code, text = error.code, f"ended with exit code {error.code}"
     elif isinstance(error, InputError):

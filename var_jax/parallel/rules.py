@@ -22,20 +22,20 @@ Axis = str | tuple[str, ...] | None
 Rules = Sequence[tuple[str, Sequence[Axis]]]
 
 # Activations of both models, and the transformer's kernels in use, by the names that they hand to `constrain`.
-ACTIVATIONS: tuple[tuple[str, tuple[Axis, ...]], ...] = (
-    ("features", (BATCH_AXES, None, None, None)),
-    ("sequence", (BATCH_AXES, None, None)),
-    ("heads", (BATCH_AXES, None, "tensor", None)),
-    ("hidden", (BATCH_AXES, None, "tensor")),
-    ("logits", (BATCH_AXES, None, "tensor")),
+ACTIVATIONS: dict[str, tuple[Axis, ...]] = {
+    "features": (BATCH_AXES, None, None, None),
+    "sequence": (BATCH_AXES, None, None),
+    "heads": (BATCH_AXES, None, "tensor", None),
+    "hidden": (BATCH_AXES, None, "tensor"),
+    "logits": (BATCH_AXES, None, "tensor"),
     # Kernels that are stored in parts are whole when they are used. Left to itself XLA sends the parts around and adds
     # up their products one by one, which moves every result through memory once per part.
-    ("qkv_kernel", (None, None, "tensor", None)),
-    ("out_kernel", ("tensor", None, None)),
-    ("mlp_in_kernel", (None, "tensor")),
-    ("mlp_out_kernel", ("tensor", None)),
-    ("head_kernel", (None, "tensor")),
-)
+    "qkv_kernel": (None, None, "tensor", None),
+    "out_kernel": ("tensor", None, None),
+    "mlp_in_kernel": (None, "tensor"),
+    "mlp_out_kernel": ("tensor", None),
+    "head_kernel": (None, "tensor"),
+}
 
 
 def shardings(mesh: jax.sharding.Mesh, rules: Rules, abstract: Any) -> Any:
@@ -85,13 +85,12 @@ def _check(mesh: jax.sharding.Mesh, name: str, shape: tuple[int, ...], axes: Seq
             )
 
 
-def table(tree_of_shardings: Any, abstract: Any) -> str:
-    """The shardings as text: one line per array, the largest first, with its size per device."""
+def table(shapes: Any) -> str:
+    """The shardings of `placed` shapes as text: one line per array, the largest first, with its size per device."""
     rows = []
-    leaves = jax.tree_util.tree_leaves_with_path(abstract)
-    for (path, leaf), sharding in zip(leaves, jax.tree.leaves(tree_of_shardings), strict=True):
-        local = math.prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-        spec = ", ".join("-" if axis is None else str(axis) for axis in sharding.spec) or "replicated"
+    for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
+        local = math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        spec = ", ".join("-" if axis is None else str(axis) for axis in leaf.sharding.spec) or "replicated"
         rows.append((local, path_name(path), str(tuple(leaf.shape)), spec))
     rows.sort(key=lambda row: -row[0])
     total = sum(row[0] for row in rows)
@@ -102,22 +101,15 @@ def table(tree_of_shardings: Any, abstract: Any) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Constrain:
-    """Sharding constraints on activations, by name; hashable, so a module may carry it.
-
-    Attributes:
-      mesh: the mesh they are for.
-      rules: (name, axes); a name without a rule is left alone.
-    """
+    """Constraints on activations by their names in `ACTIVATIONS`, on a mesh; hashable, so a module may carry it."""
 
     mesh: jax.sharding.Mesh
-    rules: tuple[tuple[str, tuple[Axis, ...]], ...] = ACTIVATIONS
 
     def __call__(self, x: jax.Array, name: str) -> jax.Array:
-        """x, constrained to the sharding that the rule for `name` gives."""
-        axes = dict(self.rules).get(name)
-        if axes is None:
+        """x, constrained to the sharding that the rule for `name` gives; without a rule it is left alone."""
+        if name not in ACTIVATIONS:
             return x
-        return jax.lax.with_sharding_constraint(x, jax.sharding.NamedSharding(self.mesh, jax.P(*axes)))
+        return jax.lax.with_sharding_constraint(x, jax.sharding.NamedSharding(self.mesh, jax.P(*ACTIVATIONS[name])))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +128,7 @@ class PerDevice:
 
     def __call__(self, q_BxLxHxK: jax.Array, k_BxLxHxK: jax.Array, v_BxLxHxK: jax.Array, mask_LxL: Any) -> jax.Array:
         """The result of `kernel`, split over the mesh like its arguments."""
-        heads = jax.P(*dict(ACTIVATIONS)["heads"])
+        heads = jax.P(*ACTIVATIONS["heads"])
         local = lambda q, k, v: self.kernel(q, k, v, mask_LxL)
         # A kernel's result has no record of the axes it varies over, so there is nothing to check.
         split = jax.shard_map(local, mesh=self.mesh, in_specs=(heads,) * 3, out_specs=heads, check_vma=False)

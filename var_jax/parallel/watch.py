@@ -37,12 +37,7 @@ _TOGETHER = ("step", "evaluation", "checkpoint")
 
 
 class Beat(NamedTuple):
-    """Where a process is.
-
-    Attributes:
-      phase: such as "data".
-      step: of the training.
-    """
+    """Where a process is: in a phase, such as "data", of a step of the training."""
 
     phase: str
     step: int

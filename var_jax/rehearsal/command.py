@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Sequence
 
 from var_jax.errors import InputError
-from var_jax.rehearsal.report import Rehearsal, largest_batch, rehearse_rows, rehearse_training
+from var_jax.rehearsal.report import Rehearsal, largest_batch, rehearse_program
 from var_jax.rehearsal.search import search
 from var_jax.rehearsal.topologies import Topology
 from var_jax.training.config import load_config
@@ -45,7 +45,7 @@ def rehearse(
             raise InputError(f"--search: is for training, --what {what} has a --batch instead")
         if what == "sample" and config.stage != "transformer":
             raise InputError(f"config {config_name}: is a tokenizer's; --what sample needs a transformer's")
-        attempt = functools.partial(rehearse_rows, what, config, config_name, topology, quick)
+        attempt = functools.partial(rehearse_program, what, config, config_name, topology, quick)
         return attempt(batch) if batch else largest_batch(attempt, topology.chips, say)
     if batch is not None:
         raise InputError("--batch: is for --what tokenize and sample; training has --config.batch_size")
@@ -53,4 +53,4 @@ def rehearse(
         raise InputError(f"config {config_name}: is a transformer's, --what tokenizer needs a tokenizer's")
     if most:
         return search(config, config_name, topology, most, quick, say)
-    return rehearse_training(config, config_name, topology, quick)
+    return rehearse_program("train", config, config_name, topology, quick, config.batch_size)

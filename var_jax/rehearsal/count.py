@@ -13,7 +13,9 @@ import collections
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
+
+import numpy as np
 
 from var_jax.rehearsal.hlo import Array, Computation, Instruction, Module
 
@@ -25,16 +27,15 @@ _FREE = {
     *("opt-barrier", "domain", "async-update", "add-dependency", "get-dimension-size"),
 }
 _FREE_CALLS = {"AllocateBuffer", "ConcatBitcast", "AssumeGatherIndicesInBound"}  # these name buffers and do no work
+_ALL_BUT_ITS_OWN = ("all-gather", "reduce-scatter", "all-to-all", "ragged-all-to-all")
+# Kind -> bytes that a device sends, over those of the whole array, by the number of devices.
 _COLLECTIVES = {
-    "all-gather": lambda parts: (parts - 1) / parts,
+    **dict.fromkeys(_ALL_BUT_ITS_OWN, lambda parts: (parts - 1) / parts),
     "all-reduce": lambda parts: 2 * (parts - 1) / parts,
-    "reduce-scatter": lambda parts: (parts - 1) / parts,
-    "all-to-all": lambda parts: (parts - 1) / parts,
-    "ragged-all-to-all": lambda parts: (parts - 1) / parts,
-    "collective-permute": lambda parts: 1.0,
-    "collective-broadcast": lambda parts: 1.0,
+    **dict.fromkeys(("collective-permute", "collective-broadcast"), lambda parts: 1.0),
 }
 _PASSES = {"highest": 6, "high": 3}  # bfloat16 products per float32 product
+_TARGET, _INDEX = r'custom_call_target="([^"]*)"', r"index=(\d+)"
 
 
 @dataclasses.dataclass
@@ -63,7 +64,7 @@ class Counts:
     passes: float = 0.0
     bytes: float = 0.0
     collectives: dict[str, Collective] = dataclasses.field(default_factory=lambda: collections.defaultdict(Collective))
-    bytes_by_source: dict[str, float] = dataclasses.field(default_factory=lambda: collections.defaultdict(float))
+    bytes_by_source: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     unknown_kernels: set[str] = dataclasses.field(default_factory=set)
     unknown_loops: int = 0
 
@@ -72,190 +73,149 @@ class Counts:
         """Bytes that leave a device, over all collectives."""
         return sum(kind.bytes for kind in self.collectives.values())
 
-    def largest(self, number: int = 8) -> list[tuple[str, float]]:
-        """The sources that move the most bytes, with their bytes."""
-        return sorted(self.bytes_by_source.items(), key=lambda item: -item[1])[:number]
-
 
 def count(module: Module, kernel_flops: KernelFlops | None = None) -> Counts:
     """Counts a parsed program; see the top of this file."""
-    counter = _Counter(module, kernel_flops or (lambda call, operands: None))
-    counter.computation(module.entry, 1.0)
+    counter = _Counter(module.partitions, kernel_flops or (lambda call, operands: None))
+    counter.add(module.entry, 1.0)
     return counter.total
 
 
 class _Counter:
-    def __init__(self, module: Module, kernel_flops: KernelFlops) -> None:
-        self.module, self.kernel_flops, self.total = module, kernel_flops, Counts()
+    def __init__(self, partitions: int, kernel_flops: KernelFlops) -> None:
+        self.partitions, self.kernel_flops, self.total = partitions, kernel_flops, Counts()
 
-    def computation(self, name: str, times: float) -> None:
+    def add(self, computation: Computation, times: float) -> None:
         """Adds the work of a computation outside fusions, `times` over."""
-        computation = self.module.computations[name]
-        for instruction in computation.instructions.values():
-            self._instruction(computation, instruction, times)
+        for it in computation.instructions:
+            if it.opcode == "while":
+                runs = _runs(it)
+                self.total.unknown_loops += runs is None
+                self.add(it.called("body")[0], times * (runs or 1))
+            elif it.opcode == "conditional":
+                self._dearest(it.called("branch_computations", "true_computation", "false_computation"), times)
+            elif it.opcode in ("call", "async-start"):
+                for callee in it.called("to_apply", "calls"):
+                    self.add(callee, times)
+            elif it.opcode not in _FREE and not it.opcode.endswith("-done"):
+                size = _moved(it) * times
+                self.total.bytes += size
+                self.total.bytes_by_source[_place(it.source)] += size
+                self._work(it, times)
 
-    def _instruction(self, where: Computation, it: Instruction, times: float) -> None:
-        if it.opcode == "while":
-            runs = _runs(self.module, it)
-            self.total.unknown_loops += runs is None
-            for body in it.called("body"):
-                self.computation(body, times * (runs or 1))
-        elif it.opcode == "conditional":
-            self._dearest(it.called("branch_computations", "true_computation", "false_computation"), times)
-        elif it.opcode in ("call", "async-start"):
-            for callee in it.called("to_apply", "calls"):
-                self.computation(callee, times)
-        elif it.opcode not in _FREE and not it.opcode.endswith("-done"):
-            self._move(it, _moved(self.module, where, it) * times)
-            self._work(where, it, times)
-
-    def _dearest(self, branches: list[str], times: float) -> None:
+    def _dearest(self, branches: list[Computation], times: float) -> None:
         """Adds the work of the conditional's branch that moves the most bytes."""
         costs = []
-        for branch in branches:
-            trial = _Counter(self.module, self.kernel_flops)
-            trial.computation(branch, 1.0)
-            costs.append((trial.total.bytes, branch))
-        self.computation(max(costs)[1], times)
+        for number, branch in enumerate(branches):
+            trial = _Counter(self.partitions, self.kernel_flops)
+            trial.add(branch, 1.0)
+            costs.append((trial.total.bytes, number))
+        self.add(branches[max(costs)[1]], times)
 
-    def _move(self, it: Instruction, size: float) -> None:
-        self.total.bytes += size
-        self.total.bytes_by_source[_place(it.source)] += size
-
-    def _work(self, where: Computation, it: Instruction, times: float) -> None:
+    def _work(self, it: Instruction, times: float) -> None:
         """Adds operations and collectives of an instruction and of the instructions fused into it."""
         kind = it.opcode.removesuffix("-start")
         if it.opcode in ("dot", "convolution"):
-            operands = [where.instructions[name].out for name in it.operands]
-            flops = times * (_dot(it, operands) if it.opcode == "dot" else _convolution(it, operands))
+            flops = times * (_dot(it) if it.opcode == "dot" else _convolution(it))
             self.total.flops += flops
-            self.total.passes += flops * _passes(it, operands)
+            self.total.passes += flops * _passes(it)
         elif it.opcode == "custom-call":
-            self._kernel(where, it, times)
+            self._kernel(it, times)
         elif kind in _COLLECTIVES:
-            self._collective(where, it, kind, times)
+            self._collective(it, kind, times)
         elif it.opcode == "fusion":
-            for callee in it.called("calls"):
-                inside = self.module.computations[callee]
+            for inside in it.called("calls"):
                 scatters = _is_reduce_scatter(inside)
-                for fused in inside.instructions.values():
+                for fused in inside.instructions:
                     if scatters and fused.opcode == "all-reduce":
-                        self._collective(inside, fused, "reduce-scatter", times)
+                        self._collective(fused, "reduce-scatter", times)
                     else:
-                        self._work(inside, fused, times)
+                        self._work(fused, times)
 
-    def _kernel(self, where: Computation, it: Instruction, times: float) -> None:
-        operands = [array for name in it.operands for array in where.instructions[name].arrays]
-        flops = self.kernel_flops(it, operands)
+    def _kernel(self, it: Instruction, times: float) -> None:
+        flops = self.kernel_flops(it, it.inputs)
         if flops is not None:
             self.total.flops += times * flops
             self.total.passes += times * flops
-        elif _target(it) == "tpu_custom_call":
+        elif it.find(_TARGET) == "tpu_custom_call":
             self.total.unknown_kernels.add(it.source)
 
-    def _collective(self, where: Computation, it: Instruction, kind: str, times: float) -> None:
-        incoming = sum(array.bytes for name in it.operands for array in where.instructions[name].arrays)
-        parts = _group_size(it, self.module.partitions)
+    def _collective(self, it: Instruction, kind: str, times: float) -> None:
+        incoming, parts = sum(array.bytes for array in it.inputs), _group_size(it, self.partitions)
         whole = incoming * parts if kind == "all-gather" else incoming
         found = self.total.collectives[kind]
         found.count += round(times)
         found.bytes += times * whole * _COLLECTIVES[kind](parts)
 
 
-def _target(call: Instruction) -> str:
-    match = re.search(r'custom_call_target="([^"]*)"', call.attributes)
-    return match[1] if match else ""
-
-
-def _runs(module: Module, loop: Instruction) -> int | None:
+def _runs(loop: Instruction) -> int | None:
     """Number of runs of a loop's body: from the compiler, or from its condition's limit and its step from 0."""
-    if known := re.search(r'known_trip_count"?:\{"?n"?:"?(\d+)', loop.attributes):
-        return int(known[1])
-    condition = module.computations[loop.called("condition")[0]]
-    limits = [i for i in condition.instructions.values() if i.opcode == "constant" and i.out.dtype in ("s32", "u32")]
-    counters = [i for i in condition.instructions.values() if i.opcode == "get-tuple-element"]
-    if len(limits) != 1 or len(counters) != 1:
+    if known := loop.find(r'known_trip_count"?:\{"?n"?:"?(\d+)'):
+        return int(known)
+    condition, body = loop.called("condition", "body")
+    limits = [i for i in condition.instructions if i.opcode == "constant" and i.out.dtype in ("s32", "u32")]
+    counters = [i for i in condition.instructions if i.opcode == "get-tuple-element"]
+    if len(limits) != 1 or len(counters) != 1 or body.root.opcode != "tuple":
         return None
-    place = _tuple_index(counters[0])
-    body = module.computations[loop.called("body")[0]]
-    step = _growth(body, body.root.operands[place], place) if body.root.opcode == "tuple" else None
+    place = int(counters[0].find(_INDEX))
+    step = _growth(body.root.operands[place], place)
     return math.ceil(int(limits[0].literal) / step) if step else None
 
 
-def _tuple_index(it: Instruction) -> int:
-    return int(re.search(r"index=(\d+)", it.attributes)[1])
-
-
-def _growth(body: Computation, name: str, place: int) -> int | None:
+def _growth(it: Instruction, place: int) -> int | None:
     """The amount by which a value in a loop's body exceeds the incoming element `place`; None if not recognised."""
-    it = body.instructions[name]
     if it.opcode == "get-tuple-element":
-        return 0 if _tuple_index(it) == place else None
+        return 0 if int(it.find(_INDEX)) == place else None
     if it.opcode in ("copy", "bitcast"):
-        return _growth(body, it.operands[0], place)
-    if it.opcode != "add":
+        return _growth(it.operands[0], place)
+    constants = [operand for operand in it.operands if operand.opcode == "constant"]
+    rest = [operand for operand in it.operands if operand.opcode != "constant"]
+    if it.opcode != "add" or len(constants) != 1 or len(rest) != 1:
         return None
-    constants = [body.instructions[other] for other in it.operands if body.instructions[other].opcode == "constant"]
-    rest = [other for other in it.operands if body.instructions[other].opcode != "constant"]
-    before = _growth(body, rest[0], place) if len(constants) == len(rest) == 1 else None
+    before = _growth(rest[0], place)
     return None if before is None else before + int(constants[0].literal)
 
 
-def _dot(it: Instruction, operands: list[Array]) -> float:
-    sides = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", it.attributes)
-    contracted = math.prod(operands[0].shape[int(d)] for d in sides[1].split(",") if d) if sides else 1
-    return 2.0 * it.out.size * contracted
+def _dot(it: Instruction) -> float:
+    axes = it.find(r"lhs_contracting_dims=\{([\d,]*)\}")
+    return 2.0 * it.out.size * math.prod(it.inputs[0].shape[int(axis)] for axis in axes.split(",") if axis)
 
 
-def _convolution(it: Instruction, operands: list[Array]) -> float:
+def _convolution(it: Instruction) -> float:
     """Two operations per pair of a real input and a weight: padding and dilation are no work."""
+    x, weights = it.inputs
     labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", it.attributes)
     image, kernel, out = labels[1], labels[2], labels[3]
     spatial = sorted(letter for letter in image if letter.isdigit())  # as `window` lists them
-    window = re.search(r"window=\{([^}]*)\}", it.attributes)
-    fields = dict(part.split("=") for part in window[1].split()) if window else {}
+    fields = dict(part.split("=") for part in it.find(r"window=\{([^}]*)\}").split())
     pairs = 1
     for axis, letter in enumerate(spatial):
-        of = lambda name, default, axis=axis: fields[name].split("x")[axis] if name in fields else default
-        pairs *= _valid_pairs(
-            operands[0].shape[image.index(letter)],
-            operands[1].shape[kernel.index(letter)],
-            it.out.shape[out.index(letter)],
-            int(of("stride", "1")),
-            int(of("pad", "0_0").split("_")[0]),
-            int(of("lhs_dilate", "1")),
-            int(of("rhs_dilate", "1")),
-        )
-    groups = re.search(r"batch_group_count=(\d+)", it.attributes)
-    rows = operands[0].shape[image.index("b")] / (int(groups[1]) if groups else 1)
-    return 2.0 * rows * it.out.shape[out.index("f")] * operands[1].shape[kernel.index("i")] * pairs
+        sizes = x.shape[image.index(letter)], weights.shape[kernel.index(letter)]
+        own = {name: int(values.split("x")[axis].split("_")[0]) for name, values in fields.items()}
+        pairs *= _valid_pairs(*sizes, it.out.shape[out.index(letter)], own)
+    rows = x.shape[image.index("b")] / int(it.find(r"batch_group_count=(\d+)") or 1)
+    return 2.0 * rows * it.out.shape[out.index("f")] * weights.shape[kernel.index("i")] * pairs
 
 
-def _valid_pairs(size: int, kernel: int, out: int, stride: int, pad: int, dilate: int, kernel_dilate: int) -> int:
+def _valid_pairs(size: int, kernel: int, out: int, window: Mapping[str, int]) -> int:
     """Pairs (output position, kernel position) along one axis that meet an input, not padding or a dilation's gap."""
-    reach, found = (size - 1) * dilate, 0
-    for position in range(kernel):
-        at = position * kernel_dilate - pad
-        first, last = max(0, -(at // stride)), min(out - 1, (reach - at) // stride)
-        if dilate == 1:
-            found += max(0, last - first + 1)
-        else:
-            found += sum((o * stride + at) % dilate == 0 for o in range(first, last + 1))
-    return found
+    dilate = window.get("lhs_dilate", 1)
+    taps = np.arange(kernel) * window.get("rhs_dilate", 1) - window.get("pad", 0)
+    places = np.arange(out)[:, None] * window.get("stride", 1) + taps
+    return int(np.sum((places >= 0) & (places <= (size - 1) * dilate) & (places % dilate == 0)))
 
 
-def _passes(it: Instruction, operands: list[Array]) -> int:
-    if all(array.dtype != "f32" for array in operands[:2]):
+def _passes(it: Instruction) -> int:
+    if all(array.dtype != "f32" for array in it.inputs[:2]):
         return 1
-    found = re.search(r"operand_precision=\{([\w,]+)\}", it.attributes)
-    return max((_PASSES.get(name, 1) for name in found[1].split(",")), default=1) if found else 1
+    return max(_PASSES.get(name, 1) for name in it.find(r"operand_precision=\{([\w,]+)\}").split(","))
 
 
 def _group_size(it: Instruction, partitions: int) -> int:
-    if groups := re.search(r"replica_groups=\{\{([\d,]+)\}", it.attributes):
-        return len(groups[1].split(","))
-    if groups := re.search(r"replica_groups=\[\d+,(\d+)\]", it.attributes):
-        return int(groups[1])
+    if devices := it.find(r"replica_groups=\{\{([\d,]+)\}"):
+        return len(devices.split(","))
+    if size := it.find(r"replica_groups=\[\d+,(\d+)\]"):
+        return int(size)
     if groups := re.search(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(.*?\))? *\{([^}]*)\}", it.attributes):
         sizes = dict(re.findall(r"'(\w+)'=(\d+)", groups[1]))
         named = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", groups[2])  # an axis, or a part of one
@@ -265,7 +225,7 @@ def _group_size(it: Instruction, partitions: int) -> int:
 
 def _is_reduce_scatter(computation: Computation) -> bool:
     """Whether this is a TPU's form of a reduce-scatter: an all-reduce of which a slice is kept."""
-    opcodes = {i.opcode for i in computation.instructions.values()}
+    opcodes = {i.opcode for i in computation.instructions}
     return "all-reduce" in opcodes and computation.root.opcode == "dynamic-slice"
 
 
@@ -275,12 +235,12 @@ def _place(source: str) -> str:
     return "/".join([("backward/" if "transpose(" in source else "") + names[0], *names[-2:]])
 
 
-def _moved(module: Module, where: Computation, it: Instruction) -> float:
+def _moved(it: Instruction) -> float:
     """Bytes that an instruction moves through HBM."""
     if it.opcode == "fusion":
-        return _fusion_bytes(module, where, it)
-    operands = [array for name in it.operands for array in where.instructions[name].arrays]
-    if it.opcode == "custom-call" and _target(it) in _FREE_CALLS:
+        return _fusion_bytes(it)
+    operands = it.inputs
+    if it.opcode == "custom-call" and it.find(_TARGET) in _FREE_CALLS:
         return 0.0
     if it.opcode == "copy-start":
         return operands[0].traffic + it.out.traffic
@@ -289,11 +249,10 @@ def _moved(module: Module, where: Computation, it: Instruction) -> float:
     if it.opcode in ("dynamic-update-slice", "scatter"):
         update = operands[1 if it.opcode == "dynamic-update-slice" else -1]
         return update.traffic + _through(operands[0], update) / 2
-    read = sum(array.traffic for array in operands)
+    read, results = (sum(array.traffic for array in arrays) for arrays in (operands, it.arrays))
     if it.opcode.endswith("-start"):  # its result holds its operands and the future output
-        written = sum(array.traffic for array in it.arrays) - read
-        return read + max(written, 0)
-    return read + sum(array.traffic for array in it.arrays)
+        return max(read, results)
+    return read + results
 
 
 def _through(large: Array, part: Array) -> float:
@@ -301,43 +260,37 @@ def _through(large: Array, part: Array) -> float:
     return (0 if large.space else part.bytes) + part.traffic
 
 
-def _fusion_bytes(module: Module, where: Computation, it: Instruction) -> float:
-    inside = module.computations[it.called("calls")[0]]
-    outer = [where.instructions[name] for name in it.operands]
-    total = float(sum(_written(inside, root, array) for root, array in zip(_roots(inside), it.arrays, strict=False)))
+def _fusion_bytes(it: Instruction) -> float:
+    inside = it.called("calls")[0]
+    roots = inside.root.operands if inside.root.opcode == "tuple" else (inside.root,)
+    total = float(sum(_written(root, array) for root, array in zip(roots, it.arrays, strict=False)))
     for number, parameter in inside.parameters.items():
-        if not outer[number].arrays or (len(outer[number].arrays) == 1 and outer[number].out.space):
-            continue
-        total += min(_read(module, inside, parameter), sum(array.traffic for array in parameter.arrays))
+        outer = it.operands[number].arrays
+        if outer and (len(outer) > 1 or not outer[0].space):
+            total += min(_read(inside, parameter), sum(array.traffic for array in parameter.arrays))
     return total
 
 
-def _roots(inside: Computation) -> Iterator[Instruction]:
-    root = inside.root
-    names = root.operands if root.opcode == "tuple" else (root.name,)
-    return (inside.instructions[name] for name in names)
-
-
-def _written(inside: Computation, root: Instruction, array: Array) -> int:
+def _written(root: Instruction, array: Array) -> int:
     while root.opcode in ("bitcast", "copy") and root.operands:
-        root = inside.instructions[root.operands[0]]
+        root = root.operands[0]
     if root.opcode == "dynamic-update-slice":
-        return 0 if array.space else inside.instructions[root.operands[1]].out.bytes
+        return 0 if array.space else root.operands[1].out.bytes
     return array.traffic
 
 
-def _read(module: Module, inside: Computation, value: Instruction) -> float:
+def _read(inside: Computation, value: Instruction) -> float:
     """Bytes read of a value within a fusion: only its slices, if nothing but slices is used."""
     total = 0.0
-    for user in inside.users[value.name]:
+    for user in inside.users[value]:
         if user.opcode == "bitcast":
-            total += _read(module, inside, user)
+            total += _read(inside, user)
         elif user.opcode == "fusion":
-            nested = module.computations[user.called("calls")[0]]
-            places = [number for number, name in enumerate(user.operands) if name == value.name]
-            total += sum(_read(module, nested, nested.parameters[number]) for number in places)
-        elif user.opcode in ("dynamic-slice", "gather", "slice") and user.operands[0] == value.name:
+            nested = user.called("calls")[0]
+            places = [number for number, operand in enumerate(user.operands) if operand is value]
+            total += sum(_read(nested, nested.parameters[number]) for number in places)
+        elif user.opcode in ("dynamic-slice", "gather", "slice") and user.operands[0] is value:
             total += user.out.bytes
-        elif user.opcode != "dynamic-update-slice" or user.operands[0] != value.name:
+        elif user.opcode != "dynamic-update-slice" or user.operands[0] is not value:
             return float(sum(array.bytes for array in value.arrays))
     return total

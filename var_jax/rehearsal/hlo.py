@@ -7,7 +7,7 @@ import functools
 import math
 import re
 
-_BITS = {"pred": 8, "token": 0, "s4": 4, "u4": 4, "s2": 2, "u2": 2, "bf16": 16, "c64": 64, "c128": 128}
+_BITS = {"pred": 8, "token": 0}  # of all others, like "bf16", the name has them
 _ARRAY = re.compile(r"([a-z][a-z0-9]*)\[([0-9,<= ]*)\](\{[^{}]*\})?")
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{$")
 _LINE = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*)$")
@@ -35,7 +35,7 @@ class Array:
     @property
     def bytes(self) -> int:
         """Bytes without the padding that tiles add."""
-        bits = _BITS.get(self.dtype) or int(re.sub(r"^\D+(\d+).*$", r"\1", self.dtype) if self.dtype != "token" else 0)
+        bits = _BITS[self.dtype] if self.dtype in _BITS else int(re.search(r"\d+", self.dtype)[0])
         return (self.size * bits + 7) // 8
 
     @property
@@ -44,60 +44,66 @@ class Array:
         return 0 if self.space else self.bytes
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Instruction:
-    """One line of a computation."""
+    """One line of a computation; `arrays` are its results, `computations` all of the module by name."""
 
     name: str
     opcode: str
     arrays: tuple[Array, ...]
-    operands: tuple[str, ...]
+    operands: tuple[Instruction, ...]
     attributes: str
     literal: str
     is_root: bool
+    computations: dict[str, Computation] = dataclasses.field(repr=False)
 
     @property
     def out(self) -> Array:
         """The result of an instruction that has one."""
         return self.arrays[0]
 
-    def called(self, *kinds: str) -> list[str]:
-        """Names of the computations under these attributes."""
-        found = []
-        for kind in kinds:
-            if match := re.search(rf"\b{kind}=(\{{[^}}]*\}}|%?[\w.\-]+)", self.attributes):
-                found += [name.strip(" %") for name in match[1].strip("{}").split(",")]
-        return found
+    @property
+    def inputs(self) -> list[Array]:
+        """The arrays of all operands."""
+        return [array for operand in self.operands for array in operand.arrays]
+
+    def called(self, *kinds: str) -> list[Computation]:
+        """The computations under these attributes."""
+        names = ",".join(self.find(rf"\b{kind}=(\{{[^}}]*\}}|%?[\w.\-]+)").strip("{}") for kind in kinds)
+        return [self.computations[name.strip(" %")] for name in names.split(",") if name]
+
+    def find(self, pattern: str) -> str:
+        """The group of the first match of a regular expression in the attributes; "" if there is none."""
+        match = re.search(pattern, self.attributes)
+        return match[1] if match else ""
 
     @functools.cached_property
     def source(self) -> str:
         """The instruction's place in the Python program, as JAX names it."""
-        match = re.search(r'op_name="([^"]*)"', self.attributes)
-        return match[1] if match else self.opcode
+        return self.find(r'op_name="([^"]*)"') or self.opcode
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Computation:
-    """Instructions by name, in order."""
+    """Instructions in order, each after its operands."""
 
-    name: str
-    instructions: dict[str, Instruction]
+    instructions: tuple[Instruction, ...]
 
     @functools.cached_property
     def root(self) -> Instruction:
         """The instruction whose result the computation returns."""
-        return next(i for i in self.instructions.values() if i.is_root)
+        return next(i for i in self.instructions if i.is_root)
 
     @functools.cached_property
     def parameters(self) -> dict[int, Instruction]:
         """The parameters by number."""
-        return {int(i.literal): i for i in self.instructions.values() if i.opcode == "parameter"}
+        return {int(i.literal): i for i in self.instructions if i.opcode == "parameter"}
 
     @functools.cached_property
-    def users(self) -> dict[str, list[Instruction]]:
+    def users(self) -> dict[Instruction, list[Instruction]]:
         """The instructions that read each instruction's result."""
-        users: dict[str, list[Instruction]] = {name: [] for name in self.instructions}
-        for instruction in self.instructions.values():
+        users: dict[Instruction, list[Instruction]] = {it: [] for it in self.instructions}
+        for instruction in self.instructions:
             for operand in set(instruction.operands):
                 users[operand].append(instruction)
         return users
@@ -105,10 +111,9 @@ class Computation:
 
 @dataclasses.dataclass(frozen=True)
 class Module:
-    """A program: its computations, the name of the entry computation, and the number of devices it is split over."""
+    """A program: the computation that it begins with, and the number of devices it is split over."""
 
-    computations: dict[str, Computation]
-    entry: str
+    entry: Computation
     partitions: int
 
 
@@ -125,8 +130,10 @@ def parse(text: str) -> Module:
                 name, lines = header[2], []
                 entry = name if header[1] else entry
         elif line == "}":
-            found = [_instruction(match[2], match[3], bool(match[1])) for match in map(_LINE.match, lines)]
-            computations[name], name = Computation(name, {it.name: it for it in found}), None
+            found: dict[str, Instruction] = {}
+            for match in map(_LINE.match, lines):
+                found[match[2]] = _instruction(match[2], match[3], bool(match[1]), found, computations)
+            computations[name], name = Computation(tuple(found.values())), None
         elif _LINE.match(line):
             lines.append(line)
         else:  # an attribute with line breaks in it, as kernels have
@@ -134,18 +141,20 @@ def parse(text: str) -> Module:
     if entry is None:
         raise ValueError("no ENTRY computation: this is not the text of a compiled program")
     partitions = re.search(r"num_partitions=(\d+)", text.partition("\n")[0])
-    return Module(computations, entry, int(partitions[1]) if partitions else 1)
+    return Module(computations[entry], int(partitions[1]) if partitions else 1)
 
 
-def _instruction(name: str, text: str, is_root: bool) -> Instruction:
+def _instruction(
+    name: str, text: str, is_root: bool, before: dict[str, Instruction], computations: dict[str, Computation]
+) -> Instruction:
     end = _closing(text, 0) + 1 if text.startswith("(") else text.index(" ")
     shape, rest = text[:end], text[end:].lstrip()
     opcode, _, _ = rest.partition("(")
     close = _closing(rest, len(opcode))
     inner = rest[len(opcode) + 1 : close]
-    operands = tuple(re.findall(r"%([\w.\-]+)", inner)) if opcode != "constant" else ()
+    operands = tuple(before[operand] for operand in re.findall(r"%([\w.\-]+)", inner) if opcode != "constant")
     arrays = tuple(_array(match) for match in _ARRAY.finditer(re.sub(r"/\*.*?\*/", "", shape)))
-    return Instruction(name, opcode.strip(), arrays, operands, rest[close + 1 :], inner, is_root)
+    return Instruction(name, opcode.strip(), arrays, operands, rest[close + 1 :], inner, is_root, computations)
 
 
 def _closing(text: str, start: int) -> int:

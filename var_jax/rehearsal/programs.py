@@ -34,9 +34,7 @@ from var_jax.training_directory import read_any_model
 _STEPS = 100_000
 
 
-def training_step(
-    config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh, num_classes: int = IMAGENET_CLASSES
-) -> jax.stages.Lowered:
+def training_step(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
     """Lowers the whole training step of `config` on `mesh`, with the discriminator if the config has one.
 
     Stage 2 encodes pictures with the config's tokenizer (none: the published one's shape), or takes stored tokens if
@@ -53,7 +51,7 @@ def training_step(
         fixed = {"lpips": _lpips_shapes()} if config.loss.lpips or config.adversary.kind == "vgg" else {}
     else:
         tokenizer = tokenizer_config(config)
-        task = build.transformer_task(config, mesh, tokenizer, [str(number) for number in range(num_classes)])
+        task = build.transformer_task(config, mesh, tokenizer, [str(number) for number in range(IMAGENET_CLASSES)])
         fixed = tokenizer_shapes(tokenizer)
     program = build.make_program(config, mesh, task, total)
     return program.lower(fixed, _batch(config, task), opponent=program.opponent)
@@ -90,33 +88,25 @@ def _batch(config: ml_collections.ConfigDict, task: Task) -> dict[str, Any]:
     return batch | {"images": jax.ShapeDtypeStruct((size, side, side, 3), jnp.uint8)}
 
 
-def tokenizing(config: TokenizerConfig, mesh: jax.sharding.Mesh, batch: int) -> jax.stages.Lowered:
-    """Lowers the program of `var-jax tokenize` for a batch of pictures, split over `mesh`.
+def of_rows(what: str, config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh, batch: int) -> jax.stages.Lowered:
+    """Lowers a program whose `batch` rows are split over `mesh`, while its weights are on every device.
 
-    Raises:
-      InputError: for a batch that does not divide over the mesh.
-    """
-    check_batch(mesh, batch)
-    tokenizer, side = Net(Tokenizer(config, backend=backend_for(mesh)), tokenizer_shapes(config)), config.image_size
-    images = placed(jax.ShapeDtypeStruct((batch, side, side, 3), jnp.uint8), batch_sharding(mesh))
-    with jax.set_mesh(mesh):
-        return encode_pictures.lower(placed(tokenizer, replicated(mesh)), images)
-
-
-def sampling(
-    transformer: TransformerConfig, tokenizer: TokenizerConfig, mesh: jax.sharding.Mesh, batch: int
-) -> jax.stages.Lowered:
-    """Lowers `generate`, one program from labels to pictures, in bfloat16 with guidance; `batch` pictures over `mesh`.
+    "tokenize" is the program of `var-jax tokenize` for pictures, "sample" is `generate`, one program from labels to
+    pictures, in bfloat16 with guidance.
 
     Raises:
       InputError: for a batch that does not divide over the mesh.
     """
     check_batch(mesh, batch)
     backend, whole, rows = backend_for(mesh), replicated(mesh), batch_sharding(mesh)
-    model = Nets(
-        Net(Tokenizer(tokenizer, jnp.bfloat16, backend=backend), tokenizer_shapes(tokenizer)),
-        Net(make_transformer(transformer, jnp.bfloat16, backend), transformer_shapes(transformer)),
-    )
+    shape, dtype = tokenizer_config(config), jnp.float32 if what == "tokenize" else jnp.bfloat16
+    tokenizer = Net(Tokenizer(shape, dtype, backend=backend), tokenizer_shapes(shape))
+    if what == "tokenize":
+        images = jax.ShapeDtypeStruct((batch, shape.image_size, shape.image_size, 3), jnp.uint8)
+        with jax.set_mesh(mesh):
+            return encode_pictures.lower(placed(tokenizer, whole), placed(images, rows))
+    transformer = model_config(config)
+    model = Nets(tokenizer, Net(make_transformer(transformer, dtype, backend), transformer_shapes(transformer)))
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch))
     settings = jax.eval_shape(lambda: Settings.create(transformer.pyramid))
     labels = jax.ShapeDtypeStruct((batch,), jnp.int32)

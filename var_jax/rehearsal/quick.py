@@ -6,14 +6,13 @@ it runs in a process of its own, which is killed when the file has been read.
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import multiprocessing.connection
 import os
 import re
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -37,9 +36,8 @@ def planned(program: Callable[[], jax.stages.Lowered]) -> tuple[str, str]:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     with tempfile.TemporaryDirectory() as folder:
-        child = context.Process(target=_compile, args=(program, theirs), daemon=True)
-        with _flags(f"--xla_dump_to={folder} --xla_dump_hlo_as_text"):
-            child.start()
+        child = context.Process(target=_compile, args=(program, folder, theirs), daemon=True)
+        child.start()
         theirs.close()
         try:
             return _wait(Path(folder), ours)
@@ -61,7 +59,11 @@ def _wait(folder: Path, child: multiprocessing.connection.Connection) -> tuple[s
             raise InputError(message) if kind == "input" else RuntimeError(message)
 
 
-def _compile(program: Callable[[], jax.stages.Lowered], out: multiprocessing.connection.Connection) -> None:
+def _compile(
+    program: Callable[[], jax.stages.Lowered], folder: str, out: multiprocessing.connection.Connection
+) -> None:
+    dump = f"--xla_dump_to={folder} --xla_dump_hlo_as_text"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {dump}"  # read when JAX starts its backends
     jax.config.update("jax_enable_compilation_cache", False)  # a program found there is not dumped
     try:
         program().compile()
@@ -70,20 +72,6 @@ def _compile(program: Callable[[], jax.stages.Lowered], out: multiprocessing.con
         out.send(("input", str(error)))
     except Exception:  # any other error is raised in the parent process
         out.send(("compiler", traceback.format_exc()))
-
-
-@contextlib.contextmanager
-def _flags(more: str) -> Iterator[None]:
-    """Adds XLA flags for processes started inside the block."""
-    before = os.environ.get("XLA_FLAGS")
-    os.environ["XLA_FLAGS"] = f"{before or ''} {more}"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["XLA_FLAGS"]
-        else:
-            os.environ["XLA_FLAGS"] = before
 
 
 def buffer_sizes(buffers: str) -> dict[str, int]:

@@ -11,22 +11,14 @@ from typing import Any
 import jax
 import ml_collections
 
-from var_jax.models.costs import encode_flops
+from var_jax.models.costs import encode_flops, sample_flops
 from var_jax.models.splash import Splash
-from var_jax.models.tokenizer import TokenizerConfig
-from var_jax.models.transformer import TransformerConfig
 from var_jax.parallel.mesh import make_mesh
 from var_jax.rehearsal.compile import Memory, compiled
 from var_jax.rehearsal.count import Counts, KernelFlops, count
 from var_jax.rehearsal.hlo import Array, Instruction, parse
-from var_jax.rehearsal.programs import model_config, sampling, tokenizer_config, tokenizing, training_step
-from var_jax.rehearsal.roofline import (
-    IMAGENET_PICTURES,
-    Roofline,
-    roofline,
-    useful_sampling_flops,
-    useful_training_flops,
-)
+from var_jax.rehearsal.programs import model_config, of_rows, tokenizer_config, training_step
+from var_jax.rehearsal.roofline import IMAGENET_PICTURES, RESOURCES, Roofline, roofline, useful_training_flops
 from var_jax.rehearsal.topologies import Topology, devices
 
 
@@ -79,13 +71,11 @@ class Rehearsal:
             "flops_per_chip": counts and counts.flops,
             "matrix_passes_flops_per_chip": counts and counts.passes,
             "moved_bytes_per_chip": counts and counts.bytes,
-            "moved_by_source": counts and dict(counts.largest(12)),
+            "moved_by_source": counts and dict(counts.bytes_by_source.most_common(12)),
             "collectives": counts and {kind: dataclasses.asdict(one) for kind, one in counts.collectives.items()},
             "unknown_kernels": counts and sorted(counts.unknown_kernels),
             "unknown_loops": counts and counts.unknown_loops,
-            "compute_seconds": line and line.compute_seconds,
-            "memory_seconds": line and line.memory_seconds,
-            "interconnect_seconds": line and line.interconnect_seconds,
+            **{f"{name}_seconds": line and getattr(line, f"{name}_seconds") for name in RESOURCES},
             "step_seconds_bound": line and line.seconds,
             "mfu_bound": line and line.mfu,
             "limit": line and line.limit,
@@ -97,9 +87,8 @@ class Rehearsal:
     def text(self) -> str:
         """The report for people."""
         memory, gib = self.memory, 2**30
-        lines = [
-            f"{self.what} {self.name} on {self.topology.name}, batch {self.batch}: {overrides(self) or 'as it is'}"
-        ]
+        where = f"on {self.topology.name}, batch {self.batch}"
+        lines = [f"{self.what} {self.name} {where}: {overrides(self) or 'as it is'}"]
         parts = ""
         if memory.arguments is not None:
             sizes = ("arguments", "temporaries", "outputs")
@@ -120,7 +109,7 @@ class Rehearsal:
             f"  products       {counts.flops / 1e12:.2f} TFLOP per chip, {counts.passes / 1e12:.2f} as bfloat16 "
             f"passes; useful {self.useful_flops / chips / 1e12:.2f}",
             f"  moved          {counts.bytes / 1e9:.1f} GB per chip through HBM",
-            *(f"    {size / 1e9:8.2f} GB {place}" for place, size in counts.largest(6)),
+            *(f"    {size / 1e9:8.2f} GB {place}" for place, size in counts.bytes_by_source.most_common(6)),
             f"  collectives    {'; '.join(kinds) or 'none'}",
             f"  at best        compute {line.compute_seconds:.4f} s, memory {line.memory_seconds:.4f} s, "
             f"interconnect {line.interconnect_seconds:.4f} s: {line.limit} is the limit",
@@ -142,63 +131,51 @@ def overrides(rehearsal: Rehearsal) -> str:
     return " ".join(f"--config.{name}={value}" for name, value in values.items())
 
 
-def rehearse_training(
-    config: ml_collections.ConfigDict, name: str, topology: Topology, quick: bool = False
+def rehearse_program(
+    what: str, config: ml_collections.ConfigDict, name: str, topology: Topology, quick: bool, batch: int
 ) -> Rehearsal:
-    """Rehearses a config's training step; call it inside `topologies.compiler`. `quick`: see `rehearsal.quick`.
+    """Rehearses a program with `batch` pictures per run, over all chips; call it inside `topologies.compiler`.
+
+    "train" is a config's training step. "sample", the sampler of a stage-2 config, and "tokenize", the encoder of a
+    config's tokenizer (in stage 2 the published one), have their weights on every chip. `quick`: see `rehearsal.quick`.
 
     Raises:
-      InputError: for an invalid config or mesh.
+      InputError: for an invalid config, batch or mesh.
     """
-    mesh, model = dict(_config_mesh(config, topology).shape), model_config(config)
-    useful = config.batch_size * useful_training_flops(model)
-    lower = functools.partial(_lower_training, config.to_dict(), topology)
-    memory, counts, bound = _judged(lower, topology, useful, quick, _kernels(config, model))
-    settings = {name: config[name] for name in ("remat", "accumulate")}
-    if config.stage == "transformer":
-        settings["attention"] = config.attention
+    is_training, mesh = what == "train", dict(_mesh(what, config, topology).shape)
+    useful = float(batch * _useful_flops(what, config))
+    lower = functools.partial(_lowered, what, config.to_dict(), topology, batch)
+    memory, text = compiled(lower, topology.chip, quick)
+    counts = bound = None
+    if text is not None:
+        counts = count(parse(text), _kernels(config) if is_training else None)
+        bound = roofline(counts, topology.chip, useful / topology.chips)
+    names = ("remat", "accumulate", "attention") if is_training else ()
     return Rehearsal(
-        *("train", name, topology, mesh, settings, config.batch_size, memory, counts, bound),
-        useful_flops=useful,
-        advice=() if memory.fits else _advice(config, mesh, topology),
-        steps=_steps(config),
+        *(what, name, topology, mesh, {name: config[name] for name in names if name in config}, batch),
+        *(memory, counts, bound, useful),
+        advice=_advice(config, mesh, topology) if is_training and not memory.fits else (),
+        steps=_steps(config) if is_training else None,
     )
 
 
-def rehearse_rows(
-    what: str, config: ml_collections.ConfigDict, name: str, topology: Topology, quick: bool, batch: int
-) -> Rehearsal:
-    """Rehearses sampling or tokenizing, with `batch` rows over all chips and weights on every one.
-
-    "sample" is the sampler of a stage-2 config, "tokenize" the encoder of a config's tokenizer; in stage 2 that is the
-    published one.
-    """
+def _useful_flops(what: str, config: ml_collections.ConfigDict) -> float:
+    """Operations per picture."""
+    if what == "train":
+        return useful_training_flops(model_config(config))
     tokenizer = tokenizer_config(config)
-    if what == "sample":
-        useful = batch * useful_sampling_flops(model_config(config), tokenizer)
-    else:
-        useful = float(batch * encode_flops(tokenizer))
-    lower = functools.partial(_lower_rows, what, config.to_dict(), topology, batch)
-    found = _judged(lower, topology, useful, quick, None)
-    mesh = {"data": topology.chips, "fsdp": 1, "tensor": 1}
-    return Rehearsal(what, name, topology, mesh, {}, batch, *found, useful_flops=useful)
+    return encode_flops(tokenizer) if what == "tokenize" else sample_flops(model_config(config), tokenizer, guided=True)
 
 
-def _lower_training(config: dict[str, Any], topology: Topology) -> jax.stages.Lowered:
-    """Lowers a training step from plain values, so that another process can do it."""
+def _lowered(what: str, config: dict[str, Any], topology: Topology, batch: int) -> jax.stages.Lowered:
+    """Lowers a program from plain values, so that another process can do it."""
     config = ml_collections.ConfigDict(config)
-    return training_step(config, _config_mesh(config, topology))
+    mesh = _mesh(what, config, topology)
+    return training_step(config, mesh) if what == "train" else of_rows(what, config, mesh, batch)
 
 
-def _lower_rows(what: str, config: dict[str, Any], topology: Topology, batch: int) -> jax.stages.Lowered:
-    config, mesh = ml_collections.ConfigDict(config), make_mesh(devices=devices(topology))
-    if what == "sample":
-        return sampling(model_config(config), tokenizer_config(config), mesh, batch)
-    return tokenizing(tokenizer_config(config), mesh, batch)
-
-
-def _config_mesh(config: ml_collections.ConfigDict, topology: Topology) -> jax.sharding.Mesh:
-    return make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor, devices(topology))
+def _mesh(what: str, config: ml_collections.ConfigDict, topology: Topology) -> jax.sharding.Mesh:
+    return make_mesh(**(config.mesh if what == "train" else {}), devices=devices(topology))
 
 
 def largest_batch(rehearse: Callable[[int], Rehearsal], chips: int, say: Callable[[str], None]) -> Rehearsal:
@@ -236,24 +213,11 @@ def largest_batch(rehearse: Callable[[int], Rehearsal], chips: int, say: Callabl
         rows = max(good + 1, math.floor(1.05 * good), math.floor(min(ahead, bad - 1, 16 * good)))
 
 
-def _judged(
-    lower: Callable[[], jax.stages.Lowered],
-    topology: Topology,
-    useful: float,
-    quick: bool,
-    kernels: KernelFlops | None,
-) -> tuple[Memory, Counts | None, Roofline | None]:
-    memory, text = compiled(lower, topology.chip, quick)
-    if text is None:
-        return memory, None, None
-    counts = count(parse(text), kernels)
-    return memory, counts, roofline(counts, topology.chip, useful / topology.chips)
-
-
-def _kernels(config: ml_collections.ConfigDict, model: TransformerConfig | TokenizerConfig) -> KernelFlops | None:
+def _kernels(config: ml_collections.ConfigDict) -> KernelFlops | None:
     """Operations of the attention kernel, unknown to the compiler: those of the blocks that it visits."""
-    if isinstance(model, TokenizerConfig) or config.attention != "splash":
+    if config.stage == "tokenizer" or config.attention != "splash":
         return None
+    model = model_config(config)
     mask = model.pyramid.block_causal_mask
     visited, blocks = Splash(*config.attention_blocks).visited(mask)
     length = -(-len(mask) // 128) * 128

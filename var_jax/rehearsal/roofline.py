@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 
-from var_jax.models.costs import decode_flops, encode_flops, sample_flops, transformer_forward_flops
+from var_jax.models.costs import decode_flops, encode_flops, transformer_forward_flops
 from var_jax.models.tokenizer import TokenizerConfig
 from var_jax.models.transformer import TransformerConfig
 from var_jax.rehearsal.count import Counts
 from var_jax.rehearsal.topologies import Chip
 
 IMAGENET_PICTURES = 1_281_167
+RESOURCES = ("compute", "memory", "interconnect")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,9 +40,7 @@ class Roofline:
     @property
     def limit(self) -> str:
         """The largest term: "compute", "memory" or "interconnect"."""
-        times = {"compute": self.compute_seconds, "memory": self.memory_seconds}
-        times["interconnect"] = self.interconnect_seconds
-        return max(times, key=times.get)
+        return max(RESOURCES, key=lambda name: getattr(self, f"{name}_seconds"))
 
 
 def roofline(counts: Counts, chip: Chip, useful_flops_per_chip: float) -> Roofline:
@@ -63,8 +62,3 @@ def useful_training_flops(model: TransformerConfig | TokenizerConfig) -> float:
     if isinstance(model, TokenizerConfig):
         return 3.0 * (encode_flops(model) + decode_flops(model))
     return 3.0 * transformer_forward_flops(model)
-
-
-def useful_sampling_flops(transformer: TransformerConfig, tokenizer: TokenizerConfig) -> float:
-    """Operations of drawing one picture with guidance."""
-    return float(sample_flops(transformer, tokenizer, guided=True))

@@ -19,7 +19,7 @@ from var_jax.models.costs import tokenizer_parameters, transformer_parameters
 from var_jax.models.tokenizer import TokenizerConfig
 from var_jax.models.transformer import TransformerConfig
 from var_jax.rehearsal.programs import model_config
-from var_jax.rehearsal.report import Rehearsal, overrides, rehearse_training
+from var_jax.rehearsal.report import Rehearsal, overrides, rehearse_program
 from var_jax.rehearsal.roofline import useful_training_flops
 from var_jax.rehearsal.topologies import Topology
 
@@ -80,8 +80,9 @@ def search(
     for number, candidate in enumerate(ordered[:most], 1):
         if best and best.fits and candidate.least_seconds >= best.roofline.seconds:
             continue
-        found = rehearse_training(changed(config, candidate.changes), name, topology, quick)
-        best = found if best is None or _better(found, best) else best
+        attempt = changed(config, candidate.changes)
+        found = rehearse_program("train", attempt, name, topology, quick, config.batch_size)
+        best = found if best is None else min(best, found, key=_rank)
         verdict = f"{found.roofline.mfu:.1%}, {found.roofline.limit}" if found.fits else "does not fit"
         size = found.memory.peak / 2**30
         say(f"{number}/{min(most, len(ordered))} {overrides(found)}: {size:.2f} GiB per chip, {verdict}")
@@ -105,17 +106,13 @@ def candidates(config: ml_collections.ConfigDict, topology: Topology) -> list[Ca
 def changed(config: ml_collections.ConfigDict, changes: dict[str, Any]) -> ml_collections.ConfigDict:
     """A copy of the config with these keys set."""
     config = copy.deepcopy(config)
-    with config.unlocked():
-        for key, value in changes.items():
-            node, _, last = key.rpartition(".")
-            (config[node] if node else config)[last] = value
+    config.update_from_flattened_dict(changes)
     return config
 
 
-def _better(new: Rehearsal, old: Rehearsal) -> bool:
-    if new.fits != old.fits:
-        return new.fits
-    return new.roofline.seconds < old.roofline.seconds if new.fits else new.memory.peak < old.memory.peak
+def _rank(one: Rehearsal) -> tuple[bool, float]:
+    """The order of preference: the fastest that fits, else the smallest."""
+    return not one.fits, one.roofline.seconds if one.fits else one.memory.peak
 
 
 def _changes(

@@ -29,7 +29,7 @@ class Chip:
     Attributes:
       name: the name in a topology's name.
       peak_flops: bfloat16 operations per second of the matrix units.
-      memory_gb: HBM, in units of 2^30 bytes (the compiler keeps a little of it).
+      memory_bytes: HBM (the compiler keeps a little of it).
       memory_bandwidth: bytes per second from and to HBM.
       interconnect: bytes per second out of the chip, all links together.
       dimensions: dimensions of the network between chips.
@@ -37,24 +37,19 @@ class Chip:
 
     name: str
     peak_flops: float
-    memory_gb: int
+    memory_bytes: int
     memory_bandwidth: float
     interconnect: float
     dimensions: int
-
-    @property
-    def memory_bytes(self) -> int:
-        """Bytes of HBM."""
-        return self.memory_gb * 2**30
 
 
 CHIPS = {
     chip.name: chip
     for chip in (
-        Chip("v4", 275e12, 32, 1228e9, 300e9, 3),
-        Chip("v5e", 197e12, 16, 819e9, 200e9, 2),
-        Chip("v5p", 459e12, 95, 2765e9, 600e9, 3),
-        Chip("v6e", 918e12, 32, 1640e9, 448e9, 2),
+        Chip("v4", 275e12, 32 * 2**30, 1228e9, 300e9, 3),
+        Chip("v5e", 197e12, 16 * 2**30, 819e9, 200e9, 2),
+        Chip("v5p", 459e12, 95 * 2**30, 2765e9, 600e9, 3),
+        Chip("v6e", 918e12, 32 * 2**30, 1640e9, 448e9, 2),
     )
 }
 # Slices that can be rented, up to 512 chips; larger ones compile no differently.
@@ -107,7 +102,7 @@ class Topology:
 
 
 @contextlib.contextmanager
-def compiler(say: Callable[[str], None] = print, lock_file: Path | None = None) -> Iterator[None]:
+def compiler(say: Callable[[str], None] = print) -> Iterator[None]:
     """Makes this process the only one on this machine that compiles for TPUs; waits, and says so, while another does.
 
     A compilation takes several GB and all cores. Enter this before the compiler is loaded: it sets its environment.
@@ -122,7 +117,7 @@ def compiler(say: Callable[[str], None] = print, lock_file: Path | None = None) 
     os.environ.update(_WITHOUT_A_TPU)
     os.environ["JAX_PLATFORMS"] = "cpu"
     jax.config.update("jax_platforms", "cpu")  # JAX may have been imported with another value
-    path = lock_file or Path(tempfile.gettempdir()) / f"var_jax_tpu_compiler.{os.getuid()}.lock"
+    path = Path(tempfile.gettempdir()) / f"var_jax_tpu_compiler.{os.getuid()}.lock"
     with path.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

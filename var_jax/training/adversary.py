@@ -28,24 +28,14 @@ from var_jax.models.precision import Dtype, parameters_for
 from var_jax.pretrained.dino import DinoViT
 from var_jax.pretrained.vgg import STAGES, VGGPatches
 from var_jax.training.optimizer import AdamW, Schedule, WeightDecay
-from var_jax.training.step import Opponent
-from var_jax.training.task import Batch, Metrics
+from var_jax.training.task import Batch, Loss, Metrics
 from var_jax.training.tokenizer import TokenizerTask
 
 KINDS = ("patch", "residual", "vgg", "dino")
-_DECAYED = ("kernel$",)
-# Where the last thing that a decoder does lies in the tokenizer's parameters.
-_LAST_KERNEL = ("decoder", "conv_out", "kernel")
 
 
 class AdversaryState(NamedTuple):
-    """The discriminator's state from step to step, part of checkpoints.
-
-    Attributes:
-      params: the discriminator's.
-      opt_state: its optimizer's.
-      anchors: moving averages of its mean logits.
-    """
+    """The discriminator's state from step to step, part of checkpoints; `anchors` are averages of its mean logits."""
 
     params: Params
     opt_state: Any
@@ -53,8 +43,8 @@ class AdversaryState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Adversary(Opponent):
-    """The discriminator's side of a tokenizer's step.
+class Adversary:
+    """The discriminator's side of a tokenizer's step; hashable by value.
 
     Attributes:
       config: the section `adversary`.
@@ -73,15 +63,13 @@ class Adversary(Opponent):
     total_steps: int
     rate: Schedule
 
-    says = "the discriminator takes part"
-
     def __post_init__(self) -> None:
         config = self.config
         if not 0.0 <= config.start <= 1.0 or not 0.0 <= config.ramp <= 1.0:
             raise InputError(
                 f"config adversary.start {config.start} and adversary.ramp {config.ramp}: expected shares of all steps"
             )
-        _ = self._module, self._features  # a kind that does not exist is named here ...
+        _ = self._module  # a kind that does not exist is named here ...
         adversarial.generator_loss(config.loss, jnp.zeros(1))  # ... and so is such a loss
 
     @property
@@ -96,25 +84,40 @@ class Adversary(Opponent):
 
     @functools.cached_property
     def _module(self) -> nn.Module:
-        return _discriminator(self.config, self.dtype)
+        c = self.config
+        if c.kind == "patch":
+            return PatchDiscriminator(c.channels, c.levels, c.norm_groups, self.dtype)
+        if c.kind == "residual":
+            return ResidualDiscriminator(c.channels, dtype=self.dtype)
+        if self._features is not None:
+            return FeatureDiscriminator(c.norm_groups, self.dtype)
+        raise InputError(f"config adversary.kind '{c.kind}': expected None or one of {', '.join(KINDS)}")
 
     @functools.cached_property
     def _features(self) -> nn.Module | None:
-        return _features(self.config, self.dtype)
+        """The fixed network that pictures are seen through, if any."""
+        if self.config.kind == "dino":
+            return DinoViT(dtype=self.dtype)
+        if self.config.kind != "vgg":
+            return None
+        levels = self.config.levels
+        if not 0 <= levels < len(STAGES):
+            raise InputError(f"config adversary.levels {levels}: VGG16 has halvings from 0 to {len(STAGES) - 1}")
+        return VGGPatches(levels, self.dtype)
 
     @functools.cached_property
     def _optimizer(self) -> optax.GradientTransformation:
         c = self.config
         rate = lambda updates: c.rate * self.rate(self.start + updates)
         decay = WeightDecay(c.weight_decay, c.weight_decay, self.total_steps)
-        return AdamW(rate, decay, tuple(c.betas), c.clip, _DECAYED).transformation
+        return AdamW(rate, decay, tuple(c.betas), c.clip, ("kernel$",)).transformation
 
     def at(self, step: int) -> Adversary | None:
         """Itself where it takes part in a step, else None."""
         return self if step >= self.start else None
 
     def init(self, key: jax.Array) -> AdversaryState:
-        """Before the first step."""
+        """Its state before the first step."""
         size = self.task.image_size
         seen = jnp.zeros((1, size, size, 3), jnp.float32)
         if self._features is not None:
@@ -126,11 +129,12 @@ class Adversary(Opponent):
 
     def gradients(
         self, own: AdversaryState, params: Params, fixed: Any, batch: Batch, key: jax.Array, step: jax.Array
-    ) -> tuple[tuple[jax.Array, tuple[Metrics, Any]], tuple[Params, Params]]:
-        """Of both sides, see `Opponent`.
+    ) -> tuple[Loss, tuple[Params, Params]]:
+        """The loss and its companions as `Task.loss` has them, and the gradients of both sides.
 
-        The gradients at the decoder's last kernel, whose norms the adaptive weight compares, are whole backward
-        passes as written; the compiler drops all of them but the last layer's, since nothing else is used.
+        `own` is its state before the step. The gradients at the decoder's last kernel, whose norms the adaptive weight
+        compares, are whole backward passes as written; the compiler drops all of them but the last layer's, since
+        nothing else is used.
         """
         c, task = self.config, self.task
         images = to_signed(batch["images"])
@@ -144,48 +148,40 @@ class Adversary(Opponent):
         risen = adversarial.ramp(step, self.start, self.ramp_steps)
         ratio = jnp.float32(1.0)
         if c.adaptive:
-            last = [_last_kernel(pull((grad, jnp.zeros_like(quantizer)))[0]) for grad in (toward_picture, toward_real)]
+            pulled = [pull((grad, jnp.zeros_like(quantizer)))[0] for grad in (toward_picture, toward_real)]
+            last = [grads["decoder"]["conv_out"]["kernel"] for grads in pulled]
             ratio = adversarial.adaptive_weight(*last, *c.adaptive_range)
         weight = c.weight * risen * ratio
         quantizer_weight = jnp.full_like(quantizer, task.weights["quantizer"])
         (grads,) = pull((toward_picture + weight * toward_real, quantizer_weight))
         total = judged + quantizer_weight * quantizer + weight * fooled
         (_, own_metrics), own_grads = jax.value_and_grad(self._judgement, has_aux=True)(
-            own.params, fixed, own.anchors, images, picture, (real_key, fake_key)
+            own.params, fixed, own.anchors, ((images, real_key), (picture, fake_key))
         )
         metrics = losses | {"quantizer": quantizer} | own_metrics
         metrics |= {"adversarial": fooled, "adaptive_weight": ratio, "adversarial_weight": weight}
         return (total, (metrics, task.counts(seen))), (grads, own_grads)
 
     def update(self, own: AdversaryState, grads: Params, metrics: Metrics) -> AdversaryState:
-        """See `Opponent`."""
+        """Its state after a step with these gradients and metrics, means over the micro-batches."""
         updates, opt_state = self._optimizer.update(grads, own.opt_state, own.params)
         anchors = adversarial.moved_anchors(own.anchors, metrics["real_score"], metrics["fake_score"])
         return AdversaryState(optax.apply_updates(own.params, updates), opt_state, anchors)
-
-    def _fixed_params(self, fixed: Any) -> Params:
-        """Of the network whose features are judged, by its name in `fixed`."""
-        return fixed["dino"] if self.config.kind == "dino" else {"trunk": fixed["lpips"]["trunk"]}
 
     def _judge(self, params: Params, fixed: Any, images: jax.Array, key: jax.Array) -> jax.Array:
         """Logits of pictures, augmented where the config says so."""
         seen = augmented(key, images) if self.config.augment else images
         if self._features is not None:
-            seen = self._features.apply({"params": self._fixed_params(fixed)}, seen)
+            network = fixed["dino"] if self.config.kind == "dino" else {"trunk": fixed["lpips"]["trunk"]}
+            seen = self._features.apply({"params": network}, seen)
         return self._module.apply({"params": params}, seen)
 
     def _judgement(
-        self,
-        params: Params,
-        fixed: Any,
-        anchors: adversarial.Anchors,
-        images: jax.Array,
-        picture: jax.Array,
-        keys: tuple[jax.Array, jax.Array],
+        self, params: Params, fixed: Any, anchors: adversarial.Anchors, pairs: tuple[tuple[jax.Array, jax.Array], ...]
     ) -> tuple[jax.Array, Metrics]:
-        """The discriminator's loss and its metrics."""
+        """The discriminator's loss and its metrics; `pairs` are real pictures and drawn ones, each with their key."""
         c = self.config
-        real, fake = (self._judge(params, fixed, x, key) for x, key in zip((images, picture), keys, strict=True))
+        real, fake = (self._judge(params, fixed, pictures, key) for pictures, key in pairs)
         metrics = {
             "discriminator": adversarial.discriminator_loss(c.loss, real, fake),
             "real_score": jnp.mean(real),
@@ -196,7 +192,8 @@ class Adversary(Opponent):
             metrics["lecam"] = adversarial.lecam_penalty(anchors, real, fake)
             loss = loss + c.lecam * metrics["lecam"]
         if c.gradient_penalty:
-            judge = lambda images: self._judge(params, fixed, images, keys[0])
+            images, key = pairs[0]
+            judge = lambda images: self._judge(params, fixed, images, key)
             metrics["gradient_penalty"] = adversarial.gradient_penalty(judge, images)
             loss = loss + c.gradient_penalty * metrics["gradient_penalty"]
         return loss, metrics
@@ -213,30 +210,3 @@ def make_adversary(
     if config.stage != "tokenizer" or config.adversary.kind is None:
         return None
     return Adversary(ml_collections.FrozenConfigDict(config.adversary), task, dtype, total_steps, rate)
-
-
-def _discriminator(config: ml_collections.ConfigDict, dtype: Dtype) -> nn.Module:
-    if config.kind == "patch":
-        return PatchDiscriminator(config.channels, config.levels, config.norm_groups, dtype)
-    if config.kind == "residual":
-        return ResidualDiscriminator(config.channels, dtype=dtype)
-    if config.kind in ("dino", "vgg"):
-        return FeatureDiscriminator(config.norm_groups, dtype)
-    raise InputError(f"config adversary.kind '{config.kind}': expected None or one of {', '.join(KINDS)}")
-
-
-def _features(config: ml_collections.ConfigDict, dtype: Dtype) -> nn.Module | None:
-    """The fixed network that pictures are seen through, if any."""
-    if config.kind == "dino":
-        return DinoViT(dtype=dtype)
-    if config.kind != "vgg":
-        return None
-    if not 0 <= config.levels < len(STAGES):
-        raise InputError(f"config adversary.levels {config.levels}: VGG16 has halvings from 0 to {len(STAGES) - 1}")
-    return VGGPatches(config.levels, dtype)
-
-
-def _last_kernel(params: Params) -> jax.Array:
-    for name in _LAST_KERNEL:
-        params = params[name]
-    return params

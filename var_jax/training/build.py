@@ -40,12 +40,12 @@ from var_jax.training.transformer import TransformerTask
 from var_jax.training_directory import TOKENIZER, read_any_model
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float64": jnp.float64}
-# Attention kind -> platform it is for (None: any), compute types it knows.
+# Attention kind -> function, platform that it is for (None: any), compute types it knows.
 _ATTENTION = {
-    "xla": (None, tuple(DTYPES)),
-    "plain": (None, tuple(DTYPES)),
-    "splash": ("tpu", ("float32", "bfloat16")),
-    "cudnn": ("gpu", ("bfloat16",)),
+    "xla": (xla_attention, None, tuple(DTYPES)),
+    "plain": (plain_attention, None, tuple(DTYPES)),
+    "splash": (Splash, "tpu", ("float32", "bfloat16")),
+    "cudnn": (cudnn_attention, "gpu", ("bfloat16",)),
 }
 
 
@@ -117,9 +117,7 @@ def fixed_arrays(config: ml_collections.ConfigDict, tokenizer: Model | None) -> 
 def tokenizer_task(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> TokenizerTask:
     """Stage 1 as the config has it."""
     dtype, shape = DTYPES[config.dtype], TokenizerConfig.from_fields(**config.model)
-    encoder_dtype = None
-    if config.encoder_dtype:
-        encoder_dtype = _dtype(config.encoder_dtype, "encoder_dtype")
+    encoder_dtype = _dtype(config.encoder_dtype, "encoder_dtype") if config.encoder_dtype else None
     learning = Tokenizer(shape, dtype, encoder_dtype, Constrain(mesh), _remat(config))
     options = CodebookOptions(**config.codebook)
     return TokenizerTask(shape, config.loss, dtype, options, learning, backend_for(mesh))
@@ -178,10 +176,8 @@ def _remat(config: ml_collections.ConfigDict) -> str | None:
         try:
             policy(config.remat)
         except KeyError:
-            known = ", ".join(policies())
-            raise InputError(
-                f"config remat '{config.remat}': no such policy, expected None or one of {known}"
-            ) from None
+            expected = f"None or one of {', '.join(policies())}"
+            raise InputError(f"config remat '{config.remat}': no such policy, expected {expected}") from None
     return config.remat
 
 
@@ -206,7 +202,7 @@ def attention(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Att
     """
     if config.attention not in _ATTENTION:
         raise InputError(f"config attention '{config.attention}': expected one of {', '.join(_ATTENTION)}")
-    platform, dtypes = _ATTENTION[config.attention]
+    function, platform, dtypes = _ATTENTION[config.attention]
     found = mesh.devices.flat[0].platform
     if platform and found != platform:
         raise InputError(
@@ -218,11 +214,9 @@ def attention(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Att
             f"config attention '{config.attention}' computes in {' or '.join(dtypes)}, not in {config.dtype}: "
             "take --config.attention=xla"
         )
-    if config.attention == "splash":
-        return PerDevice(mesh, Splash(*config.attention_blocks))
-    if config.attention == "cudnn":
-        return PerDevice(mesh, cudnn_attention)
-    return plain_attention if config.attention == "plain" else xla_attention
+    if function is Splash:
+        function = Splash(*config.attention_blocks)
+    return PerDevice(mesh, function) if platform else function
 
 
 def transformer_config(

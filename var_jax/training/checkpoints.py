@@ -45,7 +45,7 @@ class Checkpoints:
         """
         self._folder, self._keep, self._say = workdir / CHECKPOINTS, keep, say
         self._unsealed: int | None = None
-        self._put_aside_damaged()
+        from_first("checkpoints", self._put_aside_damaged)
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
@@ -143,9 +143,6 @@ class Checkpoints:
 
     def _put_aside_damaged(self) -> None:
         """Checks the checkpoints against their checksums, newest first, down to the first undamaged one."""
-        from_first("checkpoints", self._find_damaged)
-
-    def _find_damaged(self) -> None:
         steps = ocp.utils.checkpoint_steps(self._folder) if self._folder.exists() else []
         if in_bucket(self._folder):
             return

@@ -16,7 +16,6 @@ import ml_collections
 from etils import epath
 
 from var_jax.errors import InputError
-from var_jax.parallel.processes import from_first
 from var_jax.training_directory import FORMAT, FORMAT_VERSION, RUN_FILE, read_run
 
 
@@ -154,20 +153,13 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
 
 
 def claim_directory(workdir: epath.Path, config: ml_collections.ConfigDict, about: dict[str, Any]) -> None:
-    """Claims `workdir` for this config, or checks that it has been; the first of several processes does it for all.
+    """Claims `workdir` for this config, or checks that it has been.
 
-    Args:
-      workdir: a local folder or a bucket.
-      config: the training's config.
-      about: facts about the run for other commands (stage, model configs, class names).
+    `about` are facts about the run for other commands (stage, model configs, class names).
 
     Raises:
       InputError: if the directory holds something else, or a run of another config.
     """
-    from_first("claim", lambda: _claim(workdir, config, about))
-
-
-def _claim(workdir: epath.Path, config: ml_collections.ConfigDict, about: dict[str, Any]) -> None:
     file = workdir / RUN_FILE
     if file.exists():
         stored = read_run(workdir)

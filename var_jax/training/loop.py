@@ -31,9 +31,10 @@ from var_jax.formats.bucket import in_bucket, open_folder
 from var_jax.model_directory import Model
 from var_jax.models.parameters import Params, flatten
 from var_jax.parallel.mesh import batch_part, batch_sharding, make_mesh, replicated
-from var_jax.parallel.processes import STOPPED
+from var_jax.parallel.processes import STOPPED, from_first
 from var_jax.parallel.rules import table
 from var_jax.training import build
+from var_jax.training.adversary import Adversary
 from var_jax.training.checkpoints import Checkpoints
 from var_jax.training.config import claim_directory
 from var_jax.training.goodput import Spent, in_words, summed
@@ -41,7 +42,7 @@ from var_jax.training.lock import held
 from var_jax.training.profiling import Window
 from var_jax.training.progressive import ScalePrefix
 from var_jax.training.reporting import Clock, Reporter, duration
-from var_jax.training.step import Opponent, TrainState
+from var_jax.training.step import TrainState
 from var_jax.training.task import Task
 from var_jax.training_directory import has_checkpoint
 
@@ -51,10 +52,7 @@ FINISHED, PREEMPTED = 0, STOPPED
 def train(config: ml_collections.ConfigDict, workdir: str, profile: str | None = None) -> int:
     """Trains until the last step of `config`, from where `workdir` stands; returns the exit code.
 
-    Args:
-      config: of the training.
-      workdir: the training directory.
-      profile: steps "FIRST:LAST" that JAX's profiler looks at.
+    JAX's profiler looks at the steps "FIRST:LAST" of `profile`.
 
     Raises:
       InputError: for a config, data or directory that cannot be, or that can no longer be written.
@@ -96,7 +94,8 @@ class Run:
         self.mesh = make_mesh(**config.mesh, devices=devices)
         self._part = batch_part(self.mesh)
         self.sources = build.make_sources(config)
-        self._bad = self._watch_sources()
+        share = config.data.bad_share
+        self._bad = {name: BadPictures(source, name, share) for name, source in zip(SPLITS, self.sources, strict=True)}
         self.total = total_steps(config, len(self.sources[0]))
         tokenizer = build.read_tokenizer(config)
         self.task = build.make_task(config, self.mesh, self.sources[0], tokenizer)
@@ -104,17 +103,17 @@ class Run:
         self._scales_at = build.make_progressive(config, self.task.config.pyramid, self.total)
         fixed, shapes = build.fixed_arrays(config, tokenizer), self.program.shapes
         weights = {} if has_checkpoint(workdir) else build.starting_weights(config, shapes.params)
-        claim_directory(workdir, config, self.task.about() | {"total_steps": self.total})
+        about = self.task.about() | {"total_steps": self.total}
+        from_first("claim", lambda: claim_directory(workdir, config, about))
         with contextlib.ExitStack() as opened:
             self._open(opened, tokenizer)
             self.fixed = jax.device_put(fixed, replicated(self.mesh))
-            self.state = self._restored(shapes) if self.checkpoints.latest is not None else self._drawn(shapes, weights)
+            if self.checkpoints.latest is None:
+                self.state = self._drawn(shapes, weights)
+            else:
+                self.state = self.checkpoints.restore(shapes)
+                self.reporter.say(f"resumed at step {int(self.state.step)} of {self.total}")
             self._opened = opened.pop_all()
-
-    def _watch_sources(self) -> dict[str, BadPictures]:
-        """Counts of damaged pictures by split."""
-        share = self.config.data.bad_share
-        return {split: BadPictures(source, split, share) for split, source in zip(SPLITS, self.sources, strict=True)}
 
     def _open(self, opened: contextlib.ExitStack, tokenizer: Model | None) -> None:
         """The directory's lock, log and checkpoints, to be closed with `opened`."""
@@ -130,12 +129,6 @@ class Run:
         opened.callback(self.checkpoints.close)
         opened.callback(self._window.close)
 
-    def _restored(self, shapes: TrainState) -> TrainState:
-        """The newest checkpoint's state, each array where the rules put it."""
-        state = self.checkpoints.restore(shapes)
-        self.reporter.say(f"resumed at step {int(state.step)} of {self.total}")
-        return state
-
     def _drawn(self, shapes: TrainState, weights: Params) -> TrainState:
         """A fresh state, with `weights` of another model in the place of drawn ones."""
         config = self.config
@@ -145,7 +138,7 @@ class Run:
             f"{config.batch_size}, on {devices} ({', '.join(f'{k} {v}' for k, v in self.mesh.shape.items())})"
         )
         if jax.process_index() == 0:
-            (self.workdir / "sharding.txt").write_text(table(self.program.places, shapes) + "\n")
+            (self.workdir / "sharding.txt").write_text(table(shapes) + "\n")
         state = self.program.first_state()
         if weights:
             drawn = ["/".join(path) for path in flatten(shapes.params) if path not in weights]
@@ -192,8 +185,7 @@ class Run:
         # JAX stops all at the highest number that one has come with so far, plus 1. Steps before the first one here are
         # gone through too, or SIGTERM that came before the loop would ask for a number that never comes.
         if jax.process_count() > 1 and any(self._stops_at(number) for number in range(1, step + 1)):
-            self.reporter.say(f"stopped at step {step} of {self.total}: the same command goes on from here")
-            return PREEMPTED
+            return self._stopped(step)
         while step < self.total:
             waited = time.monotonic()
             with on("data", step + 1):
@@ -223,8 +215,7 @@ class Run:
                 clock.restart(step)
             if stopping and not last:
                 self._saved(step)
-                self.reporter.say(f"stopped at step {step} of {self.total}: the same command goes on from here")
-                return PREEMPTED
+                return self._stopped(step)
         self._saved(step)
         if step > self._spent.from_step:
             total = summed(self.reporter.lines())
@@ -239,6 +230,10 @@ class Run:
             return self._stopping
         return multihost_utils.reached_preemption_sync_point(step)
 
+    def _stopped(self, step: int) -> int:
+        self.reporter.say(f"stopped at step {step} of {self.total}: the same command goes on from here")
+        return PREEMPTED
+
     def _saved(self, step: int) -> None:
         """Waits for the checkpoint, and writes down where this run's time went."""
         with self._spent.on("checkpoint", step):
@@ -247,13 +242,13 @@ class Run:
             self.reporter.metrics(step, "run", {}, self._spent.read())
 
     def _taking_part(
-        self, step: int, before: tuple[ScalePrefix | None, Opponent | None]
-    ) -> tuple[ScalePrefix | None, Opponent | None]:
+        self, step: int, before: tuple[ScalePrefix | None, Adversary | None]
+    ) -> tuple[ScalePrefix | None, Adversary | None]:
         """The scales and the opponent of a step; where they differ from the step before, the log says so."""
         opponent = self.program.opponent and self.program.opponent.at(step)
         scales = self._scales_at(step)
         if opponent != before[1]:
-            self.reporter.say(f"from step {step + 1} on: {opponent.says}")
+            self.reporter.say(f"from step {step + 1} on: the discriminator takes part")
         if scales != before[0]:
             pyramid = self.task.config.pyramid if scales is None else scales.prefix
             self.reporter.say(f"from step {step + 1} on: {len(pyramid)} scale{'s'[: len(pyramid) > 1]} ({pyramid})")

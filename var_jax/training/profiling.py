@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tempfile
 from typing import Any
@@ -29,22 +30,23 @@ class Window:
     """
 
     def __init__(self, text: str | None, workdir: epath.Path) -> None:
-        self._steps, self._workdir, self._copy = range(0), workdir, None
+        self._steps, self._workdir = range(0), workdir
         if text is not None:
             found = re.fullmatch(r"(\d+):(\d+)", text)
             if not found or not 1 <= int(found[1]) <= int(found[2]):
                 raise InputError(f"profile '{text}': expected FIRST:LAST, two steps from 1 on, such as 20:25")
             self._steps = range(int(found[1]), int(found[2]) + 1)
-        self._tracing = False
+        self._tracing, self._opened = False, contextlib.ExitStack()
 
     def before(self, step: int) -> None:
         """Starts the trace if `step` is in the window."""
         if step in self._steps and not self._tracing and jax.process_index() == 0:
             folder = self._workdir / PROFILE
             if in_bucket(folder):  # the profiler itself writes to local disks only
-                self._copy = tempfile.TemporaryDirectory()
-                folder = epath.Path(self._copy.name)
+                folder = epath.Path(self._opened.enter_context(tempfile.TemporaryDirectory()))
+                self._opened.callback(self._copy, folder)
             jax.profiler.start_trace(str(folder))
+            self._opened.callback(jax.profiler.stop_trace)
             self._tracing = True
 
     def after(self, step: int, result: Any) -> None:
@@ -55,14 +57,10 @@ class Window:
 
     def close(self) -> None:
         """Ends a running trace and copies it into the training directory."""
-        if not self._tracing:
-            return
         self._tracing = False
-        jax.profiler.stop_trace()
-        if self._copy is not None:
-            for file in epath.Path(self._copy.name).rglob("*"):
-                if file.is_file():
-                    target = self._workdir / PROFILE / str(file.relative_to(self._copy.name))
-                    file.copy(target, overwrite=True)
-            self._copy.cleanup()
-            self._copy = None
+        self._opened.close()
+
+    def _copy(self, folder: epath.Path) -> None:
+        for file in folder.rglob("*"):
+            if file.is_file():
+                file.copy(self._workdir / PROFILE / str(file.relative_to(folder)), overwrite=True)

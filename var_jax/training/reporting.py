@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import sys
@@ -74,9 +73,8 @@ class Reporter:
         _append(self._workdir / METRICS_FILE, json.dumps(line) + "\n")
         if self._board:
             for name, value in plain.items():
-                for index, item in enumerate(value) if isinstance(value, list) else [(None, value)]:
-                    tag = f"{kind}/{name}" if index is None else f"{kind}/{name}/{index}"
-                    self._board.add_scalar(tag, item, step)
+                for index, item in np.ndenumerate(value):
+                    self._board.add_scalar("/".join([kind, name, *map(str, index)]), item, step)
             self._flush_board()
 
     def lines(self) -> list[dict[str, Any]]:
@@ -90,9 +88,8 @@ class Reporter:
             return
         folder = self._workdir / PICTURES
         folder.mkdir(parents=True, exist_ok=True)
-        buffer = io.BytesIO()
-        Image.fromarray(image_HxWx3).save(buffer, format="PNG")
-        (folder / f"{name}_{step:07d}.png").write_bytes(buffer.getvalue())
+        with (folder / f"{name}_{step:07d}.png").open("wb") as file:
+            Image.fromarray(image_HxWx3).save(file, format="PNG")
         if self._board:
             self._board.add_image(name, image_HxWx3, step, dataformats="HWC")
 

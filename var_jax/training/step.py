@@ -7,7 +7,6 @@ which stays at the first such step until the loop looks.
 
 from __future__ import annotations
 
-import abc
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -21,9 +20,10 @@ from var_jax.errors import InputError
 from var_jax.models.parameters import Params
 from var_jax.parallel.mesh import batch_sharding, check_batch, replicated
 from var_jax.parallel.rules import Rules, placed, shardings
+from var_jax.training.adversary import Adversary
 from var_jax.training.optimizer import AdamW
 from var_jax.training.progressive import ScalePrefix
-from var_jax.training.task import Batch, Loss, Metrics, Task
+from var_jax.training.task import Batch, Metrics, Task
 
 _COUNT_DECAY = 0.99  # of the moving counts
 
@@ -38,7 +38,7 @@ class TrainState(NamedTuple):
       ema: moving average of the parameters, or None where it is off.
       opt_state: the optimizer's.
       counts: moving averages of counts that a stage keeps, or None.
-      adversary: an `Opponent`'s own state, or None.
+      adversary: the opponent's own state, or None.
     """
 
     step: jax.Array
@@ -53,37 +53,6 @@ class TrainState(NamedTuple):
     def inference_params(self) -> Params:
         """The parameters that pictures are drawn with: the moving average where there is one."""
         return self.params if self.ema is None else self.ema
-
-
-class Opponent(abc.ABC):
-    """Another network that learns in the same step, against the first; hashable by value.
-
-    Attributes:
-      says: the line for people when it begins to take part.
-    """
-
-    says: str
-
-    @abc.abstractmethod
-    def at(self, step: int) -> Opponent | None:
-        """Itself where it takes part in a step, else None."""
-
-    @abc.abstractmethod
-    def init(self, key: jax.Array) -> Any:
-        """Its state before the first step."""
-
-    @abc.abstractmethod
-    def gradients(
-        self, own: Any, params: Params, fixed: Any, batch: Batch, key: jax.Array, step: jax.Array
-    ) -> tuple[Loss, tuple[Params, Params]]:
-        """The loss and its companions as `Task.loss` has them, and the gradients of both sides.
-
-        `own` is the opponent's state before the step.
-        """
-
-    @abc.abstractmethod
-    def update(self, own: Any, grads: Params, metrics: Metrics) -> Any:
-        """The opponent's state after a step with these gradients and metrics, means over the micro-batches."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +82,7 @@ class StepProgram:
     seed: int = 0
     accumulate: int = 1
     ema_decay: float = 0.0
-    opponent: Opponent | None = None
+    opponent: Adversary | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size % self.accumulate:
@@ -150,7 +119,7 @@ class StepProgram:
         fixed: Any,
         batch: Batch,
         scales: ScalePrefix | None = None,
-        opponent: Opponent | None = None,
+        opponent: Adversary | None = None,
     ) -> tuple[TrainState, Metrics]:
         """One compiled step, on the memory of the state before it.
 
@@ -164,13 +133,11 @@ class StepProgram:
         with jax.set_mesh(self.mesh):
             return _jitted(self)(state, fixed, batch, scales, opponent)
 
-    def lower(
-        self, fixed: Any, batch: Any, scales: ScalePrefix | None = None, opponent: Opponent | None = None
-    ) -> jax.stages.Lowered:
+    def lower(self, fixed: Any, batch: Any, opponent: Adversary | None = None) -> jax.stages.Lowered:
         """The step for arrays of such shapes; nothing is drawn or computed."""
         arguments = self.shapes, placed(fixed, replicated(self.mesh)), placed(batch, batch_sharding(self.mesh))
         with jax.set_mesh(self.mesh):
-            return _jitted(self).lower(*arguments, scales, opponent)
+            return _jitted(self).lower(*arguments, None, opponent)
 
 
 @functools.lru_cache(maxsize=16)
@@ -190,8 +157,8 @@ def _step(
     state: TrainState,
     fixed: Any,
     batch: Batch,
-    scales: ScalePrefix | None = None,
-    opponent: Opponent | None = None,
+    scales: ScalePrefix | None,
+    opponent: Adversary | None,
 ) -> tuple[TrainState, Metrics]:
     task, backend, optimizer = program.task, program.task.backend, program.optimizer.transformation
     key = jax.random.fold_in(jax.random.key(program.seed), state.step)
@@ -237,7 +204,7 @@ def _gradients(
     batch: Batch,
     key: jax.Array,
     scales: ScalePrefix | None,
-    opponent: Opponent | None,
+    opponent: Adversary | None,
 ) -> tuple[jax.Array, Metrics, Any, Any]:
     """Loss, metrics, counts and gradients, as means (counts as sums) over the micro-batches.
 

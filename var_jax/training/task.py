@@ -1,4 +1,4 @@
-"""The interface of a stage to the training step and the loop: `tokenizer.py` and `transformer.py` implement it."""
+"""A stage, as the training step and the loop see it: `tokenizer.py` and `transformer.py` implement it."""
 
 from __future__ import annotations
 
@@ -25,22 +25,25 @@ class Task(Protocol):
 
     Attributes:
       decayed: patterns of parameters that weight decay applies to.
-      post_update: see `PostUpdate`, or None.
+      post_update: see `PostUpdate`; None where gradients do everything.
       warm_batches: batches that `init_codebook` takes before the first step; 0: it is not called.
       image_size: side of its pictures in pixels.
       backend: how the network that learns computes.
     """
 
     decayed: tuple[str, ...]
-    post_update: PostUpdate | None
-    warm_batches: int
+    post_update: PostUpdate | None = None
+    warm_batches: int = 0
     image_size: int
     backend: Backend
 
-    # The description from which other commands rebuild the model; fresh parameters; moving counts or None.
+    # The description from which other commands rebuild the model; fresh parameters.
     def about(self) -> dict[str, Any]: ...
     def init(self, key: jax.Array) -> Params: ...
-    def new_counts(self) -> Any: ...
+
+    def new_counts(self) -> Any:
+        """Moving counts; by default nothing is counted."""
+        return None
 
     # A step's loss; `fixed` are arrays that are used and not learned.
     def loss(
@@ -49,7 +52,11 @@ class Task(Protocol):
 
     # Validation: sums over a batch, rows weighted by its `mask`; added up; as figures; as a line for people; pictures.
     def evaluate(self, params: Params, fixed: Any, batch: Batch) -> dict[str, Any]: ...
-    def add(self, totals: dict[str, Any] | None, sums: dict[str, Any]) -> dict[str, Any]: ...
+
+    def add(self, totals: dict[str, Any] | None, sums: dict[str, Any]) -> dict[str, Any]:
+        """A batch's sums on top of those so far (None before the first)."""
+        return sums if totals is None else jax.tree.map(np.add, totals, sums)
+
     def summarise(self, totals: dict[str, Any]) -> dict[str, Any]: ...
     def headline(self, figures: dict[str, Any]) -> str: ...
     def pictures(self, params: Params, fixed: Any, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]: ...

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -27,7 +28,7 @@ from var_jax.data.damage import BAD_PICTURES_FILE, BAD_SHARE, BadPictures
 from var_jax.data.pipeline import cut_batches
 from var_jax.data.sources import SPLITS, Source, make_source
 from var_jax.errors import InputError
-from var_jax.formats.atomic import atomic_file, local_target
+from var_jax.formats.atomic import atomic_file, local_target, write_json
 from var_jax.formats.checksums import sha256
 from var_jax.formats.small_files import read_json
 from var_jax.model_directory import Model
@@ -105,9 +106,8 @@ def tokenize(
     settings = _settings(loaded, sources, kind, options, cuts, pictures_per_file, batch_size)
     from_first("store", lambda: _claim(folder, settings))
     work = _Work(folder, settings, sources, _encoder(loaded), workers, bad_share, say)
-    known = {shard["file"]: shard for shard in _known_shards(folder)}
-    for number, (split, shard) in enumerate(work.shards()):
-        if number % process_count == process_index and not _is_whole(folder / shard["file"], known.get(shard["file"])):
+    for split, shard in itertools.islice(work.shards(), process_index, None, process_count):
+        if not work.has(shard):
             (folder / store.INDEX_FILE).unlink(missing_ok=True)
             at(f"tokenizing {shard['file']}")
             work.make(split, shard)
@@ -147,24 +147,12 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
         return
     if folder.exists() and any(not item.name.endswith(".partial") for item in folder.iterdir()):
         raise InputError(f"{folder}: is not empty and holds no store of tokens: choose another --out")
-    _write_json(file, settings)
+    write_json(file, settings, 1, _partial(file))
 
 
-def _write_json(file: Path, content: dict[str, Any]) -> None:
-    with atomic_file(file, f"{file.name}.{os.getpid()}.partial") as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
-
-
-def _known_shards(folder: Path) -> list[dict[str, Any]]:
-    """The files' entries in an existing index."""
-    if not (folder / store.INDEX_FILE).exists():
-        return []
-    return [shard for part in store.read_index(folder)["splits"].values() for shard in part["shards"]]
-
-
-def _is_whole(file: Path, known: dict[str, Any] | None) -> bool:
-    """Whether a file need not be made again: it exists, and matches the index if there is one."""
-    return file.exists() and (known is None or sha256(file) == known["sha256"])
+def _partial(file: Path) -> str:
+    """The name of a file in the making that several processes may write at once."""
+    return f"{file.name}.{os.getpid()}.partial"
 
 
 def _encoder(model: Model) -> Callable[[np.ndarray], np.ndarray]:
@@ -187,6 +175,14 @@ class _Work:
 
     def __post_init__(self) -> None:
         self.bad = {split: BadPictures(source, split, self.bad_share) for split, source in self.sources.items()}
+        indexed = (self.folder / store.INDEX_FILE).exists()
+        parts = store.read_index(self.folder)["splits"].values() if indexed else ()
+        self.known = {shard["file"]: shard["sha256"] for part in parts for shard in part["shards"]}
+
+    def has(self, shard: dict[str, Any]) -> bool:
+        """Whether a file need not be made: it exists, and matches the index that was there before, if any."""
+        file, known = self.folder / shard["file"], self.known.get(shard["file"])
+        return file.exists() and (known is None or sha256(file) == known)
 
     def shards(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yields every file of the store: its split, and its name, first picture, pictures and records."""
@@ -244,18 +240,20 @@ class _Work:
         if missing:
             self.say(f"{len(missing)} files are left to other processes, like {missing[0]}")
             return False
-        parts = {split: {"pictures": self.settings["pictures"][split], "crops": self._crops(split)} for split in SPLITS}
-        shards: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
-        for split, shard in self.shards():
-            shards[split].append(self._verified(split, shard))
+        splits = {}
+        for split in SPLITS:
+            shards = [self._verified(split, shard) for part, shard in self.shards() if part == split]
+            pictures, crops = self.settings["pictures"][split], self._crops(split)
+            splits[split] = {"pictures": pictures, "crops": crops, "shards": shards}
         if lines := [line for split in SPLITS for line in self.bad[split].lines()]:
-            with atomic_file(self.folder / BAD_PICTURES_FILE, f"{BAD_PICTURES_FILE}.{os.getpid()}.partial") as file:
-                file.write_text("".join(f"{line}\n" for line in lines))
+            file = self.folder / BAD_PICTURES_FILE
+            with atomic_file(file, _partial(file)) as temporary:
+                temporary.write_text("".join(f"{line}\n" for line in lines))
             self.say(f"{len(lines)} pictures could not be read and were left out, see {BAD_PICTURES_FILE}")
-        index = self.settings | {"splits": {split: parts[split] | {"shards": shards[split]} for split in SPLITS}}
-        _write_json(self.folder / store.INDEX_FILE, index)
-        size = sum(shard["bytes"] for part in shards.values() for shard in part)
-        records = sum(shard["records"] for part in shards.values() for shard in part)
+        file = self.folder / store.INDEX_FILE
+        write_json(file, self.settings | {"splits": splits}, 1, _partial(file))
+        shards = [shard for part in splits.values() for shard in part["shards"]]
+        size, records = (sum(shard[name] for shard in shards) for name in ("bytes", "records"))
         self.say(f"{self.folder}: {records} crops, {size} bytes ({size / records:.0f} per crop), verified")
         return True
 

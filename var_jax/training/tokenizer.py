@@ -35,11 +35,11 @@ from var_jax.training.codebook import (
     warm_start,
     with_codebook,
 )
-from var_jax.training.task import Batch, Loss
+from var_jax.training.task import Batch, Loss, Task
 
 
 @dataclasses.dataclass(frozen=True)
-class TokenizerTask:
+class TokenizerTask(Task):
     """Stage 1 as the step and the loop see it, see `training.task`.
 
     Its `fixed` arrays are LPIPS' weights ("lpips") and Inception's ("inception"), which makes validation report rFID;
@@ -79,25 +79,20 @@ class TokenizerTask:
 
     @property
     def backend(self) -> Backend:
-        """How the network that learns computes."""
         return XLA if self.learning is None else self.learning.backend
 
     @property
     def image_size(self) -> int:
-        """Side of its pictures in pixels."""
         return self.config.image_size
 
     @property
     def warm_batches(self) -> int:
-        """Batches that `init_codebook` takes before the first step; 0: it is not called."""
         return self.codebook.warm_start
 
     def about(self) -> dict[str, Any]:
-        """The description from which other commands rebuild the model."""
         return {"stage": "tokenizer", "tokenizer": self.config.to_dict()}
 
     def init(self, key: jax.Array) -> Params:
-        """Fresh parameters."""
         size = self.image_size
         params = self.module.init(key, jnp.zeros((1, size, size, 3), jnp.float32))["params"]
         return parameters_for(self.module.dtype, params)
@@ -202,9 +197,8 @@ class TokenizerTask:
         return sums
 
     def add(self, totals: dict[str, Any] | None, sums: dict[str, Any]) -> dict[str, Any]:
-        """A batch's sums on top of those so far (None before the first)."""
         features, moments = sums.pop("features", None), totals and totals.pop("moments", None)
-        totals = sums if totals is None else jax.tree.map(np.add, totals, sums)
+        totals = super().add(totals, sums)
         if features is not None:
             kept = features.pop("mask") > 0
             moments = moments or {name: Moments() for name in features}
@@ -221,7 +215,6 @@ class TokenizerTask:
         return figures | {"loss": -figures["psnr"]}  # what "best" is judged by: lower is better
 
     def headline(self, figures: dict[str, Any]) -> str:
-        """The line for people after an evaluation."""
         used = ", ".join(f"{int(number)}" for number in figures["codes_used"])
         said = [f"PSNR {figures['psnr']:.2f} dB", f"SSIM {figures['ssim']:.3f}"]
         for title, name, digits in (("LPIPS", "lpips", 3), ("rFID", "rfid", 2)):

@@ -26,11 +26,11 @@ from var_jax.models.transformer import Transformer
 from var_jax.models.transformer_config import TransformerConfig
 from var_jax.parallel.processes import whole
 from var_jax.training.progressive import ScalePrefix
-from var_jax.training.task import Loss
+from var_jax.training.task import Loss, Task
 
 
 @dataclasses.dataclass(frozen=True)
-class TransformerTask:
+class TransformerTask(Task):
     """Stage 2 as the step and the loop see it, see `training.task`. Its `fixed` arrays are the tokenizer's parameters.
 
     Attributes:
@@ -38,8 +38,7 @@ class TransformerTask:
       tokenizer: whose tokens it predicts.
       class_names: by class id.
       label_smoothing: share of the target spread over all tokens.
-      grid_classes, grid_columns: rows, at most, and columns of the sample grid at evaluations; without rows there is
-        none.
+      grid_classes: rows, at most, of the sample grid at evaluations; without rows there is none.
       guidance: of the sample grid.
     """
 
@@ -48,13 +47,10 @@ class TransformerTask:
     class_names: tuple[str, ...]
     label_smoothing: float = 0.0
     grid_classes: int = 10
-    grid_columns: int = 8
     guidance: float = DEFAULTS.guidance
 
     # Matrices and the class table; no vectors, positions, levels or AdaLN tables.
     decayed = ("kernel$", "class_embedding$")
-    post_update = None  # gradients do everything
-    warm_batches = 0
 
     @property
     def config(self) -> TransformerConfig:
@@ -63,16 +59,13 @@ class TransformerTask:
 
     @property
     def backend(self) -> Backend:
-        """How the transformer computes."""
         return self.module.backend
 
     @property
     def image_size(self) -> int:
-        """Side of its pictures in pixels."""
         return self.tokenizer.config.image_size
 
     def about(self) -> dict[str, Any]:
-        """The description from which other commands rebuild the model."""
         return {
             "stage": "transformer",
             "tokenizer": self.tokenizer.config.to_dict(),
@@ -87,10 +80,6 @@ class TransformerTask:
         module = self.module.clone(backend=XLA)
         params = module.init(key, jnp.zeros((1,), jnp.int32), inputs)["params"]
         return parameters_for(self.module.dtype, params)
-
-    def new_counts(self) -> None:
-        """Nothing is counted."""
-        return
 
     def tokens(self, fixed: Params, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
         """Tokens [B, L] of a batch of pictures or stored tokens, and the transformer's inputs made of them."""
@@ -133,16 +122,11 @@ class TransformerTask:
         tokens, inputs = self.tokens(fixed, batch)
         return likelihood_sums(self.module, params, batch["labels"], tokens, inputs, batch["mask"])
 
-    def add(self, totals: dict[str, np.ndarray] | None, sums: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """A batch's sums on top of those so far (None before the first)."""
-        return sums if totals is None else jax.tree.map(np.add, totals, sums)
-
     def summarise(self, sums: dict[str, np.ndarray]) -> dict[str, Any]:
         """Sums over a validation set -> figures; lists are by scale."""
         return likelihood_figures(sums, self.config.pyramid)
 
     def headline(self, figures: dict[str, Any]) -> str:
-        """The line for people after an evaluation."""
         return (
             f"loss {figures['loss']:.4f} (last scale {figures['loss_last']:.4f}), "
             f"accuracy {figures['accuracy']:.2%} (last scale {figures['accuracy_last']:.2%})"
@@ -150,7 +134,7 @@ class TransformerTask:
 
     def pictures(self, params: Params, fixed: Params, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Samples: one row per class, always from the same keys, so that grids of a run can be compared."""
-        classes, columns = min(self.grid_classes, self.config.num_classes), self.grid_columns
+        classes, columns = min(self.grid_classes, self.config.num_classes), 8
         if not classes:
             return {}
         rows = np.repeat(np.arange(classes), columns)
