@@ -225,7 +225,7 @@ def test_damaged_indexes_are_refused(root, copy):
 
     def refused(index, needle):
         file.write_text(json.dumps(index))
-        with pytest.raises(InputError, match=f"{file}: {needle}") as caught:
+        with pytest.raises(InputError, match=f"{copy[0]}.*: {needle}") as caught:
             [TokenStore(split, copy[0]) for split in ("train", "validation")]
         assert "\n" not in str(caught.value)
 
