@@ -113,7 +113,7 @@ class StepProgram:
     def first_state(self) -> TrainState:
         """The state before the first step, on the devices."""
         with jax.set_mesh(self.mesh):
-            return jax.jit(self.fresh, out_shardings=self.places)()
+            return _drawing(self)()
 
     def __call__(
         self,
@@ -146,6 +146,11 @@ class StepProgram:
 def _shapes(program: StepProgram) -> TrainState:
     abstract = jax.eval_shape(program.fresh)
     return placed(abstract, shardings(program.mesh, program.rules, abstract))
+
+
+@functools.lru_cache(maxsize=16)
+def _drawing(program: StepProgram) -> Any:
+    return jax.jit(program.fresh, out_shardings=program.places)
 
 
 @functools.lru_cache(maxsize=16)
