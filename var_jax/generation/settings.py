@@ -118,7 +118,7 @@ def _check(name: str, value: Any, holds: Callable[[Any], bool], expected: str, s
         array = np.empty(0, object)
     several = "" if scales == 0 else ", or one for each scale"
     if array.dtype.kind not in "iuf" or array.ndim > 1 or (array.ndim and scales == 0):
-        raise InputError(f"{name} {str(value)[:60]}: expected a number{several}")
+        raise InputError(f"{name} {value!r:.60}: expected a number{several}")
     if array.ndim and (not array.size or scales not in (None, array.size)):
         raise InputError(f"{name} {value!r}: expected a number{several}, which are {scales or 'one or more'}")
     for one in array.ravel():
