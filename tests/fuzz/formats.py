@@ -148,9 +148,9 @@ def _model(path: Path) -> None:
 def _read_model(path: Path) -> Any:
     from var_jax.model_directory import read_model
 
-    return {
-        part: {"config": repr(config), "params": params} for part, (config, params) in read_model(path).parts.items()
-    }
+    model = read_model(path)
+    parts = {part: {"config": repr(config), "params": params} for part, (config, params) in model.parts.items()}
+    return parts | {"counts": model.code_counts_SxV, "names": repr(model.class_names)}
 
 
 _RECORDS, _SIDES = 6, (1, 2)
