@@ -73,8 +73,8 @@ def kept_scales(key: jax.Array, batch: int, pyramid: Pyramid, probability: float
             f"quantizer dropout of {probability} down to {fewest} scales: expected a share, and 1 to {scales - 1}"
         )
     coin, number = jax.random.split(key)
-    fewer_B = jax.random.randint(number, (batch,), fewest, scales)
-    return jnp.where(jax.random.uniform(coin, (batch,)) < probability, fewer_B, scales)
+    fewer_B = jax.random.randint(number, (batch,), fewest, scales, jnp.int32)
+    return jnp.where(jax.random.uniform(coin, (batch,), jnp.float32) < probability, fewer_B, scales)
 
 
 def revived(

@@ -32,6 +32,7 @@ from var_jax.formats.atomic import is_about, local_target, unwritable
 from var_jax.formats.bucket import in_bucket, open_folder
 from var_jax.model_directory import Model
 from var_jax.models.parameters import Params, flatten
+from var_jax.models.reproducible import new_key, own_settings
 from var_jax.parallel.mesh import batch_part, batch_sharding, check_batch, make_mesh, replicated
 from var_jax.parallel.processes import STOPPED, from_first
 from var_jax.parallel.rules import placed, table
@@ -185,8 +186,8 @@ class Run:
         batches = self.task.warm_batches
         with jax.set_mesh(self.mesh), contextlib.closing(self._batches(0)) as given:
             pictures = [self._checked(next(given), "train")["images"] for _ in range(batches)]
-            key = jax.random.fold_in(jax.random.key(self.config.seed), 2)
-            init = jax.jit(self.task.init_codebook, out_shardings=self.program.places.params)
+            key = jax.random.fold_in(new_key(self.config.seed), 2)
+            init = jax.jit(own_settings()(self.task.init_codebook), out_shardings=self.program.places.params)
             params = init(state.params, jnp.concatenate(pictures), key)
         ema = None if state.ema is None else jax.tree.map(jnp.copy, params)
         self.reporter.say(f"the first codebook is made of {batches * self.config.batch_size} pictures")
@@ -370,4 +371,4 @@ class Run:
 @functools.lru_cache(maxsize=4)
 def _evaluation(task: Task, mesh: jax.sharding.Mesh) -> Callable[..., Any]:
     """The compiled sums over a validation batch, on every device."""
-    return jax.jit(task.evaluate, out_shardings=replicated(mesh))
+    return jax.jit(own_settings()(task.evaluate), out_shardings=replicated(mesh))

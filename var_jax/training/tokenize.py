@@ -31,6 +31,7 @@ from var_jax.data.sources import SPLITS, Source, make_source
 from var_jax.errors import InputError
 from var_jax.formats.atomic import atomic_file, local_target, write_json
 from var_jax.formats.checksums import sha256
+from var_jax.formats.small_files import read_json
 from var_jax.model_directory import Model
 from var_jax.models.net import Net
 from var_jax.models.pictures import encode_pictures
@@ -141,10 +142,7 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
     """Claims `folder` for a store with these settings, or checks that it has been."""
     file = folder / store.SETTINGS_FILE
     if file.exists():
-        try:
-            found = json.loads(file.read_text())
-        except ValueError as error:
-            raise InputError(f"{file}: cannot be read as JSON ({error}): choose another --out") from None
+        found = read_json(file, "the settings of the store", "choose another --out")
         if changed := sorted(name for name in settings if found.get(name) != settings[name]):
             raise InputError(f"{folder}: holds a store made with another {', '.join(changed)}: choose another --out")
         return
