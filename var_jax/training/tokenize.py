@@ -37,6 +37,7 @@ from var_jax.models.net import Net
 from var_jax.models.pictures import encode_pictures
 from var_jax.models.tokenizer import Tokenizer
 from var_jax.parallel.processes import at, from_first
+from var_jax.training import fields
 from var_jax.training_directory import read_any_model
 
 
@@ -54,10 +55,6 @@ class Cuts:
     enlarge: float = 1.125
     flip: bool = False
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.count < 1:
-            raise InputError(f"crops {self.count} must be 1 or more")
 
 
 def tokenize(
@@ -100,8 +97,9 @@ def tokenize(
         raise InputError("data kind 'tokens' is a store already; give the pictures: shapes, folder or tfds")
     if not 0 <= process_index < process_count:
         raise InputError(f"process_index {process_index} must lie between 0 and process_count {process_count} - 1")
-    if pictures_per_file < 1 or batch_size < 1:
-        raise InputError(f"pictures per file {pictures_per_file} and batch size {batch_size} must be 1 or more")
+    numbers = {"pictures_per_file": pictures_per_file, "batch": batch_size, "workers": workers, "bad_share": bad_share}
+    crops = {"crops": cuts.count, "enlarge": cuts.enlarge, "flips": cuts.flip, "crop_seed": cuts.seed}
+    fields.check_values(fields.TOKENIZING | fields.OPTIONS.get(kind, {}), numbers | crops | options)
     sources = {split: make_source(kind, split, **options) for split in SPLITS}
     for line in notes(*sources.values()):
         say(line)
