@@ -164,6 +164,7 @@ COMMON: dict[str, Kind] = {
     "data.flip": FLAG,
     "data.bad_share": SHARE,
     "data.workers": whole(0, 1024),
+    "data.changed": choice("refuse", "allow"),
     "optimizer.learning_rate_per_256": number(0, 1e3),
     "optimizer.schedule": choice(*SCHEDULES),
     "optimizer.warmup": SHARE,
@@ -279,6 +280,7 @@ TOKENIZING: dict[str, Kind] = {
     "bad_share": COMMON["data.bad_share"],
 }
 
+_HAVE_DEFAULTS = ("model.", "data.options.", "data.changed")  # which a config need not have
 _WHOLE_SECTIONS = ("codebook", "progressive", "mesh")  # which have the table's fields and no others
 
 
@@ -316,8 +318,8 @@ def check(config: ml_collections.ConfigDict) -> None:
             if not isinstance(node, ml_collections.ConfigDict):
                 raise InputError(f"config {part} is {_shown(node)}: expected a section, see configs/_common.py")
         if last not in node:
-            if sections[:1] == ["model"] or sections == ["data", "options"]:
-                continue  # has a default
+            if name.startswith(_HAVE_DEFAULTS):
+                continue
             raise InputError(f"config {name} is missing: begin with the configs in configs/_common.py, which have it")
         value = kind.checked(f"config {name}", node[last])
         if type(value) is not type(node[last]) or value != node[last]:
