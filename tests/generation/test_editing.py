@@ -347,3 +347,8 @@ def test_upscaling_by_a_model(bundle):
 def test_edits_that_cannot_be(bundle, task, options, needle):
     with pytest.raises(InputError, match=needle):
         bundle.edit(np.zeros((8, 8, 3), np.uint8), task, jax.random.key(0), **options)
+
+
+def test_pictures_in_the_other_order_of_bytes_are_the_same(bundle, pictures):
+    floats = (pictures / 255).astype(np.float32)
+    np.testing.assert_array_equal(bundle.encode(floats.astype(">f4")), bundle.encode(floats))
