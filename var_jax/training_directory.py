@@ -8,6 +8,7 @@ a model directory alike.
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from etils import epath
 
 from var_jax.errors import InputError
 from var_jax.formats.bucket import in_bucket, open_folder
-from var_jax.formats.checksums import damage
+from var_jax.formats.checksums import damage, is_sealed
 from var_jax.formats.description import read_description
 from var_jax.model_directory import CONFIG_FILE, Model, read_model
 from var_jax.models.baselines import transformer_config_from
@@ -30,6 +31,8 @@ RUN_FILE = "training.json"
 FORMAT = "var_jax training directory"
 FORMAT_VERSION = 1
 CHECKPOINTS, WEIGHTS, TOKENIZER = "checkpoints", "weights", "tokenizer"
+# Orbax's own file of a checkpoint, and the mark in it that the checkpoint was named with checksums inside.
+ORBAX_FILE, SEALED = "_CHECKPOINT_METADATA", "sealed"
 
 
 def read_any_model(path: str | os.PathLike[str]) -> Model:
@@ -56,6 +59,20 @@ def read_run(workdir: str | os.PathLike[str]) -> dict[str, Any]:
     return read_description(file, "the description", FORMAT, FORMAT_VERSION)
 
 
+def check_path(workdir: epath.Path) -> None:
+    """Refuses a path under which checkpoints would be written in vain.
+
+    Raises:
+      InputError: for a character that TensorStore or Orbax takes for something else.
+    """
+    try:
+        text = str(workdir).encode().decode()
+    except UnicodeEncodeError:
+        raise InputError(f"{str(workdir)!a}: is not UTF-8, which checkpoints need; choose another path") from None
+    if not in_bucket(workdir) and (found := [wrong for wrong in ("\\", "gs:/") if wrong in f"{text}/"]):
+        raise InputError(f"{workdir}: checkpoints cannot be read under a path with {found[0]}; choose another path")
+
+
 def has_checkpoint(workdir: epath.Path) -> bool:
     """Whether the run has a finished checkpoint to resume from."""
     return bool(_steps(workdir))
@@ -76,6 +93,15 @@ def newest_step(workdir: epath.Path) -> int:
     if not steps:
         raise InputError(f"{workdir}: this run has no checkpoint yet")
     return max(steps)
+
+
+def need_not_be_sealed(checkpoint: Path) -> bool:
+    """Whether a checkpoint has no checksums and none are missing: var_jax 0.1 wrote them late, or was killed."""
+    try:
+        marks = json.loads((checkpoint / ORBAX_FILE).read_text())["custom_metadata"] or {}
+        return not is_sealed(checkpoint) and SEALED not in marks
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _read_trained(workdir: epath.Path) -> Model:
@@ -103,7 +129,8 @@ def _read_trained(workdir: epath.Path) -> Model:
 def _restore(workdir: epath.Path, step: int, abstract: Any) -> Any:
     """The checkpoint's weights as float32 numpy arrays, checked against the shapes that the run implies."""
     folder = workdir / CHECKPOINTS / str(step) / WEIGHTS
-    if not in_bucket(workdir) and (found := damage(Path(folder.parent), WEIGHTS)):
+    local = None if in_bucket(workdir) else Path(folder.parent)
+    if local and not need_not_be_sealed(local) and (found := damage(local, WEIGHTS)):
         raise InputError(
             f"{folder}: the checkpoint is damaged ({found}); resume the run, which puts it aside and goes on from the "
             "one before"

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from var_jax.data.images import read_image
-from var_jax.data.sources import IMAGES, check_share
+from var_jax.data.sources import IMAGES, Identity, check_share
 from var_jax.errors import InputError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -71,6 +71,15 @@ class Folder:
     def labels(self) -> np.ndarray:
         """[N] int32 class ids of all pictures."""
         return self._labels
+
+    def identity(self) -> Identity:
+        """Number of pictures per class, and a fingerprint of their names and sizes; no file is read."""
+        root, sums = os.fspath(self._root), [hashlib.blake2b(digest_size=8) for _ in self.class_names]
+        for name, label in zip(self._files, self._labels.tolist(), strict=True):
+            size = os.stat(os.path.join(root, name)).st_size
+            sums[label].update(f"{name}\0{size}\0".encode("utf-8", "surrogateescape"))
+        counts = np.bincount(self._labels, minlength=len(sums)).tolist()
+        return {name: (counts[i], sums[i].hexdigest()) for i, name in enumerate(self.class_names)}
 
 
 def _sub_folders(root: Path) -> list[str]:

@@ -6,6 +6,7 @@ import concurrent.futures
 import hashlib
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 SEAL_FILE = "checksums.json"
@@ -17,28 +18,39 @@ def sha256(file: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def seal(folder: Path) -> None:
-    """Writes size and checksum of every file below `folder` into it."""
-    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and file.name != SEAL_FILE]
+def seal(folder: Path, but: Collection[str] = ()) -> None:
+    """Writes size and checksum of every file below `folder` into it; not of files with the names `but`."""
+    but = {SEAL_FILE, *but}
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and file.name not in but]
     with concurrent.futures.ThreadPoolExecutor() as pool:  # hashing releases the interpreter lock
         sums = list(pool.map(sha256, files))
     lines = {
         str(file.relative_to(folder)): [file.stat().st_size, digest] for file, digest in zip(files, sums, strict=True)
     }
     temporary = folder / f"{SEAL_FILE}.tmp"
-    temporary.write_text(json.dumps(lines, indent=1) + "\n")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(json.dumps(lines, indent=1) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(folder / SEAL_FILE)
 
 
+def is_sealed(folder: Path) -> bool:
+    """Whether a folder has checksums, whole or not."""
+    return (folder / SEAL_FILE).exists()
+
+
 def damage(folder: Path, part: str = "") -> str | None:
-    """A sentence on the damage of a sealed folder, or of its sub-folder `part`; None if whole, or never sealed."""
-    if not (folder / SEAL_FILE).exists():
-        return None
+    """A sentence on the damage of a sealed folder, or of its sub-folder `part`; None if whole."""
+    if not is_sealed(folder):
+        return f"has no {SEAL_FILE}"
     try:
         lines = json.loads((folder / SEAL_FILE).read_text())
-        expected = {name: tuple(line) for name, line in lines.items() if name.startswith(part)}
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+        expected = {name: (size, digest) for name, (size, digest) in lines.items() if name.startswith(part)}
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         return f"{SEAL_FILE} cannot be read ({error})"
+    if not expected:
+        return f"{SEAL_FILE} names no file"
 
     def wrong(name: str) -> str | None:
         size, digest = expected[name]

@@ -134,6 +134,7 @@ _FREE = (
     "mesh",
     "sharding",
     "data.bad_share",
+    "data.changed",
     "data.workers",
 )
 
