@@ -153,6 +153,7 @@ def test_killed_in_the_middle_and_started_again_the_table_is_the_same(sweep, tmp
     assert table_of(out) == table_of(whole)
 
 
+@pytest.mark.campaign
 def test_one_failed_model_does_not_stop_the_rest(sweep, unbroken, tmp_path, capsys):
     out = tmp_path / "runs"
     shutil.copytree(unbroken / "d2_w32", out / "d2_w32")
@@ -166,6 +167,7 @@ def test_one_failed_model_does_not_stop_the_rest(sweep, unbroken, tmp_path, caps
     assert "1 of 3 models failed: d1_w8" in printed
 
 
+@pytest.mark.campaign
 def test_the_table(unbroken):
     rows, left_out = gather([unbroken])
     assert left_out == []
@@ -188,6 +190,7 @@ DAMAGE = {
 }
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("file", DAMAGE)
 def test_a_damaged_run_is_named_and_left_out(unbroken, tmp_path, capsys, file):
     out = tmp_path / "runs"
@@ -201,6 +204,7 @@ def test_a_damaged_run_is_named_and_left_out(unbroken, tmp_path, capsys, file):
     assert {curve.model for curve in read_table(tmp_path / "table.csv")} == {"d1_w8", "d2_w32"}
 
 
+@pytest.mark.campaign
 def test_an_unfinished_run_is_no_model(unbroken, tmp_path):
     out = tmp_path / "runs"
     shutil.copytree(unbroken, out)
