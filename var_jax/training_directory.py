@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from var_jax.errors import InputError
 from var_jax.formats.bucket import in_bucket, open_folder
 from var_jax.formats.checksums import damage, is_sealed
 from var_jax.formats.description import read_description
+from var_jax.formats.small_files import OBJECT, TEXTS, Kind, require_fields
 from var_jax.model_directory import CONFIG_FILE, Model, read_model
 from var_jax.models.baselines import transformer_config_from
 from var_jax.models.shapes import tokenizer_shapes, transformer_shapes
@@ -32,6 +34,8 @@ FORMAT = "var_jax training directory"
 FORMAT_VERSION = 1
 CHECKPOINTS, WEIGHTS, TOKENIZER = "checkpoints", "weights", "tokenizer"
 # Orbax's own file of a checkpoint, and the mark in it that the checkpoint was named with checksums inside.
+_STAGE = Kind("tokenizer or transformer", lambda value: value in ("tokenizer", "transformer"))
+_REMEDY = "bring it back from a copy"
 ORBAX_FILE, SEALED = "_CHECKPOINT_METADATA", "sealed"
 
 
@@ -56,7 +60,10 @@ def read_run(workdir: str | os.PathLike[str]) -> dict[str, Any]:
     file = open_folder(workdir) / RUN_FILE
     if not file.exists():
         raise InputError(f"{workdir}: not a training directory, it has no {RUN_FILE}")
-    return read_description(file, "the description", FORMAT, FORMAT_VERSION)
+    run = read_description(file, "the description", FORMAT, FORMAT_VERSION, _REMEDY)
+    stage = {"class_names": TEXTS, "transformer": OBJECT} if run.get("stage") != "tokenizer" else {"tokenizer": OBJECT}
+    require_fields(run, file, {"stage": _STAGE, "config": OBJECT, **stage}, _REMEDY)
+    return run
 
 
 def check_path(workdir: epath.Path) -> None:
@@ -108,12 +115,12 @@ def _read_trained(workdir: epath.Path) -> Model:
     run, step = read_run(workdir), newest_step(workdir)
     source = {run["stage"]: f"trained for {step} steps"}
     if run["stage"] == "tokenizer":
-        config = TokenizerConfig.from_dict(run["tokenizer"])
+        config = _config_of(run, TokenizerConfig.from_dict, workdir)
         counts = np.zeros((len(config.pyramid), config.codebook_size), np.float32)
         params = _restore(workdir, step, tokenizer_shapes(config))
         return Model(config, params, counts, source=source)
     tokenizer = read_model(workdir / TOKENIZER)
-    transformer_config = transformer_config_from(run["transformer"])
+    transformer_config = _config_of(run, transformer_config_from, workdir)
     params = _restore(workdir, step, transformer_shapes(transformer_config))
     return Model(
         tokenizer.tokenizer_config,
@@ -124,6 +131,17 @@ def _read_trained(workdir: epath.Path) -> Model:
         tuple(run["class_names"]),
         {**tokenizer.source, **source},
     )
+
+
+def _config_of(run: dict[str, Any], read: Callable[[dict[str, Any]], Any], workdir: epath.Path) -> Any:
+    """The config of the model that a run trains."""
+    try:
+        return read(run[run["stage"]])
+    except InputError as error:
+        raise InputError(f"{workdir / RUN_FILE}: {error}") from None
+    except (TypeError, ValueError, AttributeError) as error:  # text or a list where a number belongs
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{workdir / RUN_FILE}: '{run['stage']}' is no model's config ({reason}); {_REMEDY}") from None
 
 
 def _restore(workdir: epath.Path, step: int, abstract: Any) -> Any:

@@ -174,7 +174,10 @@ class Run:
     def go(self) -> int:
         """The loop."""
         try:
-            with jax.set_mesh(self.mesh), contextlib.closing(self._batches(int(self.state.step))) as batches:
+            with contextlib.ExitStack() as opened:
+                opened.enter_context(self._stop.hearing(jax.process_count() > 1))
+                opened.enter_context(jax.set_mesh(self.mesh))
+                batches = opened.enter_context(contextlib.closing(self._batches(int(self.state.step))))
                 return self._loop(batches)
         finally:
             self.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -32,18 +33,20 @@ class Stop:
 
     def __init__(self) -> None:
         self.heard, self.saves, self.where = False, False, "before its first step"
+        self._hearing = False
 
     @contextlib.contextmanager
-    def hearing(self, several: bool, ends_process: bool) -> Iterator[None]:
-        """Hears signals during the body, if this is the main thread.
+    def hearing(self, several: bool, ends_process: bool = False) -> Iterator[None]:
+        """Hears signals during the body, if this is the main thread and does not hear them already.
 
         Args:
           several: one of several processes, in which JAX hears SIGTERM; the others become SIGTERM.
           ends_process: where Python gets no turn, and at a second SIGINT, the process ends without it.
         """
-        if threading.current_thread() is not threading.main_thread():
+        if self._hearing or threading.current_thread() is not threading.main_thread():
             yield
             return
+        self._hearing = True
         numbers = [number for number in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
         handler = _pass_on if several else self._hear
         before = {number: signal.signal(number, handler) for number in numbers + [signal.SIGTERM] * (not several)}
@@ -53,6 +56,7 @@ class Stop:
             try:
                 yield
             finally:
+                self._hearing = False
                 for number, old in before.items():
                     signal.signal(number, old)
 
@@ -62,6 +66,8 @@ class Stop:
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         again, self.heard = self.heard, True
+        if number == signal.SIGHUP:
+            _leave_terminal()
         if again and number == signal.SIGINT:
             raise KeyboardInterrupt
         if not self.saves:
@@ -74,6 +80,15 @@ class Stop:
         if not self.saves and not ended.wait(_PATIENCE):
             os.write(1, f"{self.line()}\n".encode())
             os._exit(STOPPED)
+
+
+def _leave_terminal() -> None:
+    """Sends output that went to a terminal nowhere: the terminal is gone, and writing to it is an error."""
+    for descriptor in (1, 2):
+        if stat.S_ISCHR(os.fstat(descriptor).st_mode):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, descriptor)
+            os.close(nowhere)
 
 
 def _pass_on(number: int, frame: FrameType | None) -> None:
