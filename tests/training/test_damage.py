@@ -251,18 +251,26 @@ def test_an_older_version_s_checkpoint_without_checksums(tmp_path):
         assert f"step 2 {('is damaged (has no checksums', 'has no checksums, as an older')[step - 1]}" in lines[0]
 
 
-@pytest.mark.parametrize("place", range(5, 800, 99))
-def test_a_flipped_bit_in_orbax_s_own_file_is_found_or_harmless(tmp_path, place):
-    workdir = saved(tmp_path, (2.0, 1.0))
-    file = tmp_path / "checkpoints" / "2" / "_CHECKPOINT_METADATA"
-    content = bytearray(file.read_bytes())
-    content[place % len(content)] ^= 1 << place % 7
-    file.write_bytes(content)
-    checkpoints = Checkpoints(workdir, 2)
-    restored = checkpoints.restore(abstract())
-    equal(restored.params, state(int(restored.step)).params)
-    checkpoints.save(state(3), 3, {"loss": 0.5})
+@pytest.mark.parametrize("step", [1, 2])
+@pytest.mark.parametrize("name", ["_CHECKPOINT_METADATA", "metrics/metrics"])
+def test_a_flipped_bit_in_what_orbax_reads_of_all_checkpoints(tmp_path, step, name):
+    workdir, lines = saved(tmp_path, (2.0, 1.0)), []
+    flip(tmp_path / "checkpoints" / str(step) / name)
+    checkpoints = Checkpoints(workdir, 2, lines.append)
+    assert len(lines) == 1
+    assert f"the checkpoint of step {step} is damaged ({name} does not match its checksum)" in lines[0]
+    equal(checkpoints.restore(abstract()).params, state(3 - step).params)
     checkpoints.close()
+
+
+def test_an_older_version_s_checkpoints_that_orbax_cannot_open(tmp_path):
+    workdir = saved(tmp_path)
+    for step in "12":
+        by_an_older_version(tmp_path / "checkpoints" / step)
+    file = tmp_path / "checkpoints" / "1" / "_CHECKPOINT_METADATA"
+    file.write_text(file.read_text().replace("item_handlers", "iteM_handlers").replace("{}", '{"a": 1}'))
+    with pytest.raises(InputError, match=r"checkpoints: cannot be read \(ValueError: .*bring it back from a copy"):
+        Checkpoints(workdir, 2)
 
 
 def test_what_was_saved_is_read_back(tmp_path):
@@ -382,6 +390,7 @@ def test_seal(tmp_path):
     assert damage(tmp_path) is None
     (tmp_path / "in" / "file").write_bytes(b"kontent")
     assert damage(tmp_path) == "in/file does not match its checksum"
+    assert damage(tmp_path, "other") is None
     for content, said in (("{}", "names no file"), ("", "cannot be read"), ('{"a": 1}', "cannot be read")):
         (tmp_path / "checksums.json").write_text(content)
         assert f"checksums.json {said}" in damage(tmp_path)

@@ -6,7 +6,6 @@ import concurrent.futures
 import hashlib
 import json
 import os
-from collections.abc import Collection
 from pathlib import Path
 
 SEAL_FILE = "checksums.json"
@@ -18,10 +17,9 @@ def sha256(file: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def seal(folder: Path, but: Collection[str] = ()) -> None:
-    """Writes size and checksum of every file below `folder` into it; not of files with the names `but`."""
-    but = {SEAL_FILE, *but}
-    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and file.name not in but]
+def seal(folder: Path) -> None:
+    """Writes size and checksum of every file below `folder` into it."""
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and file.name != SEAL_FILE]
     with concurrent.futures.ThreadPoolExecutor() as pool:  # hashing releases the interpreter lock
         sums = list(pool.map(sha256, files))
     lines = {
@@ -41,7 +39,7 @@ def is_sealed(folder: Path) -> bool:
 
 
 def damage(folder: Path, part: str = "") -> str | None:
-    """A sentence on the damage of a sealed folder, or of its sub-folder `part`; None if whole."""
+    """A sentence on the damage of a sealed folder, or of its files that begin with `part`; None if whole."""
     if not is_sealed(folder):
         return f"has no {SEAL_FILE}"
     try:
@@ -49,7 +47,7 @@ def damage(folder: Path, part: str = "") -> str | None:
         expected = {name: (size, digest) for name, (size, digest) in lines.items() if name.startswith(part)}
     except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         return f"{SEAL_FILE} cannot be read ({error})"
-    if not expected:
+    if not lines:
         return f"{SEAL_FILE} names no file"
 
     def wrong(name: str) -> str | None:

@@ -31,15 +31,21 @@ from var_jax.training.step import TrainState
 from var_jax.training_directory import CHECKPOINTS, ORBAX_FILE, SEALED, WEIGHTS, need_not_be_sealed
 
 DAMAGED = "damaged_checkpoints"
-_REST = "rest"
+_REST, _METRICS = "rest", "metrics"
 
 
 class _Unnamed(ocp.path.atomicity.AtomicRenameTemporaryPath):
     """A local checkpoint in the making: its files get checksums before it gets its name, so that no kill parts them."""
 
     async def finalize(self, *args: Any, **kwargs: Any) -> None:
-        if self.get_final().name.isdecimal():  # else it is one of the items
-            await asyncio.to_thread(seal, Path(self.get()), (ORBAX_FILE,))  # in which Orbax notes the end of its work
+        # An item of a checkpoint has no store. Orbax would write the time into a file that has its checksum by then.
+        store, self._checkpoint_metadata_store = self._checkpoint_metadata_store, None
+        if store is not None:
+            folder = self.get()
+            await asyncio.to_thread(store.wait_until_finished)
+            await asyncio.to_thread(store.update, folder / ORBAX_FILE, commit_timestamp_nsecs=time.time_ns())
+            await asyncio.to_thread(store.wait_until_finished)
+            await asyncio.to_thread(seal, Path(folder))
         await super().finalize(*args, **kwargs)
 
 
@@ -72,7 +78,10 @@ class Checkpoints:
             cleanup_tmp_directories=True,  # left by a killed process
             temporary_path_class=None if in_bucket(self._folder) else _Unnamed,
         )
-        return ocp.CheckpointManager(self._folder, item_names=(WEIGHTS, _REST), options=options)
+        try:
+            return ocp.CheckpointManager(self._folder, item_names=(WEIGHTS, _REST), options=options)
+        except (ValueError, KeyError, TypeError) as error:  # damage in what Orbax reads of all of them
+            raise InputError(f"{self._folder}: cannot be read ({_reason(error)}): bring it back from a copy") from None
 
     @property
     def latest(self) -> int | None:
@@ -180,11 +189,15 @@ class Checkpoints:
         """
         steps = ocp.utils.checkpoint_steps(self._folder) if self._folder.exists() else []
         damaged: dict[int, str] = {}
+        whole = False
         for step in sorted(steps, reverse=True):
-            if (found := self._damage(step)) is None:
-                break
-            damaged[step] = found
-        if damaged and len(damaged) == len(steps):
+            # Of those before the one that will be used, Orbax reads only its own file and the figures.
+            parts = (ORBAX_FILE, _METRICS) if whole else ("",)
+            if found := next(filter(None, (self._damage(step, part) for part in parts)), None):
+                damaged[step] = found
+            else:
+                whole = True
+        if steps and not whole:
             without = [step for step in damaged if need_not_be_sealed(Path(self._folder / str(step)))]
             if not without:
                 raise self._none_whole(damaged)
@@ -196,8 +209,12 @@ class Checkpoints:
             )
         self._put_aside(damaged)
 
-    def _damage(self, step: int) -> str | None:
-        return None if in_bucket(self._folder) else damage(Path(self._folder / str(step)))
+    def _damage(self, step: int, part: str = "") -> str | None:
+        """The damage of a checkpoint; of a part of one, none where an older version wrote no checksums."""
+        folder = self._folder / str(step)
+        if in_bucket(folder) or (part and need_not_be_sealed(Path(folder))):
+            return None
+        return damage(Path(folder), part)
 
     def _put_aside(self, damaged: dict[int, str]) -> None:
         aside = self._folder.parent / DAMAGED
