@@ -170,6 +170,62 @@ def test_an_edited_config_is_refused(folder, edit, needles):
     refused(folder, *needles)
 
 
+NAMES = tuple("abcde")
+
+
+@pytest.mark.parametrize(
+    ("names", "needle"),
+    [
+        (5, "'class_names' is 5, expected a list of texts"),
+        (None, "'class_names' is None, expected a list of texts"),
+        ("abcde", "expected a list of texts"),
+        ([1, 2], "expected a list of texts"),
+        ([{}] * 5, "expected a list of texts"),
+        (NAMES[1:], "has 4 names for 5 classes"),
+        ([*NAMES, "i"], "has 6 names for 5 classes"),
+        ([*NAMES[:4], "a"], "the name 'a' in 'class_names' is there 2 times"),
+        ([*NAMES[:4], ""], "the name '' in 'class_names' is empty"),
+        ([*NAMES[:4], "a\x1b[2J"], r"the name 'a\x1b[2J' in 'class_names' is empty, or has a control character"),
+        ([*NAMES[:4], "a\nb"], r"the name 'a\nb'"),
+        ([*NAMES[:4], "\u202eb"], r"the name '\u202eb'"),
+        (NAMES[::-1], "names of classes or counts of codes changed since they were written"),
+        ([*NAMES[:4], "E"], "names of classes or counts of codes changed since they were written"),
+        ([], "names of classes or counts of codes changed since they were written"),
+    ],
+)
+def test_names_of_classes_are_checked(model, tmp_path, names, needle):
+    assert model.transformer_config.num_classes == len(NAMES)
+    save_model(tmp_path / "model", dataclasses.replace(model, class_names=NAMES))
+    assert read_model(tmp_path / "model").class_names == NAMES
+    edit_config(tmp_path / "model", lambda c: c.update(class_names=names))
+    refused(tmp_path / "model", needle)
+
+
+def test_names_that_are_not_utf8_and_directories_of_older_versions(model, tmp_path):
+    named = dataclasses.replace(model, class_names=(*NAMES[:4], "caf\udce9"))
+    save_model(tmp_path / "model", named)
+    assert read_model(tmp_path / "model").class_names == named.class_names
+    edit_config(tmp_path / "model", lambda c: c.pop("fingerprint_of_names_and_counts"))
+    assert read_model(tmp_path / "model").class_names == named.class_names
+    edit_config(tmp_path / "model", lambda c: c.pop("class_names"))
+    assert read_model(tmp_path / "model").class_names == ()
+
+
+def test_one_flipped_bit_in_the_rest_is_noticed(model, tmp_path):
+    """Counts of codes, names, origins, and the name of their fingerprint."""
+    save_model(tmp_path / "model", dataclasses.replace(model, class_names=NAMES))
+    whole = (tmp_path / "model" / CONFIG_FILE).read_bytes()
+    for word in (b'"c"', b'"drawn"', b"fingerprint_of_names_and_counts", b'"source"', b'"class_names"'):
+        place = whole.index(word) + 1
+        (tmp_path / "model" / CONFIG_FILE).write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        refused(tmp_path / "model")
+    (tmp_path / "model" / CONFIG_FILE).write_bytes(whole)
+    edit_weights(
+        tmp_path / "model", lambda t: t["statistics/code_counts"].reshape(-1).view(np.uint32).__setitem__(3, 1)
+    )
+    refused(tmp_path / "model", "names of classes or counts of codes changed since they were written")
+
+
 @pytest.mark.parametrize(
     ("content", "needle"),
     [

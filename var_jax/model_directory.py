@@ -1,8 +1,9 @@
 """The model directory: one readable `config.json` and one `model.safetensors` with every weight.
 
 Each part (tokenizer, transformer) carries a fingerprint of its config and weights, checked on reading,
-so that damage is noticed and stored tokens can name the tokenizer that made them. A directory is
-written whole or not at all. Weights may be stored in float16, at half the size; reading turns them into
+so that damage is noticed and stored tokens can name the tokenizer that made them; one more covers the
+rest: names of classes, origins, counts of code use. Directories of older versions lack that one. A
+directory is written whole or not at all. Weights may be stored in float16, at half the size; reading turns them into
 float32, and the fingerprints are computed from the float32 values.
 """
 
@@ -13,16 +14,18 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from var_jax.errors import InputError
+from var_jax.errors import InputError, has_control, printable
 from var_jax.formats.bucket import local_files, new_directory
 from var_jax.formats.description import read_description
 from var_jax.formats.safetensors_file import read_safetensors, write_safetensors
+from var_jax.formats.small_files import TEXTS, require_fields
 from var_jax.models.baselines import transformer_config_from
 from var_jax.models.parameters import Params, flatten, unflatten
 from var_jax.models.shapes import tokenizer_shapes, transformer_shapes
@@ -34,6 +37,8 @@ WEIGHTS_FILE = "model.safetensors"
 FORMAT = "var_jax model directory"
 FORMAT_VERSION = 1
 _CODE_COUNTS = "statistics/code_counts"
+_REST = "fingerprint_of_names_and_counts"
+_FIELDS = {"format", "format_version", "source", "class_names", "fingerprints", _REST, "tokenizer", "transformer"}
 _BUNDLED = Path(__file__).parent / "bundled_model"
 
 
@@ -102,6 +107,12 @@ def fingerprint(config: Mapping[str, Any], params: Params) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
+def _fingerprint_of_rest(model: Model) -> str:
+    """sha256 (hex) over everything in a model directory that is in no part."""
+    about = {"class_names": list(model.class_names), "source": dict(model.source)}
+    return fingerprint(about, {"code_counts": model.code_counts_SxV})
+
+
 def save_model(path: str | os.PathLike[str], model: Model, half: bool = False) -> None:
     """Writes a model directory, local or in a bucket, whole or not at all.
 
@@ -121,6 +132,7 @@ def save_model(path: str | os.PathLike[str], model: Model, half: bool = False) -
         "source": dict(model.source),
         "class_names": list(model.class_names),
         "fingerprints": model.fingerprints,
+        _REST: _fingerprint_of_rest(model),
         **{part: values for part, (values, _) in model.parts.items()},
     }
     tensors = {_CODE_COUNTS: model.code_counts_SxV}
@@ -168,8 +180,7 @@ def _read(path: Path) -> Model:
         raise InputError(f"{weights}: tensor '{_CODE_COUNTS}' is missing or not of shape {shape}")
     abstract = tokenizer_shapes(tokenizer_config)
     params = _take(tensors, "tokenizer", abstract, weights)
-    names = tuple(config.get("class_names", ()))
-    model = Model(tokenizer_config, params, counts, class_names=names, source=source)
+    model = Model(tokenizer_config, params, counts, class_names=_names(config, path / CONFIG_FILE), source=source)
     if "transformer" in config:
         transformer_config = _part_config(transformer_config_from, config, "transformer", path)
         abstract = transformer_shapes(transformer_config)
@@ -183,7 +194,27 @@ def _read(path: Path) -> Model:
     for part, values in model.parts.items():
         if recorded.get(part) != fingerprint(*values):
             raise InputError(f"{path}: config or weights of the {part} changed since they were written; make it anew")
+    if _REST in config and config[_REST] != _fingerprint_of_rest(model):
+        raise InputError(f"{path}: names of classes or counts of codes changed since they were written; make it anew")
     return model
+
+
+def _names(config: Mapping[str, Any], file: Path) -> tuple[str, ...]:
+    """The names of the classes: none, or one for each, all different and fit to print.
+
+    Raises:
+      InputError: naming what is wrong with them.
+    """
+    names = config.get("class_names", [])
+    require_fields({"class_names": names}, file, {"class_names": TEXTS})
+    classes = config["transformer"].get("num_classes") if isinstance(config.get("transformer"), dict) else None
+    if names and classes is not None and len(names) != classes:
+        raise InputError(f"{file}: 'class_names' has {len(names)} names for {classes} classes; copy it again")
+    for name, count in Counter(names).items():
+        if count > 1 or not name or has_control(name):
+            problem = f"is there {count} times" if count > 1 else "is empty, or has a control character"
+            raise InputError(f"{file}: the name '{printable(name)}' in 'class_names' {problem}; copy it again")
+    return tuple(names)
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -192,7 +223,10 @@ def _read_config(path: Path) -> dict[str, Any]:
     file = path / CONFIG_FILE
     if not os.path.isfile(file):
         raise InputError(f"{path}: not a model directory, it has no {CONFIG_FILE} (var-jax import makes one)")
-    return read_description(file, "the config", FORMAT, FORMAT_VERSION)
+    config = read_description(file, "the config", FORMAT, FORMAT_VERSION)
+    if unknown := sorted(set(config) - _FIELDS):
+        raise InputError(f"{file}: has an unknown field '{printable(unknown[0])}'; copy it again, or update var_jax")
+    return config
 
 
 def _section(config: dict[str, Any], name: str, path: Path) -> dict[str, Any]:

@@ -122,13 +122,15 @@ def _read_trained(workdir: epath.Path) -> Model:
     tokenizer = read_model(workdir / TOKENIZER)
     transformer_config = _config_of(run, transformer_config_from, workdir)
     params = _restore(workdir, step, transformer_shapes(transformer_config))
+    names = tuple(run["class_names"])  # a config of the user's own may make room for more classes than its data has
+    names += tuple(f"class {label}" for label in range(len(names), transformer_config.num_classes))
     return Model(
         tokenizer.tokenizer_config,
         tokenizer.tokenizer_params,
         tokenizer.code_counts_SxV,
         transformer_config,
         params,
-        tuple(run["class_names"]),
+        names,
         {**tokenizer.source, **source},
     )
 

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from var_jax.data.folder import Folder
+from var_jax.data.report import notes
 from var_jax.data.sources import make_source
 from var_jax.errors import InputError
 
@@ -87,6 +88,61 @@ def test_a_folder_that_is_split_already(tmp_path, validation_name):
     assert names(validation) == {"b/2.png"}
     assert validation.class_names == ("a", "b")
     assert validation[0][1] == 1
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        ("train", "test", "'test' and 'train'"),
+        ("train", "valid", "'train' and 'valid'"),
+        ("Train", "Val", "'Train' and 'Val'"),
+        ("training", "animals", "'training'"),
+    ],
+)
+def test_splits_by_other_names(tmp_path, first, second, said):
+    for name in (first, second):
+        for i in range(2):
+            save(tmp_path / name / "a" / f"{i}.png")
+    if second == "animals":
+        save(tmp_path / second / "1.png")
+    with pytest.raises(InputError) as raised:
+        Folder("train", tmp_path)
+    assert f"{said} would be classes here, and hold folders alone; splits must be called train and val" in str(
+        raised.value
+    )
+
+
+def test_folders_beside_the_splits_and_pictures_beside_the_classes(tmp_path):
+    for name in ("train", "val", "test"):
+        save(tmp_path / name / "a" / "1.png")
+    save(tmp_path / "train" / "preview.png")
+    train, validation = both(tmp_path)
+    assert train.notes == (
+        f"{tmp_path}: not taken, pictures beside the class folders: 1 (train/preview.png)",
+        f"{tmp_path}: not taken, folders beside those of the splits: 1 (test)",
+    )
+    assert validation.notes == train.notes[1:]
+
+
+@pytest.mark.parametrize("path", ["", None])
+def test_a_path_that_is_not_given(path, monkeypatch, animals):
+    """It is not the current folder."""
+    monkeypatch.chdir(animals)
+    with pytest.raises(InputError, match="the folder of pictures is not named: give data.options.path"):
+        Folder("train", path)
+
+
+def test_names_of_classes_that_mislead(tmp_path):
+    """They are read, and said."""
+    for name in (*map(str, range(12)), "None"):
+        save(tmp_path / name / "1.png")
+        save(tmp_path / name / "2.png")
+    lines = notes(*both(tmp_path))
+    assert lines == [
+        "class 'None' is called by the word for no class: in text, like --classes, write its id 12",
+        "class '10' has the id 2, as ids follow the alphabet: in text, like --classes, a number is a name where there "
+        "is one; in Python it is an id",
+    ]
 
 
 def test_a_class_may_be_called_train(tmp_path):

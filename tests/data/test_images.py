@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import io
 import os
+import struct
+import subprocess
+import sys
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.formats.samples import damaged
-from var_jax.data.images import centre_crop, decode_image, read_image, to_rgb
+from var_jax.data.images import centre_crop, decode_image, read_header, read_image, to_rgb
 from var_jax.errors import InputError
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
@@ -124,7 +128,7 @@ def test_what_is_no_picture(tmp_path):
     refused(tmp_path / "pipe", "not a regular file")
     for name, content in (("empty.png", b""), ("text.jpg", b"dear diary"), ("zeros.bmp", bytes(4096))):
         (tmp_path / name).write_bytes(content)
-        refused(tmp_path / name, "cannot be read as a picture (no format that Pillow knows)")
+        refused(tmp_path / name, "cannot be read as a picture (none of the formats that are read: PNG, JPEG, ")
 
 
 def test_a_picture_that_claims_to_be_huge(tmp_path):
@@ -183,6 +187,228 @@ def test_the_middle_square_is_in_the_middle(stripes, upright):
     lines = (square.transpose(1, 0, 2) if upright else square)[0, :, 0]
     assert np.all(lines[1:-1] == 255)
     assert sum(stripes) % 2 or np.all(lines == 255)
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """A chunk of a PNG file."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png(*chunks: bytes, at_end: bool = False) -> bytes:
+    """The PNG of `colours()` with more chunks behind its header, or behind its pixels."""
+    content = io.BytesIO()
+    colours().save(content, "PNG")
+    whole, place = content.getvalue(), -12 if at_end else 33
+    return whole[:place] + b"".join(chunks) + whole[place:]
+
+
+LARGE = zlib.compress(bytes(2 << 20))  # unpacked 2 MiB, twice what Pillow reads
+
+
+@pytest.mark.parametrize("at_end", [False, True], ids=["before", "behind"])
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [chunk(b"iCCP", b"icc\0\0" + LARGE)],
+        [chunk(b"zTXt", b"parameters\0\0" + LARGE)],
+        [chunk(b"iTXt", b"workflow\0\1\0\0\0" + LARGE)],
+        [chunk(b"tEXt", b"note\0" + bytes([65 + i]) * (23 << 20)) for i in range(3)],
+        [chunk(b"iCCP", b"icc\0\7" + LARGE)],
+    ],
+    ids=["profile", "packed-text", "international-text", "much-text", "unknown-packing"],
+)
+def test_large_texts_and_colour_profiles_are_skipped(tmp_path, chunks, at_end):
+    """Programs that draw pictures put their settings there."""
+    (tmp_path / "a.png").write_bytes(png(*chunks, at_end=at_end))
+    np.testing.assert_array_equal(np.asarray(read_image(tmp_path / "a.png")), np.asarray(colours()))
+    assert read_header(tmp_path / "a.png") == ("RGB", (3, 2))
+    np.testing.assert_array_equal(decode_image(png(*chunks, at_end=at_end), "a"), np.asarray(colours()))
+
+
+def test_a_picture_with_large_text_is_still_turned_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = io.BytesIO()
+    colours().save(content, "PNG", exif=exif)
+    whole = content.getvalue()
+    (tmp_path / "a.png").write_bytes(whole[:33] + chunk(b"zTXt", b"parameters\0\0" + LARGE) + whole[33:])
+    np.testing.assert_array_equal(np.asarray(read_image(tmp_path / "a.png")), np.rot90(np.asarray(colours()), -1))
+    assert read_header(tmp_path / "a.png") == ("RGB", (2, 3))
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [([0, 200], "32-bit"), ([0, 70_000], "32-bit"), ([-1, 300], "32-bit"), ([0, 2**31 - 1], "32-bit")],
+)
+def test_integers_whose_white_is_unknown_are_refused(tmp_path, values, kind):
+    """Zero to 255 would be black, and more than 16 bits white."""
+    Image.fromarray(np.array([values], np.int32)).save(tmp_path / "a.tiff")
+    low, high = values
+    refused(
+        tmp_path / "a.tiff", f"holds {kind} integers from {low} to {high}, whose white is unknown; save 8 or 16 bits"
+    )
+
+
+def tiff(path, photometric: int, sample_format: int, bits: int, values: np.ndarray) -> None:
+    """A grey TIFF of one strip, little-endian, written by hand."""
+    height, width = values.shape
+    tags = {
+        256: width,
+        257: height,
+        258: bits,
+        259: 1,
+        262: photometric,
+        273: 8,
+        277: 1,
+        278: height,
+        279: values.nbytes,
+    }
+    tags |= {339: sample_format}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    folder = struct.pack("<H", len(tags)) + entries + bytes(4)
+    path.write_bytes(b"II*\0" + struct.pack("<I", 8 + values.nbytes) + values.tobytes() + folder)
+
+
+def test_signed_greys_are_refused_and_inverted_ones_are_inverted(tmp_path):
+    ramp = np.linspace(0, 2**15 - 1, 8, dtype=np.int16)[None]
+    tiff(tmp_path / "signed.tiff", 1, 2, 16, ramp)
+    refused(tmp_path / "signed.tiff", "holds signed 16-bit integers from 0 to 32767")
+    ramp = np.linspace(0, 2**16 - 1, 8, dtype=np.uint16)[None]
+    for photometric, expected in ((1, ramp >> 8), (0, 255 - (ramp >> 8))):
+        tiff(tmp_path / "a.tiff", photometric, 1, 16, ramp)
+        np.testing.assert_array_equal(np.asarray(read_image(tmp_path / "a.tiff"))[..., 0], expected)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff", "pgm"])
+def test_a_ramp_of_16_bits(tmp_path, suffix):
+    ramp = np.linspace(0, 2**16 - 1, 512, dtype=np.uint16)[None]
+    if suffix == "pgm":
+        (tmp_path / "a.pgm").write_bytes(b"P5 512 1 65535\n" + ramp.astype(">u2").tobytes())
+    else:
+        Image.fromarray(ramp).save(tmp_path / f"a.{suffix}")
+    drawn = np.asarray(read_image(tmp_path / f"a.{suffix}"))
+    np.testing.assert_array_equal(drawn, np.repeat((ramp >> 8)[..., None], 3, axis=-1))
+
+
+def test_colours_of_16_bits_keep_their_high_bytes(tmp_path):
+    values = np.random.default_rng(0).integers(0, 2**16, (5, 4, 3))
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 5, 16, 2, 0, 0, 0))
+    content = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    np.testing.assert_array_equal(decode_image(content, "a"), values >> 8)
+
+
+def test_orientation_in_a_jpeg_and_broken_exif(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    drawn = read_back(colours().resize((48, 32), 0), tmp_path / "a.jpg", exif=exif, quality=95, subsampling=0)
+    turned = np.rot90(np.asarray(colours().resize((48, 32), 0)), -1)
+    assert drawn.shape == turned.shape
+    assert np.abs(drawn.astype(int) - turned).mean() < 3
+    plain = read_back(colours(), tmp_path / "a.jpg")
+    head = b"Exif\0\0MM\0*\0\0\0\x08"
+    entry = b"\0\x01\x01\x12\0\x03\0\0\0\x01"
+    far = b"Exif\0\0MM\0*\0\0\xff\xff"
+    for broken in (b"Exif\0\0garbage!", head[:14], head + entry + bytes(8), head + b"\0\x01\x01\x12\0\x02"[:6], far):
+        np.testing.assert_array_equal(read_back(colours(), tmp_path / "a.jpg", exif=broken), plain)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF", "TIFF"])
+def test_of_several_pictures_the_first(tmp_path, kind):
+    frames = [colours(), *(Image.new("RGB", (3, 2), colour) for colour in (RED, BLUE))]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    drawn = read_back(frames[0], tmp_path / f"a.{kind.lower()}", save_all=True, append_images=frames[1:], **options)
+    np.testing.assert_array_equal(drawn, np.asarray(colours()))
+
+
+def test_the_first_picture_of_a_transparent_animation(tmp_path):
+    frames = [Image.new("RGBA", (4, 4), (*colour, 0)) for colour in (RED, BLUE)]
+    for frame in frames:
+        frame.putpixel((1, 1), (*GREEN, 255))
+    expected = np.full((4, 4, 3), 255)
+    expected[1, 1] = GREEN
+    for name, options in {"a.webp": {"lossless": True}, "a.png": {}, "a.gif": {"disposal": 2}}.items():
+        drawn = read_back(frames[0], tmp_path / name, save_all=True, append_images=frames[1:], **options)
+        np.testing.assert_array_equal(drawn, expected)
+
+
+def test_a_jpeg_cut_short(tmp_path):
+    """What comes behind the end is no loss."""
+    content = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(content, "JPEG")
+    whole, path = content.getvalue(), tmp_path / "a.jpg"
+    for cut in (len(whole) // 2, len(whole) - 10):
+        path.write_bytes(whole[:cut])
+        refused(path, "cannot be read as a picture")
+    path.write_bytes(whole)
+    expected = np.asarray(read_image(path))
+    path.write_bytes(whole + b"junk" * 100)
+    np.testing.assert_array_equal(np.asarray(read_image(path)), expected)
+
+
+def test_a_png_that_is_nearly_whole(tmp_path):
+    flawed = chunk(b"tEXt", b"a\0b")[:-1] + b"?"
+    for content in (png()[:-12], png() + b"junk", png(flawed, at_end=True)):
+        (tmp_path / "a.png").write_bytes(content)
+        np.testing.assert_array_equal(np.asarray(read_image(tmp_path / "a.png")), np.asarray(colours()))
+
+
+def test_no_decoder_starts_another_program(tmp_path, monkeypatch):
+    """Whatever a file is called, its content decides; EPS would run Ghostscript."""
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a program was started"))
+    page = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
+    for name in ("a.jpg", "a.eps"):
+        (tmp_path / name).write_bytes(page)
+        refused(tmp_path / name, "cannot be read as a picture (none of the formats that are read: PNG, JPEG, ")
+
+
+@pytest.mark.parametrize("kind", ["TGA", "ICO", "PCX", "SGI", "JPEG2000", "DDS", "ICNS", "IM", "MSP", "XBM"])
+def test_rare_formats_are_not_tried(tmp_path, kind):
+    Image.new("1" if kind in ("MSP", "XBM") else "RGB", (64, 64)).save(tmp_path / "a.png", kind)
+    refused(tmp_path / "a.png", "none of the formats that are read")
+
+
+def test_100_million_pixels_are_read_without_a_warning_and_200_refused(tmp_path):
+    """They are counted before one is decoded."""
+    rows = chunk(b"IDAT", zlib.compress(bytes(1251 * 10_000))) + chunk(b"IEND", b"")
+    signature = b"\x89PNG\r\n\x1a\n"
+    for name, side in (("large.png", 10_000), ("larger.png", 12_000), ("bomb.png", 14_000)):
+        header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0))
+        (tmp_path / name).write_bytes(signature + header + rows)
+    program = f"from var_jax.data.images import read_header as read; print(*read({str(tmp_path / 'large.png')!r}))"
+    read = subprocess.run([sys.executable, "-W", "always", "-c", program], capture_output=True, text=True, check=True)
+    assert read.stdout == "1 (10000, 10000)\n"
+    assert "DecompressionBomb" not in read.stderr
+    refused(tmp_path / "larger.png", "has 12000 x 12000 pixels, the limit is 134217728; scale it down")
+    refused(tmp_path / "bomb.png", "claims too many pixels, the limit is 134217728; scale it down")
+
+
+def test_a_strip_of_one_pixel(tmp_path):
+    for size in ((1, 100_000), (100_000, 1)):
+        drawn = read_back(Image.new("LA", size, (0, 0)), tmp_path / "a.png")
+        assert drawn.shape == (size[1], size[0], 3)
+        assert drawn.min() == 255
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "P", "I;16", "I", "F", "CMYK", "LAB", "YCbCr", "1"])
+def test_large_pictures_are_converted_part_by_part(mode):
+    """Parts meet without a seam, and a value far from the others counts for all."""
+    side = 1500
+    ramp = np.add.outer(np.arange(side), np.arange(side)).astype(np.float32) * (65_000 / (2 * side))
+    if mode == "I;16":
+        image, expected = Image.fromarray(ramp.astype(np.uint16)), ramp.astype(np.uint16) >> 8
+    elif mode in ("I", "F"):
+        image = Image.fromarray(ramp.astype(np.int32 if mode == "I" else np.float32))
+        scale = 255.0 / float(ramp.max())
+        expected = ramp.astype(np.int32) >> 8 if mode == "I" else (ramp.astype(np.float64) * scale).clip(0, 255)
+    else:
+        grey = Image.fromarray((ramp / 256).astype(np.uint8))
+        image = grey.convert("RGB").convert(mode) if mode != "LAB" else Image.merge("LAB", [grey] * 3)
+        expected = np.asarray(image.convert("RGB"))
+        np.testing.assert_array_equal(np.asarray(to_rgb(image)), expected)
+        return
+    np.testing.assert_array_equal(np.asarray(to_rgb(image))[..., 0], expected.astype(np.uint8))
 
 
 def test_scaling_is_lanczos_then_cut():

@@ -121,6 +121,20 @@ def test_trap_mixed_sizes(tmp_path):
         FolderPictures(tmp_path)
 
 
+def test_trap_a_picture_that_lies_on_its_side(tmp_path):
+    """Sizes are those of the upright pictures."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright = np.zeros((6, 4, 3), np.uint8)
+    Image.fromarray(upright).save(tmp_path / "0.png")
+    for suffix in ("png", "jpg", "webp", "tiff"):
+        Image.fromarray(upright.transpose(1, 0, 2)).save(tmp_path / f"1.{suffix}", exif=exif)
+    assert everything(FolderPictures(tmp_path)).shape == (5, 6, 4, 3)
+    Image.fromarray(upright).save(tmp_path / "2.jpg", exif=exif)
+    with pytest.raises(InputError, match=r"2.jpg: is 6 x 4 pixels, .*0.png is 4 x 6; give pictures of one size"):
+        FolderPictures(tmp_path)
+
+
 def test_trap_pictures_that_are_not_rgb(tmp_path):
     images = pictures(4)
     save_all(tmp_path, images)

@@ -86,6 +86,7 @@ def test_wrong_classifiers_and_classes_are_named():
         imagenet_chooser("a.pth", 10)
 
 
+@pytest.mark.campaign
 def test_the_command_on_a_tiny_run(tiny_run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(rejection, "train_classifier", functools.partial(rejection.train_classifier, steps=30))
     model, out = str(tiny_run / "transformer"), tmp_path / "kept"

@@ -86,6 +86,7 @@ def test_a_table_from_nothing_and_nothing_done_twice(rows, tmp_path):
     assert said == []
 
 
+@pytest.mark.campaign
 def test_a_table_of_one_model_drawn_from_in_two_ways(rows, tmp_path, monkeypatch):
     """The trainings, which are processes of their own, run in this one."""
     monkeypatch.setattr(ablation, "trained", lambda words: main(list(words)))

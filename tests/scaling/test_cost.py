@@ -56,6 +56,7 @@ def test_growth_over_the_published_pyramids():
     assert at_256["raster"]["flops_cached"] < at_256["scales"]["flops_cached"]  # fewer tokens
 
 
+@pytest.mark.campaign
 def test_the_report(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     monkeypatch.setattr(cost, "PUBLISHED_SIDES", {32: (1, 2), 64: (1, 2, 4)})

@@ -70,6 +70,7 @@ def bundle():
     )
 
 
+@pytest.mark.campaign
 def test_the_command(bundle, tmp_path, monkeypatch):
     """Three drawn shapes, edited by the drawn model and judged by a classifier that has learned nothing."""
     monkeypatch.setattr(editing, "load", lambda path: bundle)
@@ -91,6 +92,7 @@ def test_the_command(bundle, tmp_path, monkeypatch):
     assert gain == pytest.approx(both[0] - both[1])
 
 
+@pytest.mark.campaign
 def test_only_the_references_procedure_changes_what_lies_beyond_the_edge(bundle):
     size = bundle.tokenizer.config.image_size
     originals = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), np.uint8)

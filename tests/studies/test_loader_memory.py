@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 
+import pytest
+
 from tests.packaging.tree import ROOT, run
 
 
+@pytest.mark.campaign
 def test_the_loader_stays_flat():
     done = run([sys.executable, "-m", "studies.loader_memory", "--steps", "1000"], ROOT)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -28,6 +28,7 @@ def model(tmp_path_factory):
     return folder
 
 
+@pytest.mark.campaign
 def test_the_command_writes_every_figure(model, tmp_path, capsys):
     method_figures.main(["--model", str(model), "--out", str(tmp_path / "out")])
     lines = capsys.readouterr().out.splitlines()

@@ -55,6 +55,7 @@ def model(tmp_path, monkeypatch):
     return tmp_path / "model"
 
 
+@pytest.mark.campaign
 def test_a_small_curve(model, tmp_path):
     pytest.importorskip("matplotlib")
     files = ["--json", str(tmp_path / "curve.json"), "--out", str(tmp_path / "curve.png")]

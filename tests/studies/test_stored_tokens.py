@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 
+import pytest
+
 from studies.stored_tokens import measure
 from var_jax.models.quantizer import QuantizerConfig
 from var_jax.models.tokenizer import TokenizerConfig
 from var_jax.pyramid import Pyramid
 
 
+@pytest.mark.campaign
 def test_every_figure_is_measured(tmp_path):
     tokenizer = TokenizerConfig(QuantizerConfig(Pyramid((1, 2, 4)), 16, 4), 8, (1, 2), 1, 1, norm_groups=4)
     figures = measure(tmp_path, tokenizer, "d1", batch=2, rounds=2)

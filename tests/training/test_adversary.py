@@ -38,6 +38,7 @@ from var_jax.training.tokenizer import TokenizerTask
 pytestmark = pytest.mark.usefixtures("one_device")
 
 SMALL = {"kind": "patch", "channels": 8, "levels": 2, "norm_groups": 4, "start": 0.3, "ramp": 0.5}
+FLAT = {"pyramid": "1,8", "channel_multipliers": (1,)}  # one resolution compiles sooner
 OWN_METRICS = {"adversarial", "adaptive_weight", "discriminator", "real_score", "fake_score", "lecam"}
 
 
@@ -46,8 +47,7 @@ def config_with(**changes):
 
 
 def smaller_with(**changes):
-    """Of one resolution, for gradients without a run."""
-    return tiny.tokenizer(adversary=SMALL | changes, model={"pyramid": "1,8", "channel_multipliers": (1,)})
+    return tiny.tokenizer(adversary=SMALL | changes, model=FLAT)
 
 
 def made(config):
@@ -76,7 +76,7 @@ def stepped(config, steps=2, change=lambda state: state):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("adversarial") / "run"
-    config = config_with()
+    config = smaller_with()
     config.update({"report_every": 1})
     with one_device():
         assert train(config, str(folder)) == FINISHED
@@ -159,6 +159,7 @@ def test_both_sides_learn_with_every_part_on_and_micro_batches():
     config = tiny.tokenizer(
         adversary=SMALL | {"kind": "residual", "loss": "non_saturating", "gradient_penalty": 1.0, "start": 0.0},
         accumulate=2,
+        model=FLAT,
     )
     states = stepped(config)
     for (before, _), (after, metrics) in zip(states, states[1:], strict=False):
@@ -177,7 +178,7 @@ def test_a_discriminator_that_is_not_finite_changes_nothing():
         params = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), state.adversary.params)
         return state._replace(adversary=state.adversary._replace(params=params))
 
-    (before, _), (after, _) = stepped(config_with(), steps=1, change=broken)
+    (before, _), (after, _) = stepped(smaller_with(), steps=1, change=broken)
     assert int(after.bad_step) == 0
     equal(after.params, before.params)
     equal(after.adversary, before.adversary)

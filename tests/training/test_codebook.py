@@ -86,12 +86,15 @@ def test_warm_start_finds_separate_heaps():
     assert np.all(np.isfinite(many))
 
 
+FLAT = {"pyramid": "1,2,8", "channel_multipliers": (1,), "codebook_size": 64}  # one resolution compiles sooner
+
+
 def stepped(options, steps=1, accumulate=1):
     """The states before and after some steps on one batch, without weight of the other losses on the codebook.
 
     Equal options and `accumulate` are one program.
     """
-    config = tiny.tokenizer()
+    config = tiny.tokenizer(model=FLAT)
     task = TokenizerTask(TokenizerConfig.from_fields(**config.model), config.loss, codebook=options)
     program = on_one_device(task, adamw(decay=0.1, decayed=task.decayed), accumulate=accumulate, ema_decay=0.5)
     states = [program.first_state()]
@@ -110,7 +113,7 @@ def test_codes_that_are_means_take_no_gradient():
     for code in np.unique(tokens):
         expected[code] = queries[tokens == code].mean(0)
     np.testing.assert_allclose(codebook_of(after.params), expected, rtol=1e-5, atol=1e-6)
-    assert len(np.unique(tokens)) < 16  # some are nobody's and stayed
+    assert len(np.unique(tokens)) < 64  # some are nobody's and stayed
     # The average of parameters follows the codes that are kept.
     kept = np.asarray(codebook_of(before.params))
     np.testing.assert_allclose(codebook_of(after.ema), kept + 0.9 * (expected - kept), rtol=1e-4, atol=1e-6)
@@ -132,7 +135,7 @@ def test_dead_codes_move_when_it_is_time(means):
     close(codebook_of(first.params), codebook_of(first_plain.params))
     uses = np.sum(second.counts["codes"] if means else second.counts, axis=0)
     dead = uses < 0.2 * uses.mean()
-    assert 0 < dead.sum() < 16
+    assert 0 < dead.sum() < 64
     close(codebook_of(second.params)[~dead], codebook_of(second_plain.params)[~dead])
     queries = np.asarray(jax.jit(task._queries)(second_plain.params, images))
     for code in np.asarray(codebook_of(second.params))[dead]:
@@ -152,9 +155,10 @@ def test_fewer_scales_in_training_change_the_loss_and_not_validation():
     equal(*(jax.jit(t.evaluate)(state.params, {}, batch | {"mask": jnp.ones(8)}) for t in (task, fewer)))
 
 
+@pytest.mark.usefixtures("one_device")
 def test_a_run_with_all_of_it_resumes_exactly(tmp_path, monkeypatch, capsys):
     options = {"dropout": 0.5, "fewest_scales": 1, "means": True, "reset_every": 2, "warm_start": 2}
-    config = tiny.tokenizer(codebook=options)
+    config = tiny.tokenizer(codebook=options, model=FLAT)
     assert train(config, tmp_path / "whole") == FINISHED
     assert "the first codebook is made of 16 pictures" in capsys.readouterr().out
     with monkeypatch.context() as patch:

@@ -59,10 +59,10 @@ def damaged_folder(root: Path) -> dict[str, str]:
         picture(root / f"class{i % 2}" / f"{i:02}.jpg", i)
     whole = (root / "class0" / "00.jpg").read_bytes()
     kinds = {
-        "zero": (b"", "no format that Pillow knows"),
-        "text": (b"not a picture at all", "no format that Pillow knows"),
+        "zero": (b"", "none of the formats that are read"),
+        "text": (b"not a picture at all", "none of the formats that are read"),
         "short": (whole[: len(whole) * 2 // 3], "runcated"),
-        "rubbish": (os.urandom(400), "no format that Pillow knows"),
+        "rubbish": (os.urandom(400), "none of the formats that are read"),
         "bomb": (bomb(), "too many pixels"),
     }
     for name, (content, _) in kinds.items():
@@ -82,6 +82,8 @@ def folder_run(root, **changes):
 def test_damaged_pictures_are_left_out_and_named(tmp_path, capsys):
     kinds = damaged_folder(tmp_path / "pictures")
     config = folder_run(tmp_path / "pictures")
+    picture(tmp_path / "pictures" / "class0" / "more" / "1.png")
+    (tmp_path / "pictures" / "class1" / "1.heic").write_bytes(b"?")
     assert train(config, str(tmp_path / "run")) == FINISHED
     lines = (tmp_path / "run" / "bad_pictures.txt").read_text().splitlines()
     assert len(lines) == len(kinds)
@@ -91,6 +93,9 @@ def test_damaged_pictures_are_left_out_and_named(tmp_path, capsys):
         assert said in line
     printed = capsys.readouterr().out
     assert printed.count("left out: ") == len(kinds)
+    for said in ("pictures in folders inside a folder of pictures: 1 (class0/more/1.png)", "other kinds: 1 (1 .heic)"):
+        assert f"{tmp_path / 'pictures'}: not taken, " in printed
+        assert said in (tmp_path / "run" / "log.txt").read_text()
     with config.unlocked():
         config.data.bad_share = 0.01
     shutil.rmtree(tmp_path / "run")

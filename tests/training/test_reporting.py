@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import struct
 import sys
@@ -74,3 +75,21 @@ def test_curves_that_cannot_be_written_stop_nothing(tmp_path, capsys):
     assert lines(tmp_path) == WRITTEN
     assert "no curves for TensorBoard" in capsys.readouterr().out
     assert "no curves for TensorBoard" in (tmp_path / "log.txt").read_text()
+
+
+def test_names_of_any_bytes_are_written(tmp_path, monkeypatch):
+    """A damaged picture from a latin-1 disk, on a terminal that refuses it; noted once, whatever its characters."""
+    terminal = io.TextIOWrapper(io.BytesIO(), "ascii", errors="strict")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    for _ in range(2):
+        reporter = Reporter(epath.Path(tmp_path))
+        for name in ("\udce9t\udce9.png", "a\nb.png", "a\x85\u2028b.png", "\x1b]0;title\x07.png"):
+            reporter.note("bad_pictures.txt", f"train picture 3: {name}: cannot be read")
+        reporter.close()
+    expected = [r"\udce9t\udce9.png", r"a\nb.png", r"a\x85\u2028b.png", r"\x1b]0;title\x07.png"]
+    noted = (tmp_path / "bad_pictures.txt").read_text(encoding="ascii").splitlines()
+    assert noted == [f"train picture 3: {name}: cannot be read" for name in expected]
+    logged = (tmp_path / "log.txt").read_text(encoding="ascii").splitlines()
+    assert [line.split("picture 3: ")[1].split(": ")[0] for line in logged] == expected
+    terminal.flush()
+    assert terminal.buffer.getvalue().decode().count("left out: ") == 4

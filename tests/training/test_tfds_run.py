@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import numpy as np
+import pytest
 from etils import epath
 
 from tests.data.tiny_tfds import TinyTrees
@@ -29,6 +30,7 @@ def run_on_one_device(config, workdir):
     return code, jax.device_get(run.state)
 
 
+@pytest.mark.campaign
 def test_workers_stopped_and_resumed_are_the_unbroken_run(tmp_path, monkeypatch):
     data_dir = tmp_path / "data"
     assert main(["data", "prepare", "--name", TinyTrees.name, "--data-dir", str(data_dir)]) == 0

@@ -10,7 +10,7 @@ import numpy as np
 from var_jax.cli.options import add_model_option, add_sampling_options, load_to_sample, sampling_settings
 from var_jax.data.images import read_image
 from var_jax.errors import InputError
-from var_jax.generation.classes import class_id
+from var_jax.generation.classes import class_id, numbers_as_names
 from var_jax.generation.editing import TASKS, box_mask, extended
 from var_jax.generation.pictures import check_picture_path, save_picture
 
@@ -46,7 +46,10 @@ def run(args: argparse.Namespace) -> None:
     bundle = load_to_sample(args.model)
     label = None
     if args.label is not None:
-        label = class_id(args.label, bundle.transformer.config.num_classes, bundle.class_names)
+        known = bundle.transformer.config.num_classes, bundle.class_names
+        label = class_id(args.label, *known)
+        for line in numbers_as_names(args.label, *known, alone=True):
+            print(f"note: {line}", flush=True)
     options = {"mask": mask, "label": label, "keep_scales": args.keep_scales, "dilate": args.dilate, "edge": args.edge}
     key = jax.random.key(np.uint32(args.seed))
     edited = bundle.edit(image, args.task, key, factor=args.factor, **options, **settings)

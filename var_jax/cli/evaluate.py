@@ -7,7 +7,7 @@ import argparse
 import jax
 
 from var_jax.cli.options import add_process_options, add_sampling_options, joined, sampling_settings, say
-from var_jax.errors import InputError
+from var_jax.errors import InputError, printable
 from var_jax.evaluation.expected import PUBLISHED_SAMPLING, beside, published
 from var_jax.evaluation.pictures import Drawing, open_pictures
 from var_jax.evaluation.protocol import evaluate, inception_judge, open_reference
@@ -57,7 +57,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         if isinstance(value, float):
             print(f"{name:30} {value:.4f}")
     for note in report["notes"]:
-        print(f"note: {note}")
+        print(f"note: {printable(note)}")
     if args.expect:
         print(beside(args.expect, {name: value for name, value in report.items() if isinstance(value, float)}))
     if args.statistics:

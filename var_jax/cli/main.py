@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
+import os
+import select
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from var_jax import __version__
 from var_jax.cpu.large_pages import begin_again_with_large_pages
-from var_jax.errors import InputError
+from var_jax.errors import InputError, printable
 
 # Subcommand -> (module under var_jax.cli, one line of help). Each module has `add_arguments(parser)`
 # and `run(args) -> int | None`, and is imported only for its own command (or its --help). A module with
@@ -37,15 +40,50 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
+_UNREAD = 128 + 13  # the exit code of a program that SIGPIPE ended
+
+
 class _Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {' '.join(message.split())} (see {self.prog} --help)\n")
+        self.exit(2, f"{self.prog}: {printable(' '.join(message.split()))} (see {self.prog} --help)\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one subcommand and returns the process's exit code: 0 for success, 2 for bad input."""
+    """Runs one subcommand and returns the process's exit code: 0 for success, 2 for bad input.
+
+    Names that the terminal's encoding lacks are printed as escapes. If nobody reads the output any more, as after
+    `| head`, the command ends without a word.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        try:
+            return _run(argv)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError:
+        if not (gone := [stream for stream in (sys.stdout, sys.stderr) if _unread(stream)]):
+            raise
+        for stream in gone:  # what is still in its buffer would fail at the end of Python
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return _UNREAD
+
+
+def _unread(stream: io.TextIOBase | None) -> bool:
+    """Whether a stream leads into a pipe whose reader has gone."""
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), 0)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    except (AttributeError, OSError, ValueError):
+        return False
+
+
+def _run(argv: Sequence[str] | None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = _Parser(prog="var-jax", description="Visual AutoRegressive modeling in JAX.")
     parser.add_argument("--version", action="version", version=f"var_jax {__version__}")
@@ -66,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return args.run(args) or 0
     except InputError as error:
-        print(f"var-jax {args.command}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"var-jax {args.command}: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"var-jax {args.command}: interrupted", file=sys.stderr)

@@ -15,6 +15,7 @@ from var_jax.bundle import Bundle, load
 from var_jax.errors import InputError
 from var_jax.generation import guidance
 from var_jax.generation.batching import LARGEST_SEED
+from var_jax.generation.classes import numbers_as_names, parse_classes
 from var_jax.generation.settings import DEFAULTS, SamplingOptions
 from var_jax.model_directory import bundled_model
 from var_jax.parallel.processes import EXPECTED, SECONDS_TO_MEET, together
@@ -86,6 +87,18 @@ def load_to_sample(path: str | None) -> Bundle:
     if bundle.transformer is None:
         raise InputError(f"{path}: has a tokenizer only, import a transformer with it to sample")
     return bundle
+
+
+def chosen_classes(text: str, bundle: Bundle) -> list[int]:
+    """Ids of the classes in a list that a user wrote; a number that is a name here is said to be one.
+
+    Raises:
+      InputError: see `parse_classes`.
+    """
+    total = bundle.transformer.config.num_classes
+    for line in numbers_as_names(text, total, bundle.class_names):
+        say(f"note: {line}")
+    return parse_classes(text, total, bundle.class_names)
 
 
 def _number_or_list(kind: type) -> Callable[[str], Any]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from var_jax.bundle import load
 from var_jax.data.images import centre_crop, read_image
+from var_jax.errors import printable
 from var_jax.generation.pictures import check_picture_path, grid, save_picture, to_uint8
 
 
@@ -30,7 +31,7 @@ def run(args: argparse.Namespace) -> None:
         rows += [original, *scales]
         error = np.mean((scales[-1].astype(np.float64) - original) ** 2)
         psnr = 10 * np.log10(255.0**2 / error) if error else float("inf")
-        print(f"{path}: PSNR {psnr:.2f} dB from all {len(pyramid)} scales", flush=True)
+        print(f"{printable(path)}: PSNR {psnr:.2f} dB from all {len(pyramid)} scales", flush=True)
     captions = ["original", *pyramid.names]
     save_picture(args.out, grid(np.stack(rows), len(captions), captions))
     print(f"wrote {args.out}")

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from var_jax.bundle import Bundle
-from var_jax.cli.options import add_limits, load_to_sample, sampling_settings
+from var_jax.cli.options import add_limits, chosen_classes, load_to_sample, sampling_settings
 from var_jax.errors import InputError
 from var_jax.evaluation.rejection import Chooser, Rejection, drawn_for, imagenet_chooser, model_draws, trained_chooser
 from var_jax.formats.atomic import atomic_directory
-from var_jax.generation.classes import parse_classes
 from var_jax.generation.pictures import save_picture
 
 _TRAINED = "trained"
@@ -48,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"--batch {args.batch}: expected 1 or more")
     bundle = load_to_sample(args.model)
     total = bundle.transformer.config.num_classes
-    classes = parse_classes(args.classes, total, bundle.class_names) if args.classes else list(range(total))
+    classes = chosen_classes(args.classes, bundle) if args.classes else list(range(total))
     if total in classes:
         raise InputError(f"--classes '{args.classes}': expected classes known to a classifier, not 'none'")
     with atomic_directory(Path(args.out)) as folder:

@@ -15,6 +15,7 @@ from var_jax.cli.options import (
     add_model_option,
     add_process_options,
     add_sampling_options,
+    chosen_classes,
     joined,
     load_to_sample,
     sampling_settings,
@@ -22,7 +23,7 @@ from var_jax.cli.options import (
 from var_jax.errors import InputError
 from var_jax.generation.batching import batches, class_keys
 from var_jax.generation.bulk import NpzFile, PngFolder, draw_all, shuffled
-from var_jax.generation.classes import label_text, parse_classes
+from var_jax.generation.classes import label_text
 from var_jax.generation.pictures import (
     ANIMATED,
     check_picture_path,
@@ -73,7 +74,7 @@ def _draw(args: argparse.Namespace, settings: dict, many: bool) -> None:
     bundle = load_to_sample(args.model)
     total = bundle.transformer.config.num_classes
     most = total if many else min(total, _MOST_DEFAULT_CLASSES)
-    classes = list(range(most)) if args.classes is None else parse_classes(args.classes, total, bundle.class_names)
+    classes = list(range(most)) if args.classes is None else chosen_classes(args.classes, bundle)
     if many:
         return _draw_many(args, bundle, classes, settings)
     drawn = np.concatenate(list(_growth(args, bundle, classes, settings)), axis=1)

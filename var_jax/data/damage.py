@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from var_jax.data.sources import Source
-from var_jax.errors import InputError
+from var_jax.errors import InputError, printable
 
 BAD_PICTURES_FILE = "bad_pictures.txt"
 BAD_SHARE = 0.05  # default share of a split's pictures that may be damaged
@@ -40,7 +40,7 @@ class BadPictures:
         return [self._line(index) for index in sorted(self._found)]
 
     def _line(self, index: int) -> str:
-        return f"{self._split} picture {index}: {self._found[index]}"
+        return printable(f"{self._split} picture {index}: {self._found[index]}")
 
     def _reason(self, index: int) -> str:
         try:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from var_jax.data.damage import BAD_SHARE
-from var_jax.data.sources import SPLITS, TOKENS, Source, make_source
-from var_jax.errors import InputError
+from var_jax.data.sources import NO_CLASS, SPLITS, TOKENS, Source, make_source
+from var_jax.errors import InputError, printable
 
 _CLASSES_IN_FULL = 40  # a data set with more classes is summarised
 
@@ -20,6 +20,17 @@ def report(kind: str, read: bool, **options: Any) -> Iterator[str]:
     Raises:
       InputError: if the data set cannot be used, or `read` found more damaged pictures than training allows.
     """
+    yield from map(printable, _lines(kind, read, options))
+
+
+def notes(*sources: Source) -> list[str]:
+    """Lines about what the splits of a data set leave aside, and about names of classes that mislead; each once."""
+    lines = [line for source in sources for line in (*getattr(source, "notes", ()), *_name_notes(source.class_names))]
+    return list(dict.fromkeys(map(printable, lines)))
+
+
+def _lines(kind: str, read: bool, options: dict[str, Any]) -> Iterator[str]:
+    sources = []
     for split in SPLITS:
         source = make_source(kind, split, **options)
         yield f"{split}: {len(source)} pictures in {len(source.class_names)} classes"
@@ -27,8 +38,23 @@ def report(kind: str, read: bool, **options: Any) -> Iterator[str]:
             yield from _class_lines(source)
         if read:
             yield from _damage_lines(source, split)
+        sources.append(source)
+    yield from notes(*sources)
     if kind == "tfds" and not read:
         yield "pictures per class: only by reading everything, add --read"
+
+
+def _name_notes(names: Sequence[str]) -> Iterator[str]:
+    for label, name in enumerate(names):
+        if name.strip().casefold() == NO_CLASS:
+            yield f"class '{name}' is called by the word for no class: in text, like --classes, write its id {label}"
+    moved = [label for label, name in enumerate(names) if name.isdecimal() and name.isascii() and name != str(label)]
+    if moved:
+        label = moved[0]
+        yield (
+            f"class '{names[label]}' has the id {label}, as ids follow the alphabet: in text, like --classes, a number "
+            "is a name where there is one; in Python it is an id"
+        )
 
 
 def _class_lines(source: Source) -> Iterator[str]:

@@ -23,6 +23,8 @@ _KINDS = {
 # A batch's key for the contents of its source: pictures, or tokens made of them before.
 IMAGES, TOKENS = "images", "tokens"
 
+NO_CLASS = "none"  # the word for no class, where a class is given by its name
+
 
 Identity = dict[str, tuple[int, str]]
 
@@ -33,6 +35,7 @@ class Source(Protocol):
     Attributes:
       holds: usually IMAGES; a source that holds TOKENS is a `TokenStore`, or a view of one.
       class_names: class names by id.
+      notes: optional; lines about what the data set holds and training does not take.
     """
 
     holds: str
@@ -61,6 +64,7 @@ class Spread:
         self._source = source
         self._places = np.linspace(0, len(source) - 1, min(count, len(source))).round().astype(int)
         self.class_names, self.holds = source.class_names, source.holds
+        self.notes = getattr(source, "notes", ())
 
     def __len__(self) -> int:
         return len(self._places)

@@ -22,11 +22,10 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
-from PIL import Image
 
 from var_jax.bundle import load
-from var_jax.data.folder import SUFFIXES
-from var_jax.data.images import read_image
+from var_jax.data.files import SUFFIXES, Aside, find_pictures
+from var_jax.data.images import read_header, read_image
 from var_jax.errors import InputError
 from var_jax.evaluation.expected import PUBLISHED_SAMPLING
 from var_jax.formats.bucket import in_bucket
@@ -39,7 +38,6 @@ from var_jax.training_directory import RUN_FILE
 
 ARRAY = "arr_0"
 _LOSSY = (".jpg", ".jpeg", ".webp")
-_ORIENTATION = 0x0112  # EXIF tag
 _LEADING, _TRAILING = re.compile(r"\d+"), re.compile(r"(.*?)(\d+)$")
 
 
@@ -142,7 +140,7 @@ def _check_layout(path: str | os.PathLike[str], shape: tuple[int, ...], kind: np
 
 
 class FolderPictures(Pictures):
-    """All pictures in a folder and its sub-folders, in the order of their paths.
+    """All pictures in a folder and its sub-folders, in the order of their paths; see `var_jax.data.files`.
 
     Raises:
       InputError: if the folder has no pictures, one differs in size from the first, or one cannot be read.
@@ -150,11 +148,9 @@ class FolderPictures(Pictures):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.name, self._root = os.fspath(path), Path(path)
-        self._files = sorted(
-            file.relative_to(self._root)
-            for file in self._root.rglob("*")
-            if file.suffix.lower() in SUFFIXES and file.is_file() and not file.name.startswith(".")
-        )
+        aside = Aside(path)
+        self._files = find_pictures(path, aside)
+        self._aside = aside.lines()
         if not self._files:
             raise InputError(f"{path}: holds no pictures (read are {' '.join(SUFFIXES)}), and is no model directory")
         self.count = len(self._files)
@@ -173,8 +169,8 @@ class FolderPictures(Pictures):
             yield np.stack([np.asarray(read_image(file), np.uint8) for file in files])
 
     def notes(self) -> list[str]:
-        """Notes on missing numbers, lossy files, and pictures that were not RGB."""
-        notes = _gaps(self._root, self._files)
+        """Notes on files that were left aside, missing numbers, lossy files, and pictures that were not RGB."""
+        notes = [*self._aside, *_gaps(self._root, self._files)]
         if lossy := sum(file.suffix.lower() in _LOSSY for file in self._files):
             notes.append(f"{lossy} of {self.count} pictures are in a lossy format, published figures use PNG files")
         if self._modes:
@@ -190,14 +186,8 @@ def _survey(files: list[Path]) -> Counter[str]:
     """Counts pictures by mode, RGB left out, from the files' headers; raises if sizes differ."""
     modes, first = Counter(), None
     for file in files:
-        try:
-            with Image.open(file) as image:
-                lying = image.getexif().get(_ORIENTATION, 1) >= 5  # lies on its side, and read_image turns it
-                size = image.size[::-1] if lying else image.size
-                modes[image.mode] += 1
-        except Exception:
-            read_image(file)  # raises an error that names the fault
-            raise
+        mode, size = read_header(file)
+        modes[mode] += 1
         first = first or size
         if size != first:
             shown = [f"{width} x {height}" for width, height in (size, first)]

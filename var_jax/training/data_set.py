@@ -10,7 +10,7 @@ import ml_collections
 from etils import epath
 
 from var_jax.data.sources import SPLITS, Source
-from var_jax.errors import InputError
+from var_jax.errors import InputError, printable
 from var_jax.formats.small_files import OBJECT, TEXTS, Kind, read_json, require_fields
 from var_jax.training_directory import read_run
 
@@ -77,7 +77,9 @@ def _other_classes(before: list[str], now: list[str]) -> str | None:
     if list(before) == list(now):
         return None
     new, gone = ([name for name in these if name not in set(those)] for these, those in ((now, before), (before, now)))
-    found = [f"{word}: {', '.join(names[:_MOST])}" for word, names in (("new", new), ("gone", gone)) if names]
+    found = [
+        f"{word}: {printable(', '.join(names[:_MOST]))}" for word, names in (("new", new), ("gone", gone)) if names
+    ]
     counted = f"the data set has {len(now)} classes, this run was begun with {len(before)}"
     return f"{counted} ({'; '.join(found) or 'the same in another order'})"
 
@@ -88,7 +90,7 @@ def _other_pictures(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     for split in SPLITS:
         for name in sorted({*before[split], *now[split]}):
             old, new = (tuple(found[split].get(name, (0, ""))) for found in (before, now))
-            what = f"{split} pictures" + f" of class '{name}'" * bool(name)
+            what = f"{split} pictures" + f" of class '{printable(name)}'" * bool(name)
             if old[0] != new[0]:
                 lines.append(f"{new[0]} {what}, before {old[0]}")
             elif old != new:

@@ -23,6 +23,7 @@ from jax.experimental import multihost_utils
 
 from var_jax.data import pipeline
 from var_jax.data.damage import BAD_PICTURES_FILE, BadPictures
+from var_jax.data.report import notes
 from var_jax.data.sources import SPLITS
 from var_jax.errors import InputError
 from var_jax.formats.atomic import is_about, local_target, unwritable
@@ -118,6 +119,8 @@ class Run:
         from_first("claim", lambda: claim_directory(workdir, config, about))
         with contextlib.ExitStack() as opened:
             self._open(opened, tokenizer)
+            for line in notes(*self.sources):
+                self.reporter.say(line)
             self.fixed = jax.device_put(fixed, replicated(self.mesh))
             if self.checkpoints.latest is None:
                 self.state = self._drawn(shapes, weights)

@@ -13,6 +13,7 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
+from var_jax.errors import printable
 from var_jax.formats.bucket import in_bucket
 
 LOG_FILE, METRICS_FILE, PICTURES, TENSORBOARD = "log.txt", "metrics.jsonl", "pictures", "tensorboard"
@@ -40,16 +41,16 @@ class Reporter:
         if not self._active:
             return
         self._close_line()
-        print(text, flush=True)
-        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-        _append(self._workdir / LOG_FILE, "".join(f"{stamp} {line}\n" for line in text.splitlines()))
+        lines, stamp = [printable(line) for line in text.split("\n")], time.strftime("%Y-%m-%d %H:%M:%S")
+        print("\n".join(lines), flush=True)
+        _append(self._workdir / LOG_FILE, "".join(f"{stamp} {line}\n" for line in lines))
 
     def note(self, name: str, line: str) -> None:
         """Writes a line for people, and adds it, once, to a file of its own."""
-        path = self._workdir / name
+        path, line = self._workdir / name, printable(line)
         if not self._active:
             print(f"left out: {line}", flush=True)
-        elif line not in (path.read_text().splitlines() if path.exists() else ()):
+        elif line not in (path.read_text(encoding="utf-8").splitlines() if path.exists() else ()):
             self.say(f"left out: {line} (see {name})")
             _append(path, f"{line}\n")
 

@@ -26,6 +26,7 @@ from var_jax.cpu.backend import backend_for
 from var_jax.data import token_store as store
 from var_jax.data.damage import BAD_PICTURES_FILE, BAD_SHARE, BadPictures
 from var_jax.data.pipeline import cut_batches
+from var_jax.data.report import notes
 from var_jax.data.sources import SPLITS, Source, make_source
 from var_jax.errors import InputError
 from var_jax.formats.atomic import atomic_file, local_target, write_json
@@ -101,6 +102,8 @@ def tokenize(
     if pictures_per_file < 1 or batch_size < 1:
         raise InputError(f"pictures per file {pictures_per_file} and batch size {batch_size} must be 1 or more")
     sources = {split: make_source(kind, split, **options) for split in SPLITS}
+    for line in notes(*sources.values()):
+        say(line)
     loaded, folder = read_any_model(model), local_target(out)
     settings = _settings(loaded, sources, kind, options, cuts, pictures_per_file, batch_size)
     from_first("store", lambda: _claim(folder, settings))
@@ -250,7 +253,7 @@ class _Work:
         if lines := [line for split in SPLITS for line in self.bad[split].lines()]:
             file = self.folder / BAD_PICTURES_FILE
             with atomic_file(file, _partial(file)) as temporary:
-                temporary.write_text("".join(f"{line}\n" for line in lines))
+                temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
             self.say(f"{len(lines)} pictures could not be read and were left out, see {BAD_PICTURES_FILE}")
         file = self.folder / store.INDEX_FILE
         write_json(file, self.settings | {"splits": splits}, 1, _partial(file))
