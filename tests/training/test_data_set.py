@@ -103,11 +103,6 @@ def test_a_damaged_file_is_one_line(run, tmp_path, content):
         run()
 
 
-def test_a_word_that_is_none(run):
-    with pytest.raises(InputError, match="data.changed"):
-        run("maybe")
-
-
 def test_refused_before_checkpoints_are_opened(tiny_run, tmp_path):
     shutil.copytree(tiny_run / "tokenizer", tmp_path / "run")
     file = tmp_path / "run" / "data_set.json"

@@ -15,7 +15,7 @@ from var_jax.formats.small_files import OBJECT, TEXTS, Kind, read_json, require_
 from var_jax.training_directory import read_run
 
 DATA_FILE = "data_set.json"
-REFUSE, ALLOW = "refuse", "allow"  # of the config's data.changed
+ALLOW = "allow"  # of the config's data.changed
 _MOST = 6  # differences named
 _PARTS = Kind(
     "numbers and fingerprints of pictures",
@@ -37,9 +37,7 @@ def keep_data_set(
     Raises:
       InputError: for other classes, and for other pictures unless `data.changed` allows them.
     """
-    file, changed = workdir / DATA_FILE, config.data.get("changed", REFUSE)
-    if changed not in (REFUSE, ALLOW):
-        raise InputError(f"config data.changed '{changed}': expected {REFUSE} or {ALLOW}")
+    file, allowed = workdir / DATA_FILE, config.data.get("changed") == ALLOW
     now = {"class_names": list(sources[0].class_names)}
     now["pictures"] = {split: source.identity() for split, source in zip(SPLITS, sources, strict=True)}
     before = _before(file, workdir)
@@ -49,7 +47,7 @@ def keep_data_set(
         )
     if lines := _other_pictures(before.get("pictures", now["pictures"]), now["pictures"]):
         listed = "; ".join(lines[:_MOST]) + f"; and {len(lines) - _MOST} more" * (len(lines) > _MOST)
-        if changed != ALLOW:
+        if not allowed:
             raise InputError(
                 f"{workdir}: the data set is not as this run had it ({listed}): bring it back, or go on "
                 f"with it, in another order of pictures, by --config.data.changed={ALLOW}"
