@@ -65,6 +65,7 @@ def common(stage: str) -> ConfigDict:
     c.data.store = None  # stage 2: store of the pictures' tokens, made by var-jax tokenize, read in their place
     c.data.enlarge = 1.125  # shorter side before the crop, over the model's picture size
     c.data.flip = False  # random left-right flip
+    c.data.changed = "refuse"  # a data set other than the run's before; "allow": other pictures, never other classes
     c.data.bad_share = 0.05  # share of pictures that may be damaged; they are left out
     c.data.workers = 8  # processes that decode pictures; 0: this process does
 

@@ -8,7 +8,9 @@ a model directory alike.
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,9 @@ from etils import epath
 
 from var_jax.errors import InputError
 from var_jax.formats.bucket import in_bucket, open_folder
-from var_jax.formats.checksums import damage
+from var_jax.formats.checksums import damage, is_sealed
 from var_jax.formats.description import read_description
+from var_jax.formats.small_files import OBJECT, TEXTS, Kind, require_fields
 from var_jax.model_directory import CONFIG_FILE, Model, read_model
 from var_jax.models.baselines import transformer_config_from
 from var_jax.models.shapes import tokenizer_shapes, transformer_shapes
@@ -30,6 +33,10 @@ RUN_FILE = "training.json"
 FORMAT = "var_jax training directory"
 FORMAT_VERSION = 1
 CHECKPOINTS, WEIGHTS, TOKENIZER = "checkpoints", "weights", "tokenizer"
+# Orbax's own file of a checkpoint, and the mark in it that the checkpoint was named with checksums inside.
+_STAGE = Kind("tokenizer or transformer", lambda value: value in ("tokenizer", "transformer"))
+_REMEDY = "bring it back from a copy"
+ORBAX_FILE, SEALED = "_CHECKPOINT_METADATA", "sealed"
 
 
 def read_any_model(path: str | os.PathLike[str]) -> Model:
@@ -53,7 +60,24 @@ def read_run(workdir: str | os.PathLike[str]) -> dict[str, Any]:
     file = open_folder(workdir) / RUN_FILE
     if not file.exists():
         raise InputError(f"{workdir}: not a training directory, it has no {RUN_FILE}")
-    return read_description(file, "the description", FORMAT, FORMAT_VERSION)
+    run = read_description(file, "the description", FORMAT, FORMAT_VERSION, _REMEDY)
+    stage = {"class_names": TEXTS, "transformer": OBJECT} if run.get("stage") != "tokenizer" else {"tokenizer": OBJECT}
+    require_fields(run, file, {"stage": _STAGE, "config": OBJECT, **stage}, _REMEDY)
+    return run
+
+
+def check_path(workdir: epath.Path) -> None:
+    """Refuses a path under which checkpoints would be written in vain.
+
+    Raises:
+      InputError: for a character that TensorStore or Orbax takes for something else.
+    """
+    try:
+        text = str(workdir).encode().decode()
+    except UnicodeEncodeError:
+        raise InputError(f"{str(workdir)!a}: is not UTF-8, which checkpoints need; choose another path") from None
+    if not in_bucket(workdir) and (found := [wrong for wrong in ("\\", "gs:/") if wrong in f"{text}/"]):
+        raise InputError(f"{workdir}: checkpoints cannot be read under a path with {found[0]}; choose another path")
 
 
 def has_checkpoint(workdir: epath.Path) -> bool:
@@ -78,16 +102,25 @@ def newest_step(workdir: epath.Path) -> int:
     return max(steps)
 
 
+def need_not_be_sealed(checkpoint: Path) -> bool:
+    """Whether a checkpoint has no checksums and none are missing: var_jax 0.1 wrote them late, or was killed."""
+    try:
+        marks = json.loads((checkpoint / ORBAX_FILE).read_text())["custom_metadata"] or {}
+        return not is_sealed(checkpoint) and SEALED not in marks
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def _read_trained(workdir: epath.Path) -> Model:
     run, step = read_run(workdir), newest_step(workdir)
     source = {run["stage"]: f"trained for {step} steps"}
     if run["stage"] == "tokenizer":
-        config = TokenizerConfig.from_dict(run["tokenizer"])
+        config = _config_of(run, TokenizerConfig.from_dict, workdir)
         counts = np.zeros((len(config.pyramid), config.codebook_size), np.float32)
         params = _restore(workdir, step, tokenizer_shapes(config))
         return Model(config, params, counts, source=source)
     tokenizer = read_model(workdir / TOKENIZER)
-    transformer_config = transformer_config_from(run["transformer"])
+    transformer_config = _config_of(run, transformer_config_from, workdir)
     params = _restore(workdir, step, transformer_shapes(transformer_config))
     names = tuple(run["class_names"])  # a config of the user's own may make room for more classes than its data has
     names += tuple(f"class {label}" for label in range(len(names), transformer_config.num_classes))
@@ -102,10 +135,22 @@ def _read_trained(workdir: epath.Path) -> Model:
     )
 
 
+def _config_of(run: dict[str, Any], read: Callable[[dict[str, Any]], Any], workdir: epath.Path) -> Any:
+    """The config of the model that a run trains."""
+    try:
+        return read(run[run["stage"]])
+    except InputError as error:
+        raise InputError(f"{workdir / RUN_FILE}: {error}") from None
+    except (TypeError, ValueError, AttributeError) as error:  # text or a list where a number belongs
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{workdir / RUN_FILE}: '{run['stage']}' is no model's config ({reason}); {_REMEDY}") from None
+
+
 def _restore(workdir: epath.Path, step: int, abstract: Any) -> Any:
     """The checkpoint's weights as float32 numpy arrays, checked against the shapes that the run implies."""
     folder = workdir / CHECKPOINTS / str(step) / WEIGHTS
-    if not in_bucket(workdir) and (found := damage(Path(folder.parent), WEIGHTS)):
+    local = None if in_bucket(workdir) else Path(folder.parent)
+    if local and not need_not_be_sealed(local) and (found := damage(local, WEIGHTS)):
         raise InputError(
             f"{folder}: the checkpoint is damaged ({found}); resume the run, which puts it aside and goes on from the "
             "one before"

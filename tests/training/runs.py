@@ -52,16 +52,16 @@ def on_one_device() -> Iterator[None]:
 
 
 class StopAt:
-    """Sends SIGTERM to this process when a step's batch is asked for, as a preemption would."""
+    """Sends SIGTERM to this process when a step's batch is asked for, as a preemption would; or another signal."""
 
-    def __init__(self, monkeypatch, step: int) -> None:
+    def __init__(self, monkeypatch, step: int, number: int = signal.SIGTERM) -> None:
         inner = loop.pipeline.train_batches
 
         def batches(*args, start_step=0, **kwargs):
             with contextlib.closing(inner(*args, start_step=start_step, **kwargs)) as examples:
-                for number, batch in enumerate(examples, start=start_step + 1):
-                    if number == step:
-                        os.kill(os.getpid(), signal.SIGTERM)
+                for place, batch in enumerate(examples, start=start_step + 1):
+                    if place == step:
+                        os.kill(os.getpid(), number)
                     yield batch
 
         monkeypatch.setattr(loop.pipeline, "train_batches", batches)

@@ -23,4 +23,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     config = load_config(args.config, args.overrides)
     with joined(args, saves=True):
-        return train(config, args.workdir, args.profile)
+        return train(config, args.workdir, args.profile, ends_process=True)

@@ -10,7 +10,7 @@ import numpy as np
 
 from var_jax.data.files import SUFFIXES, Aside, count_nested, entries
 from var_jax.data.images import read_image
-from var_jax.data.sources import IMAGES, check_share
+from var_jax.data.sources import IMAGES, Identity, check_share
 from var_jax.errors import InputError, has_control, printable
 
 VALIDATION_NAMES = ("val", "validation")
@@ -83,6 +83,14 @@ class Folder:
         """[N] int32 class ids of all pictures."""
         return self._labels
 
+    def identity(self) -> Identity:
+        """Number of pictures per class, and a fingerprint of their names and sizes; no file is read."""
+        root, sums = os.fspath(self._root), [hashlib.blake2b(digest_size=8) for _ in self.class_names]
+        for name, label in zip(self._files, self._labels.tolist(), strict=True):
+            sums[label].update(f"{name}\0{_size(os.path.join(root, name))}\0".encode("utf-8", "surrogateescape"))
+        counts = np.bincount(self._labels, minlength=len(sums)).tolist()
+        return {name: (counts[i], sums[i].hexdigest()) for i, name in enumerate(self.class_names)}
+
 
 def _classes(root: Path, aside: Aside) -> dict[str, list[str]]:
     """Class name -> names of its pictures, both in alphabetical order; no class is empty."""
@@ -149,6 +157,13 @@ def _place(name: str, file: str, seed: int) -> float:
     """A hash of a picture's class and name, as a number between 0 and 1."""
     digest = hashlib.blake2b(f"{seed}/{name}/{file}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
+
+
+def _size(file: str) -> int:
+    try:
+        return os.stat(file).st_size
+    except OSError:  # a link to nowhere counts as a picture that cannot be read
+        return -1
 
 
 def _is_readable(file: Path) -> bool:

@@ -14,11 +14,15 @@ Worker processes are spawned: a script that uses them needs its own code under `
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
+import multiprocessing.connection
 import operator
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,6 +35,7 @@ from var_jax.data.transforms import Crop
 from var_jax.errors import InputError
 
 Batch = dict[str, np.ndarray]
+_OF_THE_MAIN_PROCESS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _PREFETCH = 2  # batches kept ready
 _MOST_TRIES = 100  # damaged pictures in a row; more are no coincidence
 
@@ -169,13 +174,31 @@ def _iterate(batches: grain.MapDataset, workers: int, prefetch: int = _PREFETCH)
             # Grain's workers read absl flags, which a program without absl's own main never parses.
             flags.FLAGS.mark_as_parsed()
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=max(prefetch, 1))
-        dataset = dataset.mp_prefetch(options, worker_init_fn=_outlive_sigterm)
+        return _shielded(iter(dataset.mp_prefetch(options, worker_init_fn=_end_with_parent)))
     return iter(dataset)
 
 
-def _outlive_sigterm(index: int, count: int) -> None:
-    """Ignores SIGTERM in a worker, even if the whole group gets it: the training process saves and ends its workers."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def _end_with_parent(index: int, count: int) -> None:
+    """Ends a worker, which otherwise waits for ever to be read from, when its parent is killed."""
+    sentinel = multiprocessing.parent_process().sentinel
+    threading.Thread(target=lambda: (multiprocessing.connection.wait([sentinel]), os._exit(1)), daemon=True).start()
+
+
+def _shielded(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The batches of workers that no signal to the whole group reaches: the main process saves, and ends its workers.
+
+    They start with the first batch, and have the signals blocked that were blocked then.
+    """
+    with contextlib.closing(batches):
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_MAIN_PROCESS)
+        try:
+            first = next(batches)
+        except StopIteration:
+            return
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        yield first
+        yield from batches
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,6 +26,9 @@ IMAGES, TOKENS = "images", "tokens"
 NO_CLASS = "none"  # the word for no class, where a class is given by its name
 
 
+Identity = dict[str, tuple[int, str]]
+
+
 class Source(Protocol):
     """The pictures of one split, in any order and from any thread; it can be pickled for worker processes.
 
@@ -48,6 +51,10 @@ class Source(Protocol):
         """[N] int32 class ids of all pictures. Reads a whole `tfds` data set; the other kinds know them at once."""
         ...
 
+    def identity(self) -> Identity:
+        """Number and fingerprint of the pictures per class; under "" of all, where classes would have to be read."""
+        ...
+
 
 class Spread:
     """A view of at most `count` pictures of a source, evenly spread over it, so that every class is among them."""
@@ -64,6 +71,10 @@ class Spread:
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         return self._source[int(self._places[index])]
+
+    def identity(self) -> Identity:
+        """Of the whole source."""
+        return self._source.identity()
 
 
 def make_source(kind: str, split: str, **options: Any) -> Source:

@@ -6,6 +6,7 @@ TFDS is imported inside the functions, so that workers and commands for other da
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 from etils import epath
 
 from var_jax.data.images import decode_image
-from var_jax.data.sources import IMAGES, check_share
+from var_jax.data.sources import IMAGES, Identity, check_share
 from var_jax.errors import InputError
 
 # Files that have to be downloaded by hand, since their owner requires a registration.
@@ -59,6 +60,8 @@ class Tfds:
                 f"{name}: is not prepared in {data_dir or info.data_dir}, {f'{first}, then ' if first else ''}run "
                 f"{_prepare_command(name, data_dir)}"
             )
+        sizes = [(key, part.num_examples, part.num_bytes) for key, part in sorted(info.splits.items())]
+        self._fingerprint = hashlib.blake2b(repr((info.full_name, sizes)).encode(), digest_size=8).hexdigest()
         self._image_key, self._label_key = _keys(name, info)
         self.class_names = tuple(info.features[self._label_key].names)
         pictures = [key for key, feature in info.features.items() if isinstance(feature, tfds.features.Image)]
@@ -80,6 +83,10 @@ class Tfds:
     def labels(self) -> np.ndarray:
         """[N] int32 class ids of all pictures; reads every record, but decodes no picture."""
         return np.array([self._records[i][self._label_key] for i in range(len(self))], np.int32)
+
+    def identity(self) -> Identity:
+        """Number of pictures, and a fingerprint of the data set's name, version and sizes as TFDS recorded them."""
+        return {"": (len(self), self._fingerprint)}
 
 
 def prepare(name: str, data_dir: str | os.PathLike[str], manual_dir: str | os.PathLike[str] | None = None) -> Any:

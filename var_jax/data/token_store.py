@@ -9,6 +9,8 @@ type that holds them; all little-endian. The K crops of a picture follow each ot
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import os
 import struct
 from pathlib import Path
@@ -17,7 +19,7 @@ from typing import Any
 import grain
 import numpy as np
 
-from var_jax.data.sources import TOKENS
+from var_jax.data.sources import TOKENS, Identity
 from var_jax.errors import InputError
 from var_jax.formats.description import read_description
 from var_jax.formats.small_files import COUNT, LIST, OBJECT, TEXT, TEXTS, read_json, require_fields
@@ -57,6 +59,7 @@ class TokenStore:
         self._path, self._pictures, self.crops = Path(path), part["pictures"], part["crops"]
         self.class_names = tuple(self.about["class_names"])
         self._length, self._dtype = sum(side**2 for side in self.about["tokenizer"]["pyramid"]), self.about["dtype"]
+        self._fingerprint = hashlib.blake2b(json.dumps(part["shards"]).encode(), digest_size=8).hexdigest()
         self._files, self._first, records = [], [], 0
         for shard in part["shards"]:
             file = self._path / shard["file"]
@@ -94,6 +97,10 @@ class TokenStore:
     def labels(self) -> np.ndarray:
         """[N] int32 class ids of all pictures; reads every first crop."""
         return np.array([self.crop(index, 0)[1] for index in range(len(self))], np.int32)
+
+    def identity(self) -> Identity:
+        """Number of pictures, and a fingerprint of the checksums in the store's index."""
+        return {"": (self._pictures, self._fingerprint)}
 
     def require(self, fingerprint: str, tokenizer: str) -> None:
         """Refuses a model, by its tokenizer's fingerprint and path, whose tokenizer did not make this store."""

@@ -126,6 +126,22 @@ def unwritable(path: str | os.PathLike[str], error: OSError) -> InputError:
     return InputError(f"{path}: cannot be written ({error.strerror or error}); {remedy}")
 
 
+_REMEDIES = (
+    (_FULL, "free some space"),
+    ({errno.EACCES, errno.EPERM, errno.EROFS}, "let this user write there"),
+    ({errno.ENOENT, errno.EEXIST, errno.ENOTDIR}, "let nobody else move, remove or make files there meanwhile"),
+)
+
+
+def writing_failure(error: BaseException) -> tuple[str, str]:
+    """The system's words for an error of writing, or "", and a remedy; a library's error may only quote them."""
+    for codes, remedy in _REMEDIES:
+        for code in codes:
+            if getattr(error, "errno", None) == code or os.strerror(code) in str(error):
+                return os.strerror(code), remedy
+    return "", "see to the disk"
+
+
 def is_about(error: OSError, target: Path, temporary: Path) -> bool:
     """Whether the error came from our writing, and not from another file that the body was reading."""
     if error.filename is None:

@@ -6,15 +6,26 @@ A bucket has no folders and renames nothing at once, so a folder written there i
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from etils import epath
+from etils.epath.gpath import PosixGPath
 
 from var_jax.errors import InputError
 from var_jax.formats.atomic import atomic_directory
+
+
+@epath.register_path_cls
+class _Folder(PosixGPath):
+    """A local path whose own characters are no pattern: Orbax looks for a checkpoint's parts by `glob`."""
+
+    def glob(self, pattern: str) -> Iterator[_Folder]:
+        for name in glob.glob(pattern, root_dir=os.fspath(self)):
+            yield self / name
 
 
 def in_bucket(path: str | os.PathLike[str]) -> bool:
@@ -29,7 +40,7 @@ def open_folder(path: str | os.PathLike[str]) -> epath.Path:
       InputError: for an address that is no bucket's, without the library for it, or if it cannot be reached.
     """
     if not in_bucket(path):
-        return epath.Path(os.path.abspath(path))  # checkpoints are refused anything else
+        return _Folder(os.path.abspath(path))  # checkpoints are refused anything else
     if not os.fspath(path).startswith("gs://"):
         raise InputError(f"{path}: of addresses only gs://BUCKET/FOLDER is understood; give that or a local path")
     folder = epath.Path(path)

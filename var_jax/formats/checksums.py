@@ -26,19 +26,29 @@ def seal(folder: Path) -> None:
         str(file.relative_to(folder)): [file.stat().st_size, digest] for file, digest in zip(files, sums, strict=True)
     }
     temporary = folder / f"{SEAL_FILE}.tmp"
-    temporary.write_text(json.dumps(lines, indent=1) + "\n")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(json.dumps(lines, indent=1) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(folder / SEAL_FILE)
 
 
+def is_sealed(folder: Path) -> bool:
+    """Whether a folder has checksums, whole or not."""
+    return (folder / SEAL_FILE).exists()
+
+
 def damage(folder: Path, part: str = "") -> str | None:
-    """A sentence on the damage of a sealed folder, or of its sub-folder `part`; None if whole, or never sealed."""
-    if not (folder / SEAL_FILE).exists():
-        return None
+    """A sentence on the damage of a sealed folder, or of its files that begin with `part`; None if whole."""
+    if not is_sealed(folder):
+        return f"has no {SEAL_FILE}"
     try:
         lines = json.loads((folder / SEAL_FILE).read_text())
-        expected = {name: tuple(line) for name, line in lines.items() if name.startswith(part)}
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+        expected = {name: (size, digest) for name, (size, digest) in lines.items() if name.startswith(part)}
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         return f"{SEAL_FILE} cannot be read ({error})"
+    if not lines:
+        return f"{SEAL_FILE} names no file"
 
     def wrong(name: str) -> str | None:
         size, digest = expected[name]

@@ -126,7 +126,8 @@ def plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
 # Fields that may change between runs in one directory, since none of them affects what is learned.
 _FREE = {
     *("mesh", "sharding", "remat", "attention", "attention_blocks"),  # where and how it is computed
-    *("data.workers", "data.bad_share", "data.changed"),  # who decodes pictures, and what stops the run
+    *("data.workers", "data.bad_share"),  # who decodes pictures, and when damage stops the run
+    "data.changed",  # whether other pictures are allowed
     *("report_every", "evaluate_every", "checkpoint_every", "keep_checkpoints"),
     *("evaluate_pictures", "evaluate_batch_size", "sample_classes", "sample_guidance"),  # evaluations alone
     "inception_weights",  # judges evaluations alone

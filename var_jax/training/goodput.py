@@ -62,10 +62,12 @@ def summed(lines: Iterable[dict[str, Any]]) -> dict[str, float]:
       "runs", their number; "seconds", in all and by phase; "done_again": seconds in "step" and "data" for steps that
       a later run had to repeat; "between": seconds between the last line of a run and the next run.
     """
-    last: dict[int, dict[str, Any]] = {}
+    last: dict[float, dict[str, Any]] = {}
     for line in lines:
-        if "run" in line.get("goodput", ()):  # not the sum at the end of a training that was extended later
-            last[line["goodput"]["run"]] = {**line["goodput"], "reached": line["step"]}
+        spent = line.get("goodput")  # without "run" the sum at the end of a training that was extended later
+        names = ("run", "from_step", "seconds", *PHASES)
+        if isinstance(spent, dict) and all(isinstance(spent.get(name), (int, float)) for name in names):
+            last[spent["run"]] = {**spent, "reached": line["step"]}
     runs = [last[run] for run in sorted(last)]
     total = {name: sum(run[name] for run in runs) for name in ("seconds", *PHASES)}
     again = between = 0.0

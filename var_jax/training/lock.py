@@ -32,7 +32,7 @@ def held(workdir: epath.Path) -> Iterator[str | None]:
     if in_bucket(workdir):
         yield None
         return
-    with open(workdir / LOCK_FILE, "a+", encoding="utf-8") as file:
+    with open(workdir / LOCK_FILE, "a+", encoding="utf-8", errors="replace") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -63,5 +63,5 @@ def _holder(text: str) -> str:
     try:
         content = json.loads(text)
         return f"process {content['process']} on {content['host']} since {content['since']}"
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return "whose process is unknown"

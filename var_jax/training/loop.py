@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
@@ -40,28 +39,38 @@ from var_jax.training import build, fields
 from var_jax.training.adversary import Adversary
 from var_jax.training.checkpoints import Checkpoints
 from var_jax.training.config import claim_directory
+from var_jax.training.data_set import keep_data_set
 from var_jax.training.goodput import Spent, in_words, summed
 from var_jax.training.lock import held
 from var_jax.training.profiling import Window
 from var_jax.training.progressive import ScalePrefix
 from var_jax.training.reporting import Clock, Reporter, duration
 from var_jax.training.step import TrainState
+from var_jax.training.stopping import GOES_ON, Stop, Stopped
 from var_jax.training.task import Task
-from var_jax.training_directory import has_checkpoint
+from var_jax.training_directory import check_path, has_checkpoint
 
 FINISHED, PREEMPTED = 0, STOPPED
 
 
-def train(config: ml_collections.ConfigDict, workdir: str, profile: str | None = None) -> int:
+def train(
+    config: ml_collections.ConfigDict, workdir: str, profile: str | None = None, ends_process: bool = False
+) -> int:
     """Trains until the last step of `config`, from where `workdir` stands; returns the exit code.
 
-    JAX's profiler looks at the steps "FIRST:LAST" of `profile`.
+    JAX's profiler looks at the steps "FIRST:LAST" of `profile`. With `ends_process` a signal may end this process (see
+    `Stop`), which a notebook would not like.
 
     Raises:
       InputError: for a config, data or directory that cannot be, or that can no longer be written.
     """
+    stop = Stop()
     try:
-        return Run(config, open_folder(workdir), profile=profile).go()
+        with stop.hearing(jax.process_count() > 1, ends_process):
+            return Run(config, open_folder(workdir), profile=profile, stop=stop).go()
+    except Stopped:
+        print(stop.line(), flush=True)
+        return PREEMPTED
     except OSError as error:
         if in_bucket(workdir) or not is_about(error, local_target(workdir), local_target(workdir)):
             raise
@@ -105,10 +114,12 @@ class Run:
         workdir: epath.Path,
         devices: Sequence[jax.Device] | None = None,
         profile: str | None = None,
+        stop: Stop | None = None,
     ) -> None:
         """Builds everything on all devices (or the given ones) and restores the newest checkpoint, or starts anew."""
         fields.check(config)
-        self.config, self.workdir, self._spent, self._stopping = config, workdir, Spent(), False
+        check_path(workdir)
+        self.config, self.workdir, self._spent, self._stop = config, workdir, Spent(), stop or Stop()
         self._window = Window(profile, workdir)
         self.mesh = make_mesh(**config.mesh, devices=devices)
         self._part = batch_part(self.mesh)
@@ -137,6 +148,7 @@ class Run:
             else:
                 self.state = self.checkpoints.restore(shapes)
                 self.reporter.say(f"resumed at step {int(self.state.step)} of {self.total}")
+                self._stop.where = f"at step {int(self.state.step)} of {self.total}"
             self._opened = opened.pop_all()
 
     def _try_evaluation(self, fixed: Params, shapes: TrainState) -> None:
@@ -160,6 +172,7 @@ class Run:
         opened.callback(self.reporter.close)
         if killed:
             self.reporter.say(f"the run before ({killed}) was killed")
+        from_first("data set", lambda: keep_data_set(self.workdir, self.config, self.sources, self.reporter.say))
         self.checkpoints = Checkpoints(self.workdir, self.config.keep_checkpoints, self.reporter.say)
         opened.callback(self.checkpoints.close)
         opened.callback(self._window.close)
@@ -195,23 +208,18 @@ class Run:
 
     def go(self) -> int:
         """The loop."""
-        # Of several processes any one may get SIGTERM: JAX hears it, and agrees on the step to stop at.
-        alone = jax.process_count() == 1
-        before = signal.signal(signal.SIGTERM, self._stop) if alone else None
         try:
-            with jax.set_mesh(self.mesh), contextlib.closing(self._batches(int(self.state.step))) as batches:
+            with contextlib.ExitStack() as opened:
+                opened.enter_context(self._stop.hearing(jax.process_count() > 1))
+                opened.enter_context(jax.set_mesh(self.mesh))
+                batches = opened.enter_context(contextlib.closing(self._batches(int(self.state.step))))
                 return self._loop(batches)
         finally:
-            if alone:
-                signal.signal(signal.SIGTERM, before)
             self.close()
 
     def close(self) -> None:
         """Waits until everything is written, and lets go of the directory; the end of a run that `go` does not end."""
         self._opened.close()
-
-    def _stop(self, *_: Any) -> None:
-        self._stopping = True
 
     def _loop(self, batches: Iterator[dict[str, np.ndarray]]) -> int:
         config, step = self.config, int(self.state.step)
@@ -231,7 +239,7 @@ class Run:
             new = before != taking_part or step == self._spent.from_step
             with on("compile" if new else "step", step + 1), jax.profiler.StepTraceAnnotation("train", step_num=step):
                 self.state, metrics = self.program(self.state, self.fixed, batch, *taking_part)
-            step += 1
+            step, self._stop.saves = step + 1, True
             self._window.after(step, metrics)
             last = step == self.total
             if _due(step, config.report_every) or last:
@@ -254,6 +262,7 @@ class Run:
         self._evaluate_last(step)
         self._saved(step)
         if step > self._spent.from_step:
+            self.checkpoints.read_back(self.state)
             total = summed(self.reporter.lines())
             self.reporter.metrics(step, "goodput", {}, total)
             self.reporter.say(in_words(total))
@@ -270,13 +279,13 @@ class Run:
                 self.evaluate(step)
 
     def _stops_at(self, step: int) -> bool:
-        """Whether to stop after this step; of several processes all say so at the same one."""
+        """Whether to stop after this step; of several processes any may get SIGTERM, and JAX agrees on the step."""
         if jax.process_count() == 1:
-            return self._stopping
+            return self._stop.heard
         return multihost_utils.reached_preemption_sync_point(step)
 
     def _stopped(self, step: int) -> int:
-        self.reporter.say(f"stopped at step {step} of {self.total}: the same command goes on from here")
+        self.reporter.say(f"stopped at step {step} of {self.total}: {GOES_ON}")
         return PREEMPTED
 
     def _saved(self, step: int) -> None:

@@ -79,9 +79,10 @@ class Reporter:
             self._flush_board()
 
     def lines(self) -> list[dict[str, Any]]:
-        """The lines that all runs in this directory have written by `metrics`."""
+        """The lines that all runs in this directory have written by `metrics`, without damaged ones."""
         file = self._workdir / METRICS_FILE
-        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+        text = file.read_bytes().decode(errors="replace") if file.exists() else ""
+        return [line for line in map(_parsed, text.splitlines()) if line]
 
     def picture(self, step: int, name: str, image_HxWx3: np.ndarray) -> None:
         """Writes a picture to pictures/NAME_STEP.png."""
@@ -135,6 +136,14 @@ def _drop_half_line(path: epath.Path) -> None:
     """Removes an incomplete last line, left by a killed process."""
     if path.exists() and not (text := path.read_bytes()).endswith(b"\n"):
         os.truncate(path, text.rfind(b"\n") + 1)
+
+
+def _parsed(text: str) -> dict[str, Any] | None:
+    try:
+        line = json.loads(text)
+        return line if isinstance(line, dict) and isinstance(line.get("step"), int) and "kind" in line else None
+    except ValueError:
+        return None
 
 
 def _append(path: epath.Path, text: str) -> None:
