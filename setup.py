@@ -1,7 +1,8 @@
 """What the package is and needs. `pip install -e .`, or `.[tpu]`, `.[cuda12]`, `.[cuda13]` for the machine at hand.
 
 The folder configs/ is installed as `var_jax.configs`. The lower bounds are versions that the tests have
-passed with on Python 3.11; launch/requirements-test.txt pins the newest ones.
+passed with on Python 3.11, and above the published flaws of libraries that read what others made (decoders of
+pictures, requests, archives): see tests/packaging/test_lower_bounds.py. launch/requirements-test.txt pins the newest.
 """
 
 import re
@@ -40,7 +41,7 @@ setup(
         "numpy>=2.1.0",
         "optax>=0.2.6",
         "orbax-checkpoint>=0.12.0",
-        "pillow>=11.0.0",
+        "pillow>=12.2.0",
         "safetensors>=0.8.0",
         "scipy>=1.14.0",
         "tensorflow-datasets>=4.9.10",
@@ -48,18 +49,18 @@ setup(
     extras_require={
         # jax's own extras choose the device runtime that belongs to its version: never install one beside it.
         "tpu": ["jax[tpu]>=0.10.0"],
-        "app": ["aiohttp>=3.11.0"],  # the page of `var-jax app`
+        "app": ["aiohttp>=3.14.0"],  # the page of `var-jax app`
         "cuda12": ["jax[cuda12]>=0.10.0"],
         "cuda13": ["jax[cuda13]>=0.10.0"],
         "docs": ["mkdocs>=1.6", "mkdocs-material>=9.6", "mkdocstrings[python]>=1.0"],  # the site of mkdocs.yml
         "examples": ["scikit-image>=0.25", "scikit-learn>=1.6"],  # pictures that `var-jax data example` writes
         "figures": ["matplotlib>=3.10"],  # curves of the benchmarks
-        "gcs": ["gcsfs>=2026.10.1"],  # gs:// work and model directories
+        "gcs": ["aiohttp>=3.14.0", "gcsfs>=2026.10.1"],  # gs:// work and model directories
         "hub": ["huggingface_hub>=0.34.0"],
         "tensorboard": ["tensorboardX>=2.6.5"],  # curves of a training run
         "test": [
             *("import-linter>=2.5", "pytest>=8.4", "pytest-timeout>=2.4", "pytest-xdist>=3.6", "ruff>=0.14"),
-            *("setuptools>=77", "wheel"),
+            *("setuptools>=78.1.1", "wheel"),
         ],
     },
     entry_points={"console_scripts": ["var-jax = var_jax.cli.main:command"]},

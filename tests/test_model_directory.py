@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import math
 
 import numpy as np
 import pytest
@@ -144,10 +145,10 @@ def edit_weights(folder, edit):
         (lambda c: c["tokenizer"].update(lookup="cosine"), ["weights of the tokenizer changed", "make it anew"]),
         (lambda c: c["transformer"].update(drop_path=0.5), ["weights of the transformer changed"]),
         (lambda c: c["tokenizer"].update(lookup="other"), [CONFIG_FILE, "lookup 'other'"]),
-        (lambda c: c["tokenizer"].update(phi_ratio="half"), [CONFIG_FILE, "section 'tokenizer'", "wrong type"]),
+        (lambda c: c["tokenizer"].update(phi_ratio="half"), [CONFIG_FILE, "phi_ratio is 'half': expected a"]),
         (lambda c: c["tokenizer"].update(pyramid=None), [CONFIG_FILE, "section 'tokenizer'", "wrong type"]),
         (lambda c: c["tokenizer"].update(channel_multipliers=2), [CONFIG_FILE, "section 'tokenizer'", "wrong type"]),
-        (lambda c: c["transformer"].update(mlp_ratio=[4]), [CONFIG_FILE, "section 'transformer'", "wrong type"]),
+        (lambda c: c["transformer"].update(mlp_ratio=[4]), [CONFIG_FILE, "mlp_ratio is [4]: expected a number"]),
         (lambda c: c["transformer"].update(depth=2.0), [CONFIG_FILE, "depth is 2.0"]),
         (lambda c: c["transformer"].update(depth=3), [WEIGHTS_FILE, "tensor 'transformer/blocks/", "(3, "]),
         (lambda c: c["transformer"].update(code_width=5), [WEIGHTS_FILE, "'transformer/word_kernel'"]),
@@ -168,6 +169,25 @@ def edit_weights(folder, edit):
 def test_an_edited_config_is_refused(folder, edit, needles):
     edit_config(folder, edit)
     refused(folder, *needles)
+
+
+ABSURD = [None, True, "a", -1, 0, 0.5, math.nan, math.inf, 10**9, 10**30, [], {}, [1, None], "9" * 9]
+
+
+@pytest.mark.parametrize("part", ["tokenizer", "transformer"])
+def test_absurd_values_are_refused_at_once(folder, part):
+    """Each field of a part takes each value: refused in a line, or of no consequence. Some once filled the memory."""
+    config = json.loads((folder / CONFIG_FILE).read_text())
+    for name, right in config[part].items():
+        for value in ABSURD:
+            if value == right and type(value) is type(right):
+                continue
+            edit_config(folder, lambda c, name=name, value=value: c[part].update({name: value}))
+            refused(folder)
+            edit_config(folder, lambda c, name=name, right=right: c[part].update({name: right}))
+    for value in ABSURD:
+        edit_config(folder, lambda c, value=value: c.update({part: value}))
+        refused(folder)
 
 
 NAMES = tuple("abcde")

@@ -32,6 +32,7 @@ from var_jax.model_directory import bundled_model, fingerprint
 from var_jax.models.baselines import make_transformer
 from var_jax.models.net import Net, Nets
 from var_jax.models.pictures import decode_pictures, encode_pictures
+from var_jax.models.reproducible import own_settings
 from var_jax.models.tokenizer import Tokenizer
 from var_jax.parallel.mesh import batch_sharding, replicated
 from var_jax.training_directory import read_any_model
@@ -253,10 +254,10 @@ class Bundle:
             raise InputError(f"task '{task}': there is no such task; expected one of {', '.join(editing.TASKS)}")
         if task == "class" and label is None:
             raise InputError("task class: needs the class that the region is to become")
-        calls = itertools.count()
+        calls, one_key = itertools.count(), checked_key(key)
 
         def redraw(images: np.ndarray, keep_mask: np.ndarray) -> np.ndarray:
-            keys = picture_keys(jax.random.fold_in(key, next(calls)), len(images))
+            keys = picture_keys(jax.random.fold_in(one_key, next(calls)), len(images))
             return self._redraw_windows(images, keep_mask, label, keys, settings)
 
         shape = redraw, config.pyramid, config.image_size
@@ -314,6 +315,7 @@ class Bundle:
 
 
 @jax.jit
+@own_settings()
 def _logits(model: Nets, labels_B: jax.Array, tokens_BxL: jax.Array) -> jax.Array:
     inputs = model.teacher_inputs(tokens_BxL)
     return model.transformer.apply(labels_B, inputs)

@@ -12,11 +12,16 @@ import re
 
 # Control characters, ends of lines, marks that turn the direction of writing.
 _CONTROL = "\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069"
+_LONGEST = 2000  # characters of a message, which a value from a damaged file may fill
 _BYTES = "\ud800-\udfff"  # how Python holds what is not UTF-8 in the name of a file
 
 
 class InputError(ValueError):
-    """Bad input, explained in one line."""
+    """Bad input, explained in one line; of a very long one the middle is left out."""
+
+    def __init__(self, message: str) -> None:
+        long = len(message) > _LONGEST
+        super().__init__(f"{message[: _LONGEST - 300]} ... {message[-300:]}" if long else message)
 
 
 def printable(text: str) -> str:

@@ -78,7 +78,7 @@ def test_the_other_tasks(pair, tmp_path):
         (["--task", "inpaint"], "task inpaint: needs a mask or a box"),
         (["--task", "upscale", "--box", "0,0,1,1"], "--task upscale: enlarges the whole picture"),
         (["--task", "upscale", "--factor", "4"], "factor 4: expected a divisor of the model's picture side 6"),
-        (["--task", "vary", "--keep-scales", "4"], "keep_scales 4: expected 0 to 3"),
+        (["--task", "vary", "--keep-scales", "4"], "keep_scales 4: expected a whole number, 0 to 3"),
         (["--seed", "-1"], "--seed -1: expected 0 to 4294967295"),
         (["--out", "{missing}.mp3"], "'.mp3' is not a picture format"),
     ],

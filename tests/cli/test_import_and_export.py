@@ -74,6 +74,84 @@ def test_both_from_one_training_checkpoint(pair, tmp_path):
     assert fingerprints(tmp_path / "model") == fingerprints(pair.model)
 
 
+def test_one_of_several_models_in_a_file_is_chosen(pair, tmp_path, refused):
+    """{"model": ..., "ema": ...}, as trainings write it."""
+    tensors, other = read_tensors(pair.transformer), drawn_model(seed=5)
+    both = nested("model.", transformer_tensors(other)) | nested("ema.", tensors)
+    write_tensors(tmp_path / "var.pth", both, {})
+    files = ["--tokenizer", pair.tokenizer, "--transformer", tmp_path / "var.pth", "--pyramid", "1,2,3"]
+    line = refused("import", *files, "--out", tmp_path / "model")
+    assert "holds more than one transformer (under 'ema.', 'model.'): choose one, like --prefix ema" in line
+    assert "--prefix teacher: no tensor's name begins so" in refused(
+        "import", *files, "--prefix", "teacher", "--out", tmp_path / "model"
+    )
+    for number, prefix in enumerate(("ema", "ema.")):
+        assert run("import", *files, "--prefix", prefix, "--out", tmp_path / f"model{number}") == 0
+        assert fingerprints(tmp_path / f"model{number}") == fingerprints(pair.model)
+
+
+def test_a_model_in_several_files(pair, tmp_path, refused):
+    """An index and its parts: read from the index or the folder; a part alone, or a part that lacks, is named."""
+    tensors, folder = read_tensors(pair.transformer), tmp_path / "parts"
+    folder.mkdir()
+    names, places = sorted(tensors), {}
+    for number, some in enumerate((names[::2], names[1::2]), 1):
+        places |= dict.fromkeys(some, f"model-{number:05}-of-00002.safetensors")
+        write_tensors(folder / places[some[0]], {name: tensors[name] for name in some}, {})
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": places}))
+
+    def files(transformer):
+        return [
+            "--tokenizer",
+            pair.tokenizer,
+            "--transformer",
+            transformer,
+            "--pyramid",
+            "1,2,3",
+            "--out",
+            tmp_path / "m",
+        ]
+
+    for given in (folder, index):
+        assert run("import", *files(given)) == 0
+        assert fingerprints(tmp_path / "m") == fingerprints(pair.model)
+        shutil.rmtree(tmp_path / "m")
+    first = folder / places[names[0]]
+    assert f"{first}: is part 1 of 2 of a model; give the folder of all parts" in refused("import", *files(first))
+    for content, needle in (
+        ({"weight_map": places | {names[0]: "../../etc/passwd"}}, "something else than names of files beside it"),
+        ({"weight_map": places | {names[0]: 3}}, "something else than names of files beside it"),
+        ({"weight_map": [1]}, "'weight_map' is [1], expected an object"),
+        ({}, "has no 'weight_map'"),
+        (
+            {"weight_map": places | {"more": places[names[0]]}},
+            "holds other tensors than model.safetensors.index.json says",
+        ),
+    ):
+        index.write_text(json.dumps(content))
+        assert needle in refused("import", *files(folder))
+    index.write_text(json.dumps({"weight_map": places}))
+    first.unlink()
+    assert f"{first}: no such file" in refused("import", *files(folder))
+    index.unlink()
+    assert "this is a folder with 0 files *.index.json" in refused("import", *files(folder))
+
+
+@pytest.mark.parametrize("which", ["tokenizer", "transformer"])
+@pytest.mark.parametrize("odd", [np.nan, np.inf, 1e300])
+def test_weights_that_are_not_finite_are_refused_by_name(pair, tmp_path, refused, which, odd):
+    tensors = {name: np.array(array) for name, array in read_tensors(getattr(pair, which)).items()}
+    name = "decoder.conv_out.bias" if which == "tokenizer" else "blocks.1.ffn.fc1.weight"
+    tensors[name] = tensors[name].astype(np.float64)
+    tensors[name].flat[3 % tensors[name].size] = odd
+    write_tensors(tmp_path / "odd.pth", tensors, {})
+    files = {"tokenizer": pair.tokenizer, "transformer": pair.transformer, which: tmp_path / "odd.pth"}
+    options = [word for name, file in files.items() for word in (f"--{name}", file)]
+    line = refused("import", *options, "--pyramid", "1,2,3", "--out", tmp_path / "model")
+    assert f"odd.pth: tensor '{name}' holds NaN or infinity" in line
+
+
 def test_lookup_and_heads_are_what_files_do_not_tell(pair, tmp_path):
     plain = transformer_config(qk_norm=False, num_heads=4)
     write_tensors(tmp_path / "var.pth", transformer_tensors(drawn_model(transformer=plain)), {})

@@ -438,3 +438,20 @@ def test_sent_bytes_of_rarer_formats_are_not_tried():
     colours().save(content, format="EPS")
     with pytest.raises(InputError, match="^a: cannot be read as a picture"):
         decode_image(content.getvalue(), "a", 6)
+
+
+def test_a_flipped_bit_among_the_pixels_of_a_png_is_noticed(tmp_path):
+    """Pillow decodes some of them to other pixels without a word."""
+    pixels = np.tile(np.random.default_rng(0).integers(0, 256, (4, 5, 3), np.uint8), (8, 8, 1))
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    whole = (tmp_path / "a.png").read_bytes()
+    start = whole.index(b"IDAT")
+    end = start + 8 + int.from_bytes(whole[start - 4 : start], "big")
+    for bit in range(8 * (start + 4), 8 * end, 5):
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        (tmp_path / "b.png").write_bytes(flipped)
+        with pytest.raises(InputError, match="b.png: cannot be read as a picture"):
+            read_image(tmp_path / "b.png")
+    (tmp_path / "b.png").write_bytes(whole[: end + 1])  # cut behind the pixels: nothing is missing
+    np.testing.assert_array_equal(np.asarray(read_image(tmp_path / "b.png")), pixels)

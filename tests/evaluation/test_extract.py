@@ -83,12 +83,18 @@ def test_a_broken_off_run_goes_on(source, judges, tmp_path):
     for a, b in zip(joined(extractor.chunks(third, work, chunk=8)), whole, strict=True):
         np.testing.assert_array_equal(a, b)
     assert third.starts == []
-    # A file that a dying machine left half is made again.
+    # A file that a dying machine left half, or that is something else, is made again.
     file = work / "features-00001.npz"
-    file.write_bytes(file.read_bytes()[:200])
-    mended = Breaking(source)
-    np.testing.assert_array_equal(joined(extractor.chunks(mended, work, chunk=8)).pool, whole.pool)
-    assert mended.starts == [8]
+    first = (work / "features-00000.npz").read_bytes()
+    one = {name: array[:1] for name, array in np.load(file).items()}
+    for content in (file.read_bytes()[:200], b"", first[30:], one):
+        np.savez(file, **content) if isinstance(content, dict) else file.write_bytes(content)
+        mended = Breaking(source)
+        np.testing.assert_array_equal(joined(extractor.chunks(mended, work, chunk=8)).pool, whole.pool)
+        assert mended.starts == [8]
+    (work / "features_of.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match="features_of.txt: the note on the features cannot be read as text"):
+        list(extractor.chunks(source, work, chunk=8))
 
 
 def test_features_of_other_pictures_are_not_taken(source, judges, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -46,7 +48,7 @@ def test_npz_is_streamed_from_any_place(tmp_path, save):
         (pictures(2)[..., [0, 1, 2, 2]], r"\(2, 8, 8, 4\), expected uint8 \[N, H, W, 3\]; give colour pictures"),
         (pictures(0), r"\(0, 8, 8, 3\), expected"),
         (np.asfortranarray(pictures(2)), "in C order; save np.ascontiguousarray"),
-        (np.asarray([None]), "expected uint8"),
+        (np.asarray([None]), r"object \(1,\), expected plain numbers"),
     ],
     ids=["channels-first", "floats", "grey", "alpha", "none", "fortran", "objects"],
 )
@@ -60,7 +62,7 @@ def test_damaged_archives_are_refused(tmp_path):
     np.savez(tmp_path / "a.npz", arr_1=pictures(2))
     with pytest.raises(InputError, match="holds no pictures, it has no array called arr_0"):
         open_pictures(tmp_path / "a.npz")
-    with pytest.raises(InputError, match="no such file; expected an .npz, a folder of pictures or a model directory"):
+    with pytest.raises(InputError, match="no such file, expected an .npz, a folder of pictures or a model directory"):
         open_pictures(tmp_path / "nowhere.npz")
     np.savez(tmp_path / "a.npz", arr_0=pictures(9))
     whole = (tmp_path / "a.npz").read_bytes()
@@ -71,6 +73,29 @@ def test_damaged_archives_are_refused(tmp_path):
     (tmp_path / "flipped.npz").write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
     with pytest.raises(InputError, match="flipped.npz: arr_0 is damaged or no array"):
         everything(open_pictures(tmp_path / "flipped.npz"))
+
+
+def test_archives_that_lie_are_refused(tmp_path):
+    """A count that the bytes do not have (once taken for it, or for -1 pictures), and entries nobody can unpack."""
+    image = pictures(4)
+    for name, shape in (("fewer", (2, 8, 8, 3)), ("negative", (-1, 8, 8, 3)), ("more", (2**40, 8, 8, 3))):
+        with zipfile.ZipFile(tmp_path / f"{name}.npz", "w") as archive, archive.open("arr_0.npy", "w") as file:
+            header = np.lib.format.header_data_from_array_1_0(image) | {"shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            file.write(image.tobytes())
+        with pytest.raises(InputError, match=f"{name}.npz: arr_0 is damaged or no array") as caught:
+            open_pictures(tmp_path / f"{name}.npz")
+        assert "\n" not in str(caught.value)
+    np.savez(tmp_path / "whole.npz", arr_0=image)
+    whole = (tmp_path / "whole.npz").read_bytes()
+    directory = whole.index(b"PK\x01\x02")
+    for name, offset, value in (("encrypted", 8, 1), ("method", 10, 99), ("version", 6, 255)):
+        content = bytearray(whole)
+        content[directory + offset] = value
+        (tmp_path / f"{name}.npz").write_bytes(content)
+        with pytest.raises(InputError, match=f"{name}.npz: ") as caught:
+            open_pictures(tmp_path / f"{name}.npz")
+        assert "\n" not in str(caught.value)
 
 
 def save_all(folder, images, names=None):

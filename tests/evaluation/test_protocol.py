@@ -115,12 +115,45 @@ def test_without_a_reference(judge, files):
     assert "no reference: the Inception score alone" in report["notes"]
 
 
+@pytest.mark.parametrize("name", ["mu", "sigma", "mu_s", "sigma_s"])
+def test_references_are_checked_before_pictures_are_judged(judge, files, name):
+    """Numbers that are not finite, matrices that are no covariance, damaged names: file and array are named."""
+    folder, _ = files
+    right = {"mu": np.zeros(POOL), "sigma": np.eye(POOL), "mu_s": np.zeros(SPATIAL), "sigma_s": np.eye(SPATIAL)}
+    np.savez(folder / "right.npz", **right)
+    assert open_reference(folder / "right.npz", judge).spatial is not None
+
+    def refused(needle):
+        with pytest.raises(InputError, match=f"odd.npz: {needle}") as caught:
+            open_reference(folder / "odd.npz", judge)
+        assert "\n" not in str(caught.value)
+
+    for odd in (np.nan, np.inf):
+        wrong = {key: value.copy() for key, value in right.items()}
+        wrong[name].flat[3] = odd
+        np.savez(folder / "odd.npz", **wrong)
+        refused(f"{name} holds something else than finite numbers")
+    np.savez(folder / "odd.npz", **right | {name: right[name].astype(complex)})
+    refused(f"{name} holds something else")
+    if name.startswith("sigma"):
+        for wrong in (-right[name], right[name] + np.tri(len(right[name]), k=-1)):
+            np.savez(folder / "odd.npz", **right | {name: wrong})
+            refused(f"{name} is no covariance")
+    content = (folder / "right.npz").read_bytes()
+    place = content.rindex(f"{name}.npy".encode())  # in the zip's directory
+    (folder / "odd.npz").write_bytes(content[:place] + b"x" + content[place + 1 :])
+    refused(".* is damaged")
+
+
 def test_what_cannot_be_compared_is_refused(judge, files):
     folder, _ = files
     np.savez(folder / "other.npz", mu=np.zeros(7), sigma=np.eye(7))
     with pytest.raises(InputError, match=r"mu \(7,\) and sigma \(7, 7\): expected 6 numbers .* another network"):
         open_reference(folder / "other.npz", judge)
-    np.savez(folder / "neither.npz", mu=np.zeros(POOL))
+    np.savez(folder / "half.npz", mu=np.zeros(POOL))
+    with pytest.raises(InputError, match="half.npz: has no array called sigma"):
+        open_reference(folder / "half.npz", judge)
+    np.savez(folder / "neither.npz", fid=np.zeros(POOL))
     with pytest.raises(InputError, match="neither.npz: holds no pictures"):
         open_reference(folder / "neither.npz", judge)
     np.savez(folder / "samples.npz", arr_0=pictures(1))

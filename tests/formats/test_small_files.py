@@ -11,6 +11,7 @@ import pytest
 from etils import epath
 
 from var_jax.errors import InputError
+from var_jax.formats.mapped import map_file
 from var_jax.formats.small_files import (
     COUNT,
     LIST,
@@ -162,3 +163,11 @@ def test_missing_and_large_arrays_are_named(tmp_path: Path, monkeypatch: pytest.
         read_arrays(tmp_path / "x.npz", "statistics", ("a",))
     with pytest.raises(InputError, match="has no array called mu"):
         read_arrays(tmp_path / "x.npz", "statistics", ("mu",))
+
+
+def test_no_message_is_as_long_as_a_damaged_file(tmp_path: Path):
+    message = str(InputError("start " + "x" * 10**6 + " end"))
+    assert (message[:6], message[-4:]) == ("start ", " end")
+    assert len(message) < 2010
+    with pytest.raises(InputError, match="cannot be read .*null"):
+        map_file(tmp_path / "a\0b")

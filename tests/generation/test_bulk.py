@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import os
 
 import jax
 import numpy as np
@@ -124,6 +127,66 @@ def test_other_settings_are_not_mixed(tmp_path, kind):
         with pytest.raises(InputError, match="holds pictures with guidance 1.5, not 2.0; choose another --out"):
             target(kind, path, SETTINGS | {"guidance": 2.0})
         run(kind, path)  # and once it is whole
+
+
+@pytest.mark.parametrize("kind", ["npz", "folder"])
+def test_two_commands_do_not_draw_into_one_place(tmp_path, kind):
+    """The second one is refused, and the first one ends well; it used to remove the parts of the second."""
+    path, refused = tmp_path / ("a.npz" if kind == "npz" else "a"), []
+
+    def draw(labels, keys):
+        if not refused:
+            with pytest.raises(InputError, match=f"{path}: another command is drawing these pictures") as caught:
+                run(kind, path)
+            refused.append(caught.value)
+        return fake_draw(labels, keys)
+
+    run(kind, path, draw)
+    run(kind, tmp_path / f"b{path.suffix}")
+    assert refused and files(path) == files(tmp_path / f"b{path.suffix}")
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("kind", ["npz", "folder"])
+def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, kind, monkeypatch):
+    path, left = tmp_path / ("a.npz" if kind == "npz" else "a"), [9]
+    real = os.fsync
+
+    def full(descriptor):
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(InputError, match=r"a.*cannot be written \(No space left on device\); free") as caught:
+        run(kind, path)
+    assert "\n" not in str(caught.value)
+    monkeypatch.undo()
+    run(kind, path)
+    run(kind, tmp_path / f"b{path.suffix}")
+    assert files(path) == files(tmp_path / f"b{path.suffix}")
+
+
+def test_damaged_targets_are_refused(tmp_path):
+    """An .npz that holds something else, in every way; settings that are damaged."""
+    stream = io.BytesIO()
+    np.save(stream, np.zeros(3))
+    settings = lambda text: {"settings": np.asarray(text)}
+    for number, content in enumerate(
+        [b"", stream.getvalue(), settings("[" * 100_000), settings("[1]"), settings("{"), {"settings": np.zeros(9)}, {}]
+    ):
+        path = tmp_path / f"{number}.npz"
+        np.savez(path, **content) if isinstance(content, dict) else path.write_bytes(content)
+        with pytest.raises(InputError, match=f"{path}: exists and holds something else") as caught:
+            target("npz", path)
+        assert "\n" not in str(caught.value)
+    for number, content in enumerate([b"[" * 100_000, b"\xff\xfe", b"[]", b""]):
+        folder = tmp_path / f"{number}"
+        folder.mkdir()
+        (folder / "settings.json").write_bytes(content)
+        with pytest.raises(InputError, match=f"{folder}/settings.json: .*settings of pictures"):
+            target("folder", folder)
 
 
 def test_what_is_no_place_for_pictures(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -124,8 +126,9 @@ def box(shape, x0, y0, x1, y1):
         ((10, 30), (20, 1, 25, 3), (17, 0, 10)),  # left, top, side
         ((10, 30), (25, 1, 30, 3), (20, 0, 10)),
         ((30, 10), (0, 0, 5, 2), (0, 0, 10)),
-        ((10, 30), (4, 0, 24, 10), (4, -5, 20)),  # wider than the picture is high
-        ((10, 30), (0, 0, 30, 10), (0, -10, 30)),
+        ((10, 30), (4, 0, 24, 10), (4, 0, 20)),  # wider than the picture is high: a strip
+        ((10, 30), (0, 0, 30, 10), (0, 0, 30)),
+        ((5, 7), (0, 0, 7, 2), (0, -1, 7)),  # the model sees more than that: a square, which reaches beyond
         ((90, 80), (40, 50, 48, 56), (36, 45, 16)),  # twice the mask, for the model sees less than the picture
         ((90, 80), (40, 50, 41, 51), (36, 46, 8)),  # at its own size
         ((90, 80), (79, 0, 80, 1), (72, 0, 8)),
@@ -136,7 +139,7 @@ def test_the_window_holds_the_mask_and_some_room(shape, marked, expected):
     assert (window.left, window.top, window.side) == expected
     picture = RNG.integers(0, 256, (*shape, 3), np.uint8)
     part, outside = window.cut(picture), window.outside(*shape)
-    assert part.shape == (window.side, window.side, 3)
+    assert part.shape == (window.height, window.width, 3)
     assert np.sum(~outside) == min(window.side, shape[0]) * min(window.side, shape[1])
     np.testing.assert_array_equal(window.put_back(picture, part), picture)
     changed = window.put_back(picture, np.where(outside[..., None], 7, 0).astype(np.uint8))
@@ -177,6 +180,53 @@ def test_kept_scales_show_the_region_and_keep_it():
     assert np.all(edited == 255)
 
 
+@pytest.mark.parametrize("shape", [(4, 40), (40, 4), (1, 300), (100, 1000), (400, 4000)])
+def test_strips_take_the_memory_of_strips(shape):
+    """A band along a strip: a square around it took 16 times the memory of 400 x 4000 pixels, and did not end."""
+    picture, region = np.full((*shape, 3), (10, 20, 30), np.uint8), np.ones(shape, bool)
+    region[: shape[0] // 3] = region[:, : shape[1] // 3] = False
+    region[shape[0] // 2, :] = region[:, shape[1] // 2] = True
+    tracemalloc.start()
+    edited = editing.edit(white, PYRAMID, SIZE, picture, region, edge=0)
+    assert tracemalloc.get_traced_memory()[1] < 300 * region.size + 2**20
+    tracemalloc.stop()
+    assert np.all(edited[region] == 255)
+    np.testing.assert_array_equal(edited[~region], picture[~region])
+    shown, keep = SEEN[0]
+    assert shown.shape == (1, SIZE, SIZE, 3)
+    if not region.all():
+        np.testing.assert_array_equal(shown[0], np.full((SIZE, SIZE, 3), (10, 20, 30)))
+
+
+def test_a_strip_is_seen_in_the_middle():
+    """Twice the model's side and half as high: what is drawn for the middle comes back, and nothing else."""
+    picture, region = np.zeros((SIZE, 2 * SIZE, 3), np.uint8), np.ones((SIZE, 2 * SIZE), bool)
+    bands = np.where((np.arange(SIZE) // (SIZE // 4)) % 3, 1.0, 0.0).astype(np.float32)  # the middle half is white
+    edited = editing.edit(
+        lambda images, keep: np.tile(bands[:, None, None], (1, 1, SIZE, 3)), PYRAMID, SIZE, picture, region
+    )
+    assert edited.shape == picture.shape
+    assert np.all(edited == 255)
+
+
+def test_masks_of_any_type_mean_the_same(bundle):
+    picture, mask = RNG.integers(0, 256, (9, 12, 3), np.uint8), box((9, 12), 6, 2, 10, 7)
+    for task in ("inpaint", "outpaint"):
+        right = bundle.edit(picture, task, jax.random.key(0), mask=mask, **SETTINGS)
+        for same in (
+            mask.astype(np.uint8),
+            mask.astype(int),
+            mask.astype(np.float32),
+            mask.tolist(),
+            jnp.asarray(mask),
+        ):
+            np.testing.assert_array_equal(bundle.edit(picture, task, jax.random.key(0), mask=same, **SETTINGS), right)
+    grey = mask.astype(np.uint8) * 255
+    for other in (grey, mask * 0.5, np.where(mask, np.nan, 0), mask.astype(complex), mask.astype(str), [[1], [1, 2]]):
+        with pytest.raises(InputError, match="mask"):
+            bundle.edit(picture, "inpaint", jax.random.key(0), mask=other)
+
+
 @pytest.mark.parametrize("task", ["inpaint", "outpaint", "class", "vary"])
 def test_each_task_of_a_model(bundle, task):
     picture, mask = RNG.integers(0, 256, (9, 12, 3), np.uint8), box((9, 12), 6, 2, 10, 7)
@@ -188,6 +238,22 @@ def test_each_task_of_a_model(bundle, task):
     assert np.mean(edited[region] != picture[region]) > 0.9
     np.testing.assert_array_equal(bundle.edit(picture, task, jax.random.key(0), **settings), edited)
     assert np.any(bundle.edit(picture, task, jax.random.key(1), **settings) != edited)
+
+
+def test_requests_are_bounded_before_anything_is_made(bundle):
+    """By sides and pixels, of the picture as of the result; once a 1 x 1 picture could ask for 43 TiB."""
+    pixel = np.zeros((1, 1, 3), np.uint8)
+    for room in ((0, 0, 4_000_000, 0), (0, 40_000, 0, 0), (9_000, 0, 0, 9_000)):
+        with pytest.raises(InputError, match="expected at most 67108864 pixels, and 32768 along a side"):
+            editing.extended(pixel, *room)
+    with pytest.raises(InputError, match="picture of 40000 x 1 pixels"):
+        bundle.edit(np.zeros((1, 40_000, 3), np.uint8), "vary", jax.random.key(0))
+    with pytest.raises(InputError, match="picture of 40000 x 8 pixels"):
+        bundle.edit(np.zeros((1, 5_000, 3), np.uint8), "upscale", jax.random.key(0), factor=8)
+    with pytest.raises(InputError, match=r"key of shape \(3,\): expected one key$"):
+        bundle.edit(pixel, "vary", keys())
+    with pytest.raises(InputError, match="key: expected one made by"):
+        bundle.edit(pixel, "vary", 5)
 
 
 def test_room_at_any_side():
@@ -266,8 +332,14 @@ def test_upscaling_by_a_model(bundle):
         ("inpaint", {"mask": np.ones((9, 8), bool)}, "mask of 8 x 9 pixels: the picture has 8 x 8"),
         ("class", {"mask": np.ones((8, 8), bool)}, "task class: needs the class"),
         ("vary", {"label": "cat"}, "class 'cat'"),
-        ("vary", {"keep_scales": 9}, "keep_scales 9: expected 0 to 3"),
-        ("vary", {"dilate": -1}, "dilate -1: expected 0 to 4"),
+        ("vary", {"keep_scales": 9}, "keep_scales 9: expected a whole number, 0 to 3"),
+        ("vary", {"dilate": -1}, "dilate -1: expected a whole number, 0 to 4"),
+        ("vary", {"dilate": 1.5}, "dilate 1.5: expected a whole number"),
+        ("vary", {"dilate": [1]}, r"dilate \[1\]: expected a whole number"),
+        ("vary", {"keep_scales": True}, "keep_scales True: expected a whole number"),
+        ("upscale", {"factor": 2.0}, "factor 2.0: expected a divisor"),
+        ("upscale", {"factor": [2]}, r"factor \[2\]: expected a divisor"),
+        ("vary", {"top_p": [0.5, [1]]}, r"top_p \[0.5, \[1\]\]: expected a number, or one for each scale"),
         ("vary", {"edge": -1}, "edge -1"),
         ("vary", {"guidance": np.nan}, "guidance nan: expected a finite number"),
     ],

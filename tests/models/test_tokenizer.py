@@ -197,9 +197,9 @@ def test_a_handful_really_runs(sides, num_phis, lookup):
         ({"codebook_size": 0}, "codebook_size is 0"),
         ({"code_width": 2.5}, "code_width is 2.5"),
         ({"lookup": "manhattan"}, "lookup 'manhattan'"),
-        ({"phi_ratio": 1.5}, "phi_ratio 1.5"),
+        ({"phi_ratio": 1.5}, "phi_ratio is 1.5"),
         ({"base_channels": 30}, "norm_groups"),
-        ({"channel_multipliers": ()}, "channel_multipliers is empty"),
+        ({"channel_multipliers": ()}, "levels of channel_multipliers is 0"),
         ({"pyramid": Pyramid((1, 2)), "num_phis": 0}, "num_phis is 0"),
     ],
 )

@@ -261,13 +261,13 @@ def test_perceptual_losses_take_part_by_weight():
     [
         (
             {"adversary": SMALL | {"kind": "gan"}},
-            "adversary.kind 'gan': expected None or one of patch, residual, vgg, dino",
+            "adversary.kind is 'gan': expected one of patch, residual, vgg, dino or None",
         ),
         ({"adversary": SMALL | {"kind": "dino"}}, "weights of DINO: no file ''; give dino_deitsmall16_pretrain.pth"),
         ({"adversary": SMALL | {"kind": "vgg"}}, "judges features of LPIPS' VGG16; set lpips_weights to its file"),
         ({"adversary": SMALL | {"kind": "vgg", "levels": 5}}, "adversary.levels 5: VGG16 has halvings from 0 to 4"),
-        ({"adversary": SMALL | {"loss": "wgan"}}, "adversarial loss 'wgan'"),
-        ({"adversary": SMALL | {"start": 1.5}}, "adversary.start 1.5 and adversary.ramp 0.5: expected shares"),
+        ({"adversary": SMALL | {"loss": "wgan"}}, "adversary.loss is 'wgan': expected one of hinge"),
+        ({"adversary": SMALL | {"start": 1.5}}, "adversary.start is 1.5: expected a number from 0 to 1"),
         ({"adversary": SMALL | {"levels": 4}}, r"pictures of \(8, 8\) pixels cannot be halved 4 times"),
         ({"loss": {"lpips": 1.0}}, "weights of LPIPS: no file or folder ''; take vgg16.ckpt out of"),
     ],

@@ -16,7 +16,7 @@ from var_jax.evaluation.frechet import frechet_distance, mean_and_covariance
 from var_jax.models.pictures import to_signed
 from var_jax.models.shapes import tokenizer_shapes
 from var_jax.parallel.mesh import make_mesh
-from var_jax.training import build, tokenizer
+from var_jax.training import build, fields, tokenizer
 
 
 def task_of(**changes):
@@ -42,13 +42,13 @@ def test_a_narrow_encoder_learns_and_is_judged_in_float32():
 @pytest.mark.parametrize(
     ("field", "value", "says"),
     [
-        ("encoder_dtype", "bf16", "config encoder_dtype 'bf16': expected bfloat16"),
-        ("remat", "nothing", "config remat 'nothing': no such policy, expected None or one of .*nothing_saveable"),
+        ("encoder_dtype", "bf16", "config encoder_dtype is 'bf16': expected one of bfloat16"),
+        ("remat", "nothing", "config remat is 'nothing': expected one of .*nothing_saveable.* or None"),
     ],
 )
 def test_a_typo_is_named(field, value, says):
     with pytest.raises(InputError, match=says):
-        task_of(**{field: value})
+        fields.check(tiny.tokenizer(**{field: value}))
 
 
 def test_rfid_is_between_pictures_and_their_reconstructions(monkeypatch):

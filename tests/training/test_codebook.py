@@ -173,9 +173,9 @@ def test_a_run_with_all_of_it_resumes_exactly(tmp_path, monkeypatch, capsys):
     ("options", "message"),
     [
         ({"dropout": 0.1}, "quantizer dropout of 0.1 down to 3 scales: expected a share, and 1 to 2"),
-        ({"reset_every": -1}, "config codebook.reset_every -1: expected 0"),
-        ({"warm_start": -2}, "config codebook.warm_start -2: expected 0"),
-        ({"reset_share": 2.0}, "config codebook.reset_share 2.0: expected a share"),
+        ({"reset_every": -1}, "config codebook.reset_every is -1: expected a whole number from 0"),
+        ({"warm_start": -2}, "config codebook.warm_start is -2: expected a whole number from 0"),
+        ({"reset_share": 2.0}, "config codebook.reset_share is 2.0: expected a number from 0 to 1"),
     ],
 )
 def test_codebook_options_that_cannot_be(tmp_path, options, message):

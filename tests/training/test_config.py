@@ -72,7 +72,7 @@ def test_overrides():
         ("var:d17", [], "var:d17: no such published model, expected one of d16, .*d36-s"),
         ("shapes_var", ["--config.bacth_size=3"], "'bacth_size' is not one of .*batch_size"),
         ("shapes_var", ["--config.seed.inner=3"], "'inner' is not one of nothing below it"),
-        ("shapes_var", ["--config.batch_size=many"], "expected int like 24, got 'many'"),
+        ("shapes_var", ["--config.batch_size=many"], "batch_size is 'many': expected a whole number from 1"),
         ("shapes_var", ["--config.optimizer=3"], "is a section"),
         ("shapes_var", ["--config.batch_size"], "expected --config.key=value"),
     ],

@@ -145,11 +145,11 @@ def test_a_foreign_directory_is_refused(tmp_path):
     [
         ({"batch_size": 6, "mesh": {"data": 4, "fsdp": 2}}, "batch size .* 6 does not divide over 8"),
         ({"accumulate": 3}, "does not divide by accumulate 3"),
-        ({"dtype": "float16"}, "dtype 'float16'"),
+        ({"dtype": "float16"}, "dtype is 'float16'"),
         ({"epochs": 2}, "set one of steps and epochs"),
         ({"mesh": {"data": 3}}, "mesh"),
         ({"sharding": (("codebook", ("fsdp", None, None)),)}, "rule has 3 axes"),
-        ({"optimizer": {"schedule": "cosin"}}, "schedule 'cosin'"),
+        ({"optimizer": {"schedule": "cosin"}}, "optimizer.schedule is 'cosin'"),
         ({"init_from": "no/such/model"}, "no/such/model: no such model directory"),
     ],
 )

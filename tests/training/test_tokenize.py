@@ -215,6 +215,54 @@ def test_flipped_bits_are_found_and_made_anew(root, copy, tmp_path):
     assert repaired(root, store)
 
 
+ABSURD = (None, True, "xx", -1, 0.5, 10**30, [], [1], {}, "../a")
+
+
+def test_damaged_indexes_are_refused(root, copy):
+    """Every field of an index takes other values, or is gone; what was lowered or swapped is seen, too."""
+    file = copy[0] / "index.json"
+    whole = json.loads(file.read_text())
+
+    def refused(index, needle):
+        file.write_text(json.dumps(index))
+        with pytest.raises(InputError, match=f"{copy[0]}.*: {needle}") as caught:
+            [TokenStore(split, copy[0]) for split in ("train", "validation")]
+        assert "\n" not in str(caught.value)
+
+    def places(node, path=()):
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+            yield (*path, key)
+            if isinstance(value, (dict, list)):
+                yield from places(value, (*path, key))
+
+    for path in list(places(whole)):
+        for odd in ("gone", *ABSURD):
+            index = json.loads(json.dumps(whole))
+            node = index
+            for key in path[:-1]:
+                node = node[key]
+            old = node.pop(path[-1])
+            if odd != "gone" and isinstance(node, dict):
+                node[path[-1]] = odd
+            if (path[-1] == "sha256" and type(odd) is str) or odd == old:
+                continue
+            refused(index, "")
+    for split, crops in (("train", 3), ("validation", 1)):
+        index = json.loads(json.dumps(whole))
+        part = index["splits"][split]
+        part["pictures"] -= 6
+        part["shards"].pop()
+        refused(index, f"'{split}' has 24 pictures and {crops} crops, its files have 24")
+        part["crops"] += 1
+    refused(whole | {"class_names": whole["class_names"][::-1]}, "'class_names' differs from settings.json beside it")
+    file.write_bytes(b"[" * 100_000)
+    with pytest.raises(InputError, match=f"{file}: the index cannot be read as JSON .*remove it, and run the same"):
+        TokenStore("train", copy[0])
+    (copy[0] / "settings.json").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match="settings.json: the settings of the store cannot be read as JSON"):
+        make(root / "tokenizer", copy[0])
+
+
 @pytest.mark.parametrize("kind", ["short", "missing"])
 def test_a_store_cut_short_is_refused_and_made_anew(root, copy, kind):
     store, file = copy

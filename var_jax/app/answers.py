@@ -11,7 +11,6 @@ import dataclasses
 import io
 from typing import Any
 
-import jax
 import numpy as np
 from PIL import Image
 
@@ -24,6 +23,7 @@ from var_jax.generation.guidance import KINDS
 from var_jax.generation.pictures import to_uint8
 from var_jax.generation.settings import DEFAULTS
 from var_jax.generation.upscaling import windows
+from var_jax.models.reproducible import new_key
 
 MOST_PICTURES = 4  # of a request, drawn together; the page asks again for more
 MOST_PIXELS = 2048 * 2048  # of a picture that is sent, and of the result
@@ -99,7 +99,7 @@ def edit(bundle: Bundle, request: Request) -> dict[str, Any]:
     edited = bundle.edit(
         image,
         task,
-        jax.random.key(np.uint32(_whole(request, "seed", 0, LARGEST_SEED))),
+        new_key(np.uint32(_whole(request, "seed", 0, LARGEST_SEED))),
         mask=mask,
         label=optional("class", bundle.transformer.config.num_classes - 1),
         keep_scales=optional("keep_scales", len(bundle.tokenizer.config.pyramid)),

@@ -8,6 +8,7 @@ from var_jax.cli.options import add_data_options, data_options
 from var_jax.data.examples import KINDS, write_examples
 from var_jax.data.report import report
 from var_jax.data.tfds import prepare
+from var_jax.training import fields
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,5 +41,7 @@ def _example(args: argparse.Namespace) -> None:
 
 
 def _check(args: argparse.Namespace) -> None:
-    for line in report(args.kind, args.read, **data_options(args)):
+    options = data_options(args)
+    fields.check_values(fields.OPTIONS.get(args.kind, {}), options)
+    for line in report(args.kind, args.read, **options):
         print(line, flush=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-import jax
 import numpy as np
 
 from var_jax.cli.options import add_model_option, add_sampling_options, load_to_sample, sampling_settings
@@ -13,6 +12,7 @@ from var_jax.errors import InputError
 from var_jax.generation.classes import class_id, numbers_as_names
 from var_jax.generation.editing import TASKS, box_mask, extended
 from var_jax.generation.pictures import check_picture_path, save_picture
+from var_jax.models.reproducible import new_key
 
 _WHITE = 128  # pixels from here up are marked
 
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
         for line in numbers_as_names(args.label, *known, alone=True):
             print(f"note: {line}", flush=True)
     options = {"mask": mask, "label": label, "keep_scales": args.keep_scales, "dilate": args.dilate, "edge": args.edge}
-    key = jax.random.key(np.uint32(args.seed))
+    key = new_key(np.uint32(args.seed))
     edited = bundle.edit(image, args.task, key, factor=args.factor, **options, **settings)
     save_picture(args.out, edited)
     print(f"wrote {args.out}: {edited.shape[1]} x {edited.shape[0]} pixels")

@@ -8,6 +8,7 @@ from pathlib import Path
 from var_jax.errors import InputError
 from var_jax.formats.tensors import read_state_dict
 from var_jax.interop.hub import PUBLISHED, fetch_published
+from var_jax.interop.names import under
 from var_jax.interop.tokenizer import import_tokenizer
 from var_jax.interop.transformer import import_transformer
 from var_jax.model_directory import Model, save_model
@@ -19,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--revision", help="commit, tag or branch of the hub's repository (default main)")
     parser.add_argument("--tokenizer", metavar="FILE", help="vae_ch160v4096z32.pth, or .safetensors")
     parser.add_argument("--transformer", metavar="FILE", help="var_d16.pth or the like; leave out for a tokenizer only")
+    parser.add_argument("--prefix", metavar="NAME", help="take the tensors under it, of a file with several models")
     parser.add_argument("--pyramid", help="256 (default), 512, 1024, or sides like 1,2,3,4; not in the files")
     parser.add_argument("--lookup", choices=("l2", "cosine"), help="distance for finding codes (default l2)")
     parser.add_argument("--heads", type=int, help="attention heads, for a file without qk norm")
@@ -27,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     if args.published:
-        for name in ("tokenizer", "transformer", "pyramid", "lookup", "heads"):
+        for name in ("tokenizer", "transformer", "prefix", "pyramid", "lookup", "heads"):
             if getattr(args, name) is not None:
                 raise InputError(f"--{name} and --published: a published model brings its own; leave out one of them")
         fetched = fetch_published(args.published, args.revision or "main")
@@ -39,10 +41,16 @@ def run(args: argparse.Namespace) -> None:
         files, origin = (args.tokenizer, args.transformer), ""
     else:
         raise InputError("give --tokenizer FILE (and --transformer FILE), or --published NAME")
-    tokenizer = import_tokenizer(read_state_dict(files[0]), pyramid, args.lookup or "l2", str(files[0]))
+    states = [read_state_dict(file) for file in files if file]
+    if args.prefix is not None:
+        chosen = [under(state, args.prefix) for state in states]
+        if not any(chosen):
+            raise InputError(f"--prefix {args.prefix}: no tensor's name begins so, as in {min(states[-1], default='')}")
+        states = [some or all_ for some, all_ in zip(chosen, states, strict=True)]
+    tokenizer = import_tokenizer(states[0], pyramid, args.lookup or "l2", str(files[0]))
     model = {"source": {"tokenizer": Path(files[0]).name + origin}}
     if files[1]:
-        transformer = import_transformer(read_state_dict(files[1]), tokenizer.config, args.heads, str(files[1]))
+        transformer = import_transformer(states[1], tokenizer.config, args.heads, str(files[1]))
         model["source"]["transformer"] = Path(files[1]).name + origin
         model |= {"transformer_config": transformer.config, "transformer_params": transformer.params}
     save_model(args.out, Model(tokenizer.config, tokenizer.params, tokenizer.code_counts_SxV, **model))

@@ -9,11 +9,12 @@ import os
 import select
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from var_jax import __version__
 from var_jax.cpu.large_pages import begin_again_with_large_pages
 from var_jax.errors import InputError, printable
+from var_jax.formats.paths import expanded
 
 # Subcommand -> (module under var_jax.cli, one line of help). Each module has `add_arguments(parser)`
 # and `run(args) -> int | None`, and is imported only for its own command (or its --help). A module with
@@ -97,7 +98,11 @@ def _run(argv: Sequence[str] | None) -> int:
             module.add_arguments(subparser)
             subparser.set_defaults(run=module.run)
             takes_overrides = getattr(module, "TAKES_OVERRIDES", False)
+    if takes_overrides:
+        argv = _with_equals(argv)
     args, overrides = parser.parse_known_args(argv)
+    for name, value in vars(args).items():
+        setattr(args, name, _at_home(value))
     args.overrides = overrides
     if wrong := [word for word in overrides if not (takes_overrides and word.startswith("--config."))]:
         parser.error(f"'{wrong[0]}' is not understood")
@@ -109,6 +114,26 @@ def _run(argv: Sequence[str] | None) -> int:
     except KeyboardInterrupt:
         print(f"var-jax {args.command}: interrupted", file=sys.stderr)
         return 130
+
+
+def _with_equals(words: Sequence[str]) -> list[str]:
+    """The words with "--config.key=value" for "--config.key value"."""
+    joined: list[str] = []
+    for word in words:
+        before = joined[-1] if joined else ""
+        if before.startswith("--config.") and "=" not in before and not word.startswith("--"):
+            joined[-1] = f"{before}={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def _at_home(value: Any) -> Any:
+    """An option's value, with the home folder for the ~ that a path begins with."""
+    if isinstance(value, list):
+        return [_at_home(each) for each in value]
+    begins = isinstance(value, str) and (value == "~" or (value.startswith("~") and "/" in value))
+    return expanded(value) if begins else value
 
 
 def command() -> int:

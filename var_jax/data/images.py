@@ -7,6 +7,7 @@ import io
 import os
 import struct
 import warnings
+import zlib
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -154,6 +155,8 @@ def _header(image: ImageFile.ImageFile) -> tuple[str, tuple[int, int]]:
 
 
 def _decoded(image: ImageFile.ImageFile) -> Image.Image:
+    if image.format == "PNG":
+        _check_pixels_of_png(image)
     image.load()
     _check_integers(image)
     sixteen = image.format == "TIFF" and image.mode.startswith("I;16")
@@ -161,6 +164,19 @@ def _decoded(image: ImageFile.ImageFile) -> Image.Image:
     ImageOps.exif_transpose(image, in_place=True)
     rgb = to_rgb(image)
     return ImageOps.invert(rgb) if inverted else rgb
+
+
+def _check_pixels_of_png(image: ImageFile.ImageFile) -> None:
+    """Refuses a PNG whose pixels do not match their checksums, which Pillow does not compare."""
+    file, place = image.fp, image.fp.tell()
+    file.seek(len(_PNG))
+    while len(head := file.read(8)) == 8 and head[4:] != b"IEND":
+        length = int.from_bytes(head[:4], "big")
+        if head[4:] != b"IDAT":
+            file.seek(length + 4, os.SEEK_CUR)
+        elif zlib.crc32(file.read(length), zlib.crc32(b"IDAT")) != int.from_bytes(file.read(4), "big"):
+            raise ValueError("its pixels do not match their checksum")
+    file.seek(place)
 
 
 def _check_integers(image: ImageFile.ImageFile) -> None:

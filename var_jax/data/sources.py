@@ -89,6 +89,8 @@ def make_source(kind: str, split: str, **options: Any) -> Source:
     missing = [key for key, p in known.items() if p.default is inspect.Parameter.empty and key not in options]
     if missing:
         raise InputError(f"data kind '{kind}' needs the option {', '.join(missing)}")
+    if options.get("path") == "":
+        raise InputError(f"data kind '{kind}': the option path is empty, expected a folder")
     return opener(split=split, **options)
 
 

@@ -20,6 +20,8 @@ import numpy as np
 from var_jax.data.sources import TOKENS
 from var_jax.errors import InputError
 from var_jax.formats.description import read_description
+from var_jax.formats.small_files import COUNT, LIST, OBJECT, TEXT, TEXTS, read_json, require_fields
+from var_jax.pyramid import Pyramid
 
 INDEX_FILE, SETTINGS_FILE = "index.json", "settings.json"
 FORMAT = "var_jax token store"
@@ -117,7 +119,7 @@ def read_index(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads the index of a store.
 
     Raises:
-      InputError: if there is no store, or it was not finished.
+      InputError: if there is no store, it was not finished, or its index is damaged.
     """
     file = Path(path) / INDEX_FILE
     if not file.exists():
@@ -125,7 +127,48 @@ def read_index(path: str | os.PathLike[str]) -> dict[str, Any]:
         state = "the store is not finished" if begun else "no store of tokens"
         remedy = _REMEDY if begun else "make one with 'var-jax tokenize'"
         raise InputError(f"{path}: {state}, it has no {INDEX_FILE}; {remedy}")
-    return read_description(file, "the index", FORMAT, FORMAT_VERSION, f"remove it, and {_REMEDY}")
+    remedy = f"remove it, and {_REMEDY}"
+    index = read_description(file, "the index", FORMAT, FORMAT_VERSION, remedy)
+    _check_index(index, file, remedy)
+    settings = Path(path) / SETTINGS_FILE
+    if settings.exists():  # what both say was written twice, so that an edit or a damage shows
+        for name, value in read_json(settings, "the settings of the store", "copy it again").items():
+            if index.get(name) != value:
+                raise InputError(f"{file}: '{name}' differs from {SETTINGS_FILE} beside it; {remedy}")
+    return index
+
+
+def _check_index(index: dict[str, Any], file: Path, remedy: str) -> None:
+    """Refuses an index with a field that is missing, of another kind, or at odds with the others."""
+    need = lambda content, **fields: require_fields(content, file, fields, remedy)
+    need(index, tokenizer=OBJECT, splits=OBJECT, class_names=TEXTS, dtype=TEXT, pictures=OBJECT, crops=OBJECT)
+    need(index["tokenizer"], fingerprint=TEXT, pyramid=LIST, codebook_size=COUNT)
+    need(index["crops"], count=COUNT)
+    need(index["splits"], train=OBJECT, validation=OBJECT)
+    need(index["pictures"], train=COUNT, validation=COUNT)
+    try:
+        Pyramid(tuple(index["tokenizer"]["pyramid"]))
+    except (InputError, TypeError) as error:
+        raise InputError(f"{file}: {error}; {remedy}") from None
+    if index["dtype"] != token_dtype(index["tokenizer"]["codebook_size"]):
+        raise InputError(f"{file}: 'dtype' is {index['dtype'][:60]!a}, which does not fit codebook_size; {remedy}")
+    for split, crops in (("train", index["crops"]["count"]), ("validation", 1)):
+        part = index["splits"][split]
+        need(part, pictures=COUNT, crops=COUNT, shards=LIST)
+        pictures = 0
+        for shard in part["shards"]:
+            need({"shards": shard}, shards=OBJECT)
+            need(shard, file=TEXT, first=COUNT, pictures=COUNT, records=COUNT, bytes=COUNT, sha256=TEXT)
+            if Path(shard["file"]).name != shard["file"]:
+                raise InputError(f"{file}: 'file' is {shard['file'][:60]!a}, expected a name; {remedy}")
+            if (shard["first"], shard["records"]) != (pictures, shard["pictures"] * crops):
+                raise InputError(f"{file}: counts of {shard['file'][:60]!a} do not fit together; {remedy}")
+            pictures += shard["pictures"]
+        if {part["pictures"], index["pictures"][split]} != {pictures} or part["crops"] != crops:
+            raise InputError(
+                f"{file}: '{split}' has {part['pictures']} pictures and {part['crops']} crops, its files have "
+                f"{pictures} and {crops}; {remedy}"
+            )
 
 
 def encode(tokens_L: np.ndarray, label: int, index: int, dtype: str) -> bytes:

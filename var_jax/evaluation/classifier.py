@@ -19,6 +19,7 @@ from flax import linen as nn
 
 from var_jax.generation.batching import batches
 from var_jax.models.net import Net
+from var_jax.models.reproducible import new_key
 
 _BATCH, _TRAINING_BATCH = 250, 64  # pictures at a time
 
@@ -80,7 +81,7 @@ def train_classifier(
     """
     widths = (24, 48, 96) if images.shape[1] <= 32 else (12, 24, 48, 96)
     module = SmallClassifier(num_classes, widths)
-    params = module.init(jax.random.key(seed), jnp.zeros((1, *images.shape[1:]), jnp.uint8))["params"]
+    params = module.init(new_key(seed), jnp.zeros((1, *images.shape[1:]), jnp.uint8))["params"]
     optimizer = optax.adamw(optax.cosine_decay_schedule(3e-3, steps))
     state, rng = optimizer.init(params), np.random.default_rng(seed)
 
@@ -98,7 +99,7 @@ def train_classifier(
 
     for number in range(1, steps + 1):
         rows = rng.integers(0, len(images), _TRAINING_BATCH)
-        key = jax.random.fold_in(jax.random.key(seed), number)
+        key = jax.random.fold_in(new_key(seed), number)
         params, state, loss = step(params, state, images[rows], labels[rows], key)
         if progress and number % 100 == 0:
             progress(f"classifier: step {number}/{steps}, loss {float(loss):.4f}")

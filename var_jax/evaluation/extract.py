@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +15,7 @@ import numpy as np
 from var_jax.errors import InputError
 from var_jax.evaluation.pictures import Pictures
 from var_jax.formats.atomic import atomic_file
+from var_jax.formats.small_files import read_arrays, read_text
 from var_jax.models.parameters import Params
 from var_jax.parallel.mesh import batch_sharding, check_batch, make_mesh, replicated
 from var_jax.parallel.processes import from_all
@@ -101,14 +101,15 @@ class Extractor:
         kept = _Kept(Path(work), f"{pictures.identity()} {self.identity} {chunk}") if work else None
         fresh: Iterator[np.ndarray] | None = None
         for number, start in enumerate(range(0, pictures.count, chunk)):
-            found = kept.read(number) if kept and fresh is None else None
+            count = min(chunk, pictures.count - start)
+            found = kept.read(number, count) if kept and fresh is None else None
             if not all(from_all("kept", found is not None)):  # if one process has to compute it, all have to
                 if fresh is None:
                     fresh = pictures.batches(start, self.batch)
-                found = self._chunk(fresh, min(chunk, pictures.count - start))
+                found = self._chunk(fresh, count)
                 if kept and jax.process_index() == 0:
                     kept.write(number, found)
-            say(f"{pictures.name}: features of {min(start + chunk, pictures.count)}/{pictures.count} pictures")
+            say(f"{pictures.name}: features of {start + count}/{pictures.count} pictures")
             yield found
 
     def _chunk(self, fresh: Iterator[np.ndarray], count: int) -> Chunk:
@@ -133,7 +134,7 @@ class _Kept:
         self._folder, self._identity = folder, identity
         note = folder / "features_of.txt"
         if note.exists():
-            if note.read_text(encoding="utf-8") != identity:
+            if read_text(note, "the note on the features", "remove the folder") != identity:
                 raise InputError(
                     f"{folder}: holds features of other pictures, weights or settings; choose another --work or "
                     "remove it"
@@ -142,13 +143,11 @@ class _Kept:
         with atomic_file(note) as temporary:
             temporary.write_text(identity, encoding="utf-8")
 
-    def read(self, number: int) -> Chunk | None:
-        """A chunk, or None if its file is missing or damaged."""
-        with (
-            contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile),
-            np.load(self._file(number)) as file,
-        ):
-            return Chunk(*(file[name] for name in Chunk._fields))
+    def read(self, number: int, pictures: int) -> Chunk | None:
+        """A chunk of so many pictures, or None if its file is missing or damaged."""
+        with contextlib.suppress(InputError):
+            chunk = Chunk(**read_arrays(self._file(number), "features", Chunk._fields))
+            return chunk if all(part.shape[:1] == (pictures,) for part in chunk) else None
         return None
 
     def write(self, number: int, chunk: Chunk) -> None:

@@ -6,15 +6,12 @@ no source is ever in memory as a whole.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import re
 import types
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -29,6 +26,7 @@ from var_jax.data.images import read_header, read_image
 from var_jax.errors import InputError
 from var_jax.evaluation.expected import PUBLISHED_SAMPLING
 from var_jax.formats.bucket import in_bucket
+from var_jax.formats.small_files import Header, open_arrays
 from var_jax.generation.batching import batches, class_keys
 from var_jax.generation.bulk import shuffled
 from var_jax.generation.pictures import to_uint8
@@ -37,6 +35,7 @@ from var_jax.parallel.mesh import make_mesh
 from var_jax.training_directory import RUN_FILE
 
 ARRAY = "arr_0"
+_EXPECTED = "an .npz, a folder of pictures or a model directory"
 _LOSSY = (".jpg", ".jpeg", ".webp")
 _LEADING, _TRAILING = re.compile(r"\d+"), re.compile(r"(.*?)(\d+)$")
 
@@ -72,14 +71,13 @@ class NpzPictures(Pictures):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.name = os.fspath(path)
-        with open_npz(path) as archive:
-            if f"{ARRAY}.npy" not in archive.namelist():
+        with open_arrays(path, _EXPECTED) as archive:
+            if ARRAY not in archive.names:
                 raise InputError(f"{path}: holds no pictures, it has no array called {ARRAY}")
-            self._checksum = archive.getinfo(f"{ARRAY}.npy").CRC
-            with _damage(path), archive.open(f"{ARRAY}.npy") as file:
-                shape, fortran, kind = _header(file)
-        _check_layout(path, shape, kind, fortran)
-        self.count, self._shape = shape[0], shape[1:]
+            self._checksum = archive.checksum(ARRAY)
+            with archive.open(ARRAY) as (header, _):
+                _check_layout(path, header)
+        self.count, self._shape = header.shape[0], header.shape[1:]
 
     def identity(self) -> str:
         """Made from the archive's own checksum of the array."""
@@ -88,44 +86,15 @@ class NpzPictures(Pictures):
     def batches(self, start: int, size: int) -> Iterator[np.ndarray]:
         """See `Pictures`; pictures before `start` are skipped."""
         bytes_each = int(np.prod(self._shape))
-        with open_npz(self.name) as archive, _damage(self.name), archive.open(f"{ARRAY}.npy") as file:
-            _header(file)
+        with open_arrays(self.name, _EXPECTED) as archive, archive.open(ARRAY) as (_, file):
             file.seek(start * bytes_each, os.SEEK_CUR)
             for at in range(start, self.count, size):
                 count = min(size, self.count - at)
                 yield np.frombuffer(file.read(count * bytes_each), np.uint8).reshape(count, *self._shape)
 
 
-def open_npz(path: str | os.PathLike[str]) -> zipfile.ZipFile:
-    """Opens an `.npz` archive.
-
-    Raises:
-      InputError: if the file is missing or no archive.
-    """
-    try:
-        return zipfile.ZipFile(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; expected an .npz, a folder of pictures or a model directory") from None
-    except (zipfile.BadZipFile, OSError) as error:
-        raise InputError(f"{path}: is not a whole .npz file ({error}); copy or make it again") from None
-
-
-@contextlib.contextmanager
-def _damage(path: str | os.PathLike[str]) -> Iterator[None]:
-    try:
-        yield
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: {ARRAY} is damaged or no array ({reason}); copy or make it again") from None
-
-
-def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    return read(file)
-
-
-def _check_layout(path: str | os.PathLike[str], shape: tuple[int, ...], kind: np.dtype, fortran: bool) -> None:
+def _check_layout(path: str | os.PathLike[str], header: Header) -> None:
+    shape, fortran, kind = header
     problem = f"{path}: {ARRAY} is {kind} {shape}, expected uint8 [N, H, W, 3]"
     if kind != np.uint8:
         raise InputError(

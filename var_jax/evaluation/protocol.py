@@ -18,8 +18,9 @@ from var_jax.evaluation.extract import Extractor
 from var_jax.evaluation.frechet import Moments, frechet_between
 from var_jax.evaluation.inception_score import SPLIT_SIZE, InceptionScore, Score
 from var_jax.evaluation.neighbours import NEIGHBOURS, precision_recall
-from var_jax.evaluation.pictures import Pictures, open_pictures
+from var_jax.evaluation.pictures import ARRAY, Pictures, open_pictures
 from var_jax.evaluation.statistics import Statistics, read_statistics
+from var_jax.formats.small_files import open_arrays
 from var_jax.pretrained.inception import SPATIAL
 from var_jax.pretrained.inception_file import read_inception
 
@@ -94,12 +95,8 @@ def open_reference(path: str | os.PathLike[str], judge: Judge) -> Reference:
     if not os.path.isfile(path):
         return Reference(None, None, open_pictures(path))
     pool, spatial = read_statistics(path, len(judge.head), judge.spatial)
-    try:
-        pictures = open_pictures(path)
-    except InputError:
-        if pool is None:
-            raise
-        pictures = None
+    with open_arrays(path, "a reference") as archive:
+        pictures = open_pictures(path) if ARRAY in archive.names or pool is None else None
     return Reference(pool, spatial, pictures)
 
 

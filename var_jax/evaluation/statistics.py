@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from var_jax.errors import InputError
-from var_jax.evaluation.pictures import open_npz
 from var_jax.formats.atomic import atomic_file
+from var_jax.formats.small_files import Archive, open_arrays
 
 POOL_NAMES, SPATIAL_NAMES = ("mu", "sigma"), ("mu_s", "sigma_s")
 
@@ -37,24 +37,39 @@ def read_statistics(
     Raises:
       InputError: if the file is damaged, or holds statistics of other features.
     """
-    with open_npz(path) as archive:
-        present = {name.removesuffix(".npy") for name in archive.namelist()}
-    kinds = ((POOL_NAMES, pool), (SPATIAL_NAMES, spatial))
-    return tuple(_read(path, names, size) if present.issuperset(names) else None for names, size in kinds)
+    with open_arrays(path, "statistics of features") as archive:
+        archive.check_names()
+        return _read(path, archive, POOL_NAMES, pool), _read(path, archive, SPATIAL_NAMES, spatial)
 
 
-def _read(path: str | os.PathLike[str], names: tuple[str, str], size: int) -> Statistics:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            mean, covariance = (np.asarray(file[name], np.float64) for name in names)
-    except Exception as error:  # zip, zlib and numpy each raise their own on damage
-        raise InputError(f"{path}: {names[0]} or {names[1]} cannot be read ({error}); copy it again") from None
+def _read(path: str | os.PathLike[str], archive: Archive, names: tuple[str, str], size: int) -> Statistics | None:
+    if not archive.names.intersection(names):
+        return None
+    mean, covariance = (archive.read(name) for name in names)
     if mean.shape != (size,) or covariance.shape != (size, size):
         raise InputError(
             f"{path}: {names[0]} {mean.shape} and {names[1]} {covariance.shape}: expected {size} numbers "
             "per picture; these are statistics of another network's features"
         )
+    for name, array in zip(names, (mean, covariance), strict=True):
+        if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+            raise InputError(f"{path}: {name} holds something else than finite numbers; copy or make it again")
+    mean, covariance = mean.astype(np.float64), covariance.astype(np.float64)
+    if not _is_covariance(covariance):
+        raise InputError(f"{path}: {names[1]} is no covariance: not symmetric, or not positive; copy or make it again")
     return Statistics(mean, covariance)
+
+
+def _is_covariance(matrix: np.ndarray) -> bool:
+    """Whether the matrix is symmetric and positive semi-definite, up to the rounding of stored statistics."""
+    tolerance = 0.01 * np.abs(matrix).max() + np.finfo(np.float64).tiny
+    if np.abs(matrix - matrix.T).max() > tolerance:
+        return False
+    try:
+        np.linalg.cholesky(matrix + tolerance * np.eye(len(matrix)))
+    except np.linalg.LinAlgError:
+        return False
+    return True
 
 
 def write_statistics(path: str | os.PathLike[str], pool: Statistics, spatial: Statistics, count: int) -> None:

@@ -228,7 +228,7 @@ def _header(file: IO[bytes]) -> Header:
         or header.dtype.names
         or not all(type(side) is int and side >= 0 for side in header.shape)
     ):
-        raise ValueError(f"{header.dtype} {header.shape}")
+        raise ValueError(f"{header.dtype} {header.shape}, expected plain numbers")
     return header
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import numpy as np
 from var_jax.errors import InputError
 from var_jax.formats.mapped import map_file
 from var_jax.formats.safetensors_file import read_safetensors, write_safetensors
+from var_jax.formats.small_files import AGAIN, OBJECT, read_json, require_fields
 from var_jax.formats.torch_file import PICKLE_START, ZIP_START, read_torch_file, write_torch_file
 
 # Real training checkpoints nest about five deep and hold some ten thousand values; a hostile file can repeat one dict
@@ -18,6 +21,7 @@ from var_jax.formats.torch_file import PICKLE_START, ZIP_START, read_torch_file,
 _MOST_LEVELS = 32
 _MOST_VALUES = 200_000
 _LONGEST_NAME = 1000
+_SHARD = re.compile(r"-(\d{1,6})-of-(\d{1,6})\.")  # in the name of one of several files
 
 
 def read_tensors(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -44,14 +48,53 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Any]:
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Reads a file's tensors by their dotted names; those that a training checkpoint nests are named by their path.
 
+    A model in several files is read from its index (`*.index.json`), or from the folder that holds the files.
+
     Raises:
-      InputError: naming the file, if it is missing, damaged, refused or names two tensors alike.
+      InputError: naming the file, if it is missing, damaged, refused, one of several or names two tensors alike.
     """
+    if os.path.isdir(path):
+        path = _index_in(Path(path))
+    if os.fspath(path).endswith(".index.json"):
+        return _read_shards(Path(path))
+    if (shard := _SHARD.search(os.path.basename(path))) and int(shard[2]) > 1:
+        raise InputError(f"{path}: is part {int(shard[1])} of {int(shard[2])} of a model; give the folder of all parts")
+    return _read_one(path)
+
+
+def _read_one(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     tree = read_tensors(path)
     try:
         return flatten_state_dict(tree)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def _index_in(folder: Path) -> Path:
+    """The one index in a folder."""
+    found = sorted(folder.glob("*.index.json"))
+    if len(found) != 1:
+        raise InputError(
+            f"{folder}: expected a file, but this is a folder with {len(found)} files *.index.json; give the path of "
+            "the file itself, or a folder with one index of a model in several files"
+        )
+    return found[0]
+
+
+def _read_shards(index: Path) -> dict[str, np.ndarray]:
+    """The tensors of a model in several files, which the index names."""
+    content = read_json(index, "the index of a model in several files")
+    require_fields(content, index, {"weight_map": OBJECT})
+    places = content["weight_map"]
+    if not all(type(name) is str and name == os.path.basename(name)[:255] for name in places.values()):
+        raise InputError(f"{index}: 'weight_map' holds something else than names of files beside it; {AGAIN}")
+    tensors: dict[str, np.ndarray] = {}
+    for name in sorted(set(places.values())):
+        part = _read_one(index.parent / name)
+        if set(part) != {key for key, place in places.items() if place == name}:
+            raise InputError(f"{index.parent / name}: holds other tensors than {index.name} says; {AGAIN}")
+        tensors |= part
+    return tensors
 
 
 def flatten_state_dict(tree: Mapping[Any, Any]) -> dict[str, np.ndarray]:

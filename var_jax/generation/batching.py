@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from var_jax.errors import InputError
+from var_jax.models.reproducible import new_key
 
 LARGEST_SEED = 2**32 - 1  # keys are made of 32 bits: a larger seed would draw the same as its lower bits
 
@@ -28,7 +29,7 @@ def class_keys(seed: int, labels_N: Sequence[int], indices_N: Sequence[int]) -> 
     """
     if not 0 <= seed <= LARGEST_SEED:
         raise InputError(f"seed {seed}: expected 0 to {LARGEST_SEED}")
-    key = jax.random.key(np.uint32(seed))
+    key = new_key(np.uint32(seed))
     fold = lambda label, index: jax.random.fold_in(jax.random.fold_in(key, label), index)
     return jax.vmap(fold)(np.asarray(labels_N, np.uint32), np.asarray(indices_N, np.uint32))
 

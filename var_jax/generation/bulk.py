@@ -15,13 +15,15 @@ drew them.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
+import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
 import time
-import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,11 +32,13 @@ import numpy as np
 from PIL import Image
 
 from var_jax.errors import InputError
-from var_jax.formats.atomic import atomic_file, local_target
+from var_jax.formats.atomic import atomic_file, local_target, unwritable
+from var_jax.formats.small_files import parse_json, read_arrays, read_json
 from var_jax.generation.batching import batches, class_keys
 from var_jax.parallel.processes import at
 
 SETTINGS_FILE = "settings.json"
+_LOCK_FILE = ".lock.tmp"  # a name that `finish` removes
 _SECONDS_BETWEEN_LINES = 5.0
 _SECONDS_BETWEEN_LOOKS = 1.0  # at the pictures of other processes
 
@@ -57,6 +61,9 @@ class Target(Protocol):
 
     def write(self, places: np.ndarray, images: np.ndarray) -> None:
         """Puts pictures in their places; each is there whole or not at all, whenever the process dies."""
+
+    def held(self) -> contextlib.AbstractContextManager[None]:
+        """Keeps other commands from the same place; for the first process of each."""
 
     def finish(self) -> None:
         """To be called once nothing is missing."""
@@ -90,6 +97,9 @@ class PngFolder:
 
         with concurrent.futures.ThreadPoolExecutor() as pool:  # compressing releases the interpreter lock
             list(pool.map(save, places, images))
+
+    def held(self) -> contextlib.AbstractContextManager[None]:
+        return _held(self._folder, self._folder)
 
     def finish(self) -> None:
         for left in self._folder.glob(".*.tmp"):  # of a process that was killed
@@ -128,12 +138,40 @@ class NpzFile:
         self._images.write(places, images)  # on the disk before they are called done
         self._done.write(places, np.ones((len(places), 1), np.uint8))
 
+    def held(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext() if self._path.exists() else _held(self._part, self._path)
+
     def finish(self) -> None:
         if not self._path.exists():
             text = np.asarray(json.dumps(self._settings, sort_keys=True))
             with atomic_file(self._path) as temporary, open(temporary, "wb") as file:
                 np.savez(file, arr_0=self._images.read(), arr_1=self._labels_N, settings=text)
         shutil.rmtree(self._part, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _held(folder: Path, path: Path) -> Iterator[None]:
+    """Holds a lock in `folder` while the body runs; a file system that has no locks cannot keep others out."""
+    with _writing(path):
+        file = open(folder / _LOCK_FILE, "ab")  # noqa: SIM115, closed below: errors of the body are not ours
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"{path}: another command is drawing these pictures; wait for its end, or choose another --out"
+            ) from None
+        except OSError:
+            pass
+        yield
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(path, error) from error
 
 
 class _Rows:
@@ -144,11 +182,10 @@ class _Rows:
 
     def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
         self._path, self._shape = path, shape
-        length = int(np.prod(shape))
-        with open(path, "ab"):
-            pass
-        if path.stat().st_size == 0:
-            os.truncate(path, length)
+        length = math.prod(shape)
+        with _writing(path), open(path, "ab") as file:
+            if path.stat().st_size == 0:
+                file.truncate(length)
         if path.stat().st_size != length:
             raise InputError(f"{path}: holds pictures of another size or number; remove the folder it is in")
 
@@ -156,7 +193,7 @@ class _Rows:
         return np.memmap(self._path, np.uint8, "r", shape=self._shape)
 
     def write(self, places: np.ndarray, rows: np.ndarray) -> None:
-        with open(self._path, "r+b") as file:
+        with _writing(self._path), open(self._path, "r+b") as file:
             for place, row in zip(places, rows, strict=True):
                 file.seek(int(place) * row.nbytes)
                 file.write(np.ascontiguousarray(row, np.uint8).data)
@@ -172,29 +209,23 @@ def _same_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     # Looked for before the settings: another process may begin just now, and writes those first.
     strangers = target.exists() and any(not name.name.startswith(".") for name in target.iterdir())
     if file.exists():
-        try:
-            return _refuse_others(folder, json.loads(file.read_text()), settings)
-        except ValueError as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"{file}: cannot be read as JSON ({error}); choose another --out") from None
+        return _refuse_others(folder, read_json(file, "the settings of pictures", "choose another --out"), settings)
     if strangers:
         raise InputError(f"{folder}: holds other files and no {SETTINGS_FILE}; choose another --out")
     with atomic_file(file, f".{SETTINGS_FILE}.{os.getpid()}.tmp") as temporary:
         temporary.write_text(json.dumps(dict(settings), indent=2, sort_keys=True) + "\n")
 
 
-def _settings_of_npz(path: Path) -> Any:
+def _settings_of_npz(path: Path) -> dict[str, Any]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return json.loads(str(file["settings"]))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        text = str(read_arrays(path, "pictures", ("settings",))["settings"])
+        return parse_json(text, path, "the settings of pictures")
+    except InputError:
         raise InputError(f"{path}: exists and holds something else; choose another --out or remove it") from None
 
 
-def _refuse_others(path: Path, found: Any, settings: Mapping[str, Any]) -> None:
+def _refuse_others(path: Path, found: dict[str, Any], settings: Mapping[str, Any]) -> None:
     wanted = json.loads(json.dumps(dict(settings)))  # tuples are lists there
-    found = found if isinstance(found, dict) else {}
     for name in sorted(wanted.keys() | found.keys()):
         if wanted.get(name) != found.get(name):
             a, b = (str(settings.get(name))[:60] for settings in (found, wanted))
@@ -221,6 +252,20 @@ def draw_all(
       batch: rows.
       process, processes: which of how many this is; each returns once all is drawn and the first has finished.
     """
+    with target.held() if process == 0 else contextlib.nullcontext():
+        _draw_missing(draw, target, labels_N, indices_N, seed, batch, process, processes)
+
+
+def _draw_missing(
+    draw: Draw,
+    target: Target,
+    labels_N: np.ndarray,
+    indices_N: np.ndarray,
+    seed: int,
+    batch: int,
+    process: int,
+    processes: int,
+) -> None:
     mine = np.array_split(np.arange(len(labels_N)), processes)[process]
     missing, started, said = np.intersect1d(target.missing(), mine), time.monotonic(), 0.0
     total, before = len(mine), len(mine) - len(missing)

@@ -11,9 +11,12 @@ import numpy as np
 
 from var_jax.errors import InputError
 from var_jax.generation.classes import class_ids
+from var_jax.models.reproducible import same_kind
 from var_jax.models.tokenizer import TokenizerConfig
 
 Array = np.ndarray | jax.Array
+
+MOST_PIXELS, LONGEST_SIDE = 2**26, 2**15  # of a picture to be edited, and of the result
 
 
 def checked_images(images: Any, size: int) -> Array:
@@ -44,7 +47,37 @@ def checked_picture(image: Any) -> np.ndarray:
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise InputError(f"image of shape {image.shape} and type {image.dtype}: expected uint8 [H, W, 3]")
+    check_size(*image.shape[:2])
     return image
+
+
+def check_size(height: int, width: int) -> None:
+    """Refuses a picture, to be edited or made, that has too many pixels or too long a side."""
+    if height * width > MOST_PIXELS or max(height, width) > LONGEST_SIDE:
+        raise InputError(
+            f"a picture of {width} x {height} pixels: expected at most {MOST_PIXELS} pixels, and {LONGEST_SIDE} along "
+            "a side; cut it up"
+        )
+
+
+def checked_mask(mask: Any, shape: tuple[int, int]) -> np.ndarray:
+    """A mask of a picture, [H, W] bool; numbers 0 and 1 stand for False and True.
+
+    Raises:
+      InputError: for another size, or other values.
+    """
+    mask = np.asarray(_as_array("mask", mask))
+    if mask.shape != shape:
+        found = " x ".join(map(str, mask.shape[1::-1] + mask.shape[2:])) or "no"
+        raise InputError(f"mask of {found} pixels: the picture has {shape[1]} x {shape[0]}, make it the same size")
+    if mask.dtype.kind not in "buif" or not np.isin(mask, (0, 1)).all():
+        raise InputError(f"mask of type {mask.dtype}: expected True and False, or 0 and 1; give mask >= 128, say")
+    return mask.astype(bool)
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value is a whole number, Python's or numpy's."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def checked_tokens(tokens_BxL: Any, config: TokenizerConfig) -> jax.Array:
@@ -95,23 +128,26 @@ def checked_keep_mask(keep_mask_BxL: Any, shape: tuple[int, int], labels: int) -
     return jnp.asarray(keep_mask_BxL)
 
 
-def checked_key(key: Any, batch: int) -> jax.Array:
-    """One key, or `batch` of them, as `jax.random.key` makes them.
+def checked_key(key: Any, batch: int | None = None) -> jax.Array:
+    """One key, or `batch` of them where that is given, of the kind that draws the same in batches of any size.
 
     Raises:
-      InputError: for anything else.
+      InputError: for anything but keys as `jax.random.key` makes them.
     """
     dtype = getattr(key, "dtype", None)
     if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
         raise InputError("key: expected one made by jax.random.key(seed), or an array of such keys")
-    if key.shape not in ((), (batch,)):
-        raise InputError(f"key of shape {key.shape}: expected one key, or {batch} of them")
-    return key
+    if key.shape != () and key.shape != (batch,):
+        raise InputError(f"key of shape {key.shape}: expected one key" + (f", or {batch} of them" if batch else ""))
+    return same_kind(key)
 
 
 def _as_array(name: str, value: Any) -> Array:
     """The value as an array, numpy's unless it is on a device already: numpy keeps numbers beyond 32 bits."""
     try:
-        return value if isinstance(value, jax.Array) else np.asarray(value)
+        if isinstance(value, jax.Array):
+            return value
+        array = np.asarray(value)
+        return array.astype(array.dtype.newbyteorder("="), copy=False)  # JAX takes no other order of bytes
     except ValueError:
         raise InputError(f"{name}: expected an array, got a list with rows of different lengths") from None

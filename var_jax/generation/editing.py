@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,6 +21,7 @@ from PIL import Image
 
 from var_jax.errors import InputError
 from var_jax.generation import masks
+from var_jax.generation.checks import check_size, checked_mask, is_whole
 from var_jax.generation.pictures import to_uint8
 from var_jax.pyramid import Pyramid
 
@@ -34,30 +36,41 @@ Redraw = Callable[[np.ndarray, np.ndarray], np.ndarray | jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """A square of a picture, which the model sees; it may reach beyond the picture."""
+    """A rectangle of a picture, of which the model sees a square around its middle; it may reach beyond the picture."""
 
     left: int
     top: int
-    side: int
+    width: int
+    height: int
+
+    @property
+    def side(self) -> int:
+        """Of the square that the model sees."""
+        return max(self.width, self.height)
+
+    def within(self, height: int, width: int) -> Window:
+        """The part of the window that lies in a picture of that size."""
+        left, top = max(self.left, 0), max(self.top, 0)
+        right, bottom = min(self.left + self.width, width), min(self.top + self.height, height)
+        return Window(left, top, right - left, bottom - top)
 
     def cut(self, array_HxWx: np.ndarray) -> np.ndarray:
-        """The part [side, side, ...] in the window; beyond the picture its border pixels are repeated."""
+        """The part [height, width, ...] in the window; beyond the picture its border pixels are repeated."""
         height, width = array_HxWx.shape[:2]
-        rows = np.clip(np.arange(self.top, self.top + self.side), 0, height - 1)
-        columns = np.clip(np.arange(self.left, self.left + self.side), 0, width - 1)
+        rows = np.clip(np.arange(self.top, self.top + self.height), 0, height - 1)
+        columns = np.clip(np.arange(self.left, self.left + self.width), 0, width - 1)
         return array_HxWx[rows][:, columns]
 
     def outside(self, height: int, width: int) -> np.ndarray:
-        """[side, side] bool: True beyond a picture of that size."""
-        rows, columns = np.arange(self.side) + self.top, np.arange(self.side) + self.left
+        """[height, width] of the window, bool: True beyond a picture of that size."""
+        rows, columns = np.arange(self.height) + self.top, np.arange(self.width) + self.left
         inside = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))[None]
         return ~inside
 
     def put_back(self, array_HxWx: np.ndarray, part: np.ndarray) -> np.ndarray:
-        """A copy of the picture with `part` [side, side, ...] in the place of the window."""
-        height, width = array_HxWx.shape[:2]
-        top, left = max(self.top, 0), max(self.left, 0)
-        bottom, right = min(self.top + self.side, height), min(self.left + self.side, width)
+        """A copy of the picture with `part` [height, width, ...] in the place of the window."""
+        inside = self.within(*array_HxWx.shape[:2])
+        top, left, bottom, right = inside.top, inside.left, inside.top + inside.height, inside.left + inside.width
         result = array_HxWx.copy()
         result[top:bottom, left:right] = part[top - self.top : bottom - self.top, left - self.left : right - self.left]
         return result
@@ -66,8 +79,9 @@ class Window:
 def window_around(mask_HxW: np.ndarray, size: int) -> Window:
     """A square of twice the longer side of the mask around its middle, moved into the picture.
 
-    Its side is at least `size`, at which nothing has to be scaled, and at most that of the picture; where no square
-    within the picture holds the mask, it is the smallest square that does.
+    Its side is at least `size`, at which nothing has to be scaled, and at most that of the picture. Where no square
+    within the picture holds the mask, it is the smallest square that does; of one larger than `size` it is the part
+    in the picture alone, so that a strip takes the memory of a strip.
     """
     height, width = mask_HxW.shape
     rows, columns = np.flatnonzero(mask_HxW.any(axis=1)), np.flatnonzero(mask_HxW.any(axis=0))
@@ -80,16 +94,18 @@ def window_around(mask_HxW: np.ndarray, size: int) -> Window:
             return (length - side) // 2
         return int(np.clip((span[0] + span[1] - side) // 2, 0, length - side))
 
-    return Window(start_of(spans[1], width), start_of(spans[0], height), side)
+    square = Window(start_of(spans[1], width), start_of(spans[0], height), side, side)
+    return square if side <= size else square.within(height, width)
 
 
-def region_of(task: str, mask_HxW: np.ndarray | None, shape: tuple[int, int]) -> np.ndarray:
-    """[H, W] bool: the pixels that a task redraws, from a marked region.
+def region_of(task: str, mask_HxW: Any, shape: tuple[int, int]) -> np.ndarray:
+    """[H, W] bool: the pixels that a task redraws, from a marked region: True or 1 where marked, False or 0 elsewhere.
 
     Out-painting redraws all that is *not* marked; a variation needs no region and then redraws everything.
 
     Raises:
-      InputError: for an unknown task, a mask of another size than the picture, or one that leaves nothing to do.
+      InputError: for an unknown task, a mask of another size than the picture, of other values, or one that leaves
+        nothing to do.
     """
     if task not in MASKED_TASKS:
         raise InputError(f"task '{task}': there is no such task with a mask; expected one of {', '.join(MASKED_TASKS)}")
@@ -97,9 +113,7 @@ def region_of(task: str, mask_HxW: np.ndarray | None, shape: tuple[int, int]) ->
         if task != "vary":
             raise InputError(f"task {task}: needs a mask or a box that marks the region")
         return np.ones(shape, bool)
-    if mask_HxW.shape != shape:
-        (height, width), (h, w) = shape, mask_HxW.shape[:2]
-        raise InputError(f"mask of {w} x {h} pixels: the picture has {width} x {height}, make it the same size")
+    mask_HxW = checked_mask(mask_HxW, shape)
     if not mask_HxW.any():
         raise InputError("mask: is empty, mark the region of the task in white")
     if task == "outpaint" and mask_HxW.all():
@@ -140,37 +154,53 @@ def edit(
     seen, keep_mask_L = seen_and_keep_mask(part, region | unknown, pyramid, size, keep_scales, dilate)
     redrawn = to_uint8(np.asarray(redraw(seen[None], keep_mask_L[None]))[0])
     alpha = masks.soft_edge(region & ~unknown, max(1, window.side // _EDGES_PER_SIDE) if edge is None else edge)
-    pasted = masks.composite(part, resized(redrawn, window.side), alpha)
+    place = place_in_square(part.shape, size)
+    pasted = masks.composite(part, resized(redrawn[place], part.shape), alpha)
     return window.put_back(image_HxWx3, pasted)
 
 
 def seen_and_keep_mask(
-    part_sxsx3: np.ndarray, region_sxs: np.ndarray, pyramid: Pyramid, size: int, keep_scales: int, dilate: int
+    part_hxwx3: np.ndarray, region_hxw: np.ndarray, pyramid: Pyramid, size: int, keep_scales: int, dilate: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The picture that the model sees, uint8 [size, size, 3], and which of its tokens stay, [L] bool."""
     if not keep_scales:  # blanked before it is scaled: scaling, too, mixes pixels with their neighbours
-        part_sxsx3 = masks.blank(part_sxsx3, region_sxs)
-    covered = Image.fromarray(region_sxs.astype(np.uint8) * 255).resize((size, size), Image.Resampling.BOX)
-    keep_mask_L = masks.keep_mask(np.asarray(covered)[None] > 0, pyramid, dilate)[0]
-    return resized(part_sxsx3, size), keep_mask_L | masks.first_scales(pyramid, keep_scales)
+        part_hxwx3 = masks.blank(part_hxwx3, region_hxw)
+    place = place_in_square(part_hxwx3.shape, size)
+    seen, unknown = np.zeros((size, size, 3), np.uint8), np.ones((size, size), bool)
+    seen[place] = resized(part_hxwx3, seen[place].shape)
+    unknown[place] = False
+    if unknown.any():
+        seen = masks.blank(seen, unknown)
+    covered = Image.fromarray(region_hxw.astype(np.uint8) * 255)
+    unknown[place] = np.asarray(covered.resize(unknown[place].shape[::-1], Image.Resampling.BOX)) > 0
+    keep_mask_L = masks.keep_mask(unknown[None], pyramid, dilate)[0]
+    return seen, keep_mask_L | masks.first_scales(pyramid, keep_scales)
 
 
-def resized(image_sxsx3: np.ndarray, size: int) -> np.ndarray:
-    """uint8 [size, size, 3] by Lanczos; the same bytes where it has that size."""
-    if image_sxsx3.shape[0] == size:
-        return image_sxsx3
-    return np.asarray(Image.fromarray(image_sxsx3).resize((size, size), Image.Resampling.LANCZOS))
+def place_in_square(shape: tuple[int, ...], size: int) -> tuple[slice, slice]:
+    """Rows and columns that a part [h, w, ...] takes, scaled, in the middle of a square of `size`: all if h = w."""
+    sides = [max(1, round(size * side / max(shape[:2]))) for side in shape[:2]]
+    rows, columns = (slice((size - side) // 2, (size - side) // 2 + side) for side in sides)
+    return rows, columns
+
+
+def resized(image_hxwx3: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """uint8 of that shape by Lanczos; the same bytes where it has that shape."""
+    if image_hxwx3.shape == shape:
+        return image_hxwx3
+    return np.asarray(Image.fromarray(image_hxwx3).resize((shape[1], shape[0]), Image.Resampling.LANCZOS))
 
 
 def extended(image_HxWx3: np.ndarray, left: int, top: int, right: int, bottom: int) -> tuple[np.ndarray, np.ndarray]:
     """A picture with empty room at its sides, and the mask [H', W'] that is True on the picture itself.
 
     Raises:
-      InputError: for a negative number, or none above 0.
+      InputError: for a negative number, none above 0, or a result that is too large.
     """
     room = (left, top, right, bottom)
     if min(room) < 0 or max(room) == 0:
         raise InputError(f"room {room}: expected the pixels to add left, top, right, bottom: 0 or more, one above 0")
+    check_size(image_HxWx3.shape[0] + top + bottom, image_HxWx3.shape[1] + left + right)
     rows, columns = (top, bottom), (left, right)
     canvas = np.pad(image_HxWx3, (rows, columns, (0, 0)), mode="edge")
     return canvas, np.pad(np.ones(image_HxWx3.shape[:2], bool), (rows, columns))
@@ -190,6 +220,6 @@ def box_mask(box: tuple[int, int, int, int], shape: tuple[int, int]) -> np.ndarr
     return mask
 
 
-def _check_count(name: str, value: int, most: int) -> None:
-    if not 0 <= value <= most:
-        raise InputError(f"{name} {value}: expected 0 to {most}")
+def _check_count(name: str, value: Any, most: int) -> None:
+    if not is_whole(value) or not 0 <= value <= most:
+        raise InputError(f"{name} {str(value)[:60]}: expected a whole number, 0 to {most}")

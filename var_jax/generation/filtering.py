@@ -55,7 +55,7 @@ def _largest(holds: Callable[[jax.Array], jax.Array], like_xV: jax.Array) -> jax
     """[..., 1] uint32: the largest t of which `holds`, true from 0 up to some t, is still true."""
 
     def decide_bit(step: jax.Array, t: jax.Array) -> jax.Array:
-        candidate = t | (jnp.uint32(1) << (_BITS - 1 - step).astype(jnp.uint32))
+        candidate = t | (jnp.uint32(1) << jnp.asarray(_BITS - 1 - step, jnp.uint32))
         return jnp.where(holds(candidate), candidate, t)
 
     return jax.lax.fori_loop(0, _BITS, decide_bit, jnp.zeros((*like_xV.shape[:-1], 1), jnp.uint32))
@@ -80,7 +80,7 @@ def draw(keys_B: jax.Array, logits_BxlxV: jax.Array) -> jax.Array:
     block = max(1, round(vocabulary**0.5))
     weights = jnp.pad(weights, ((0, 0), (0, 0), (0, -vocabulary % block))).reshape(batch, length, -1, block)
     ends = jnp.cumsum(jnp.sum(weights, axis=-1), axis=-1)
-    uniform = jax.vmap(lambda key: jax.random.uniform(key, (length,)))(keys_B)
+    uniform = jax.vmap(lambda key: jax.random.uniform(key, (length,), jnp.float32))(keys_B)
     target = _below(uniform[..., None] * ends[..., -1:], ends[..., -1:])
     chosen = jnp.sum(ends <= target, axis=-1, keepdims=True)
     before = jnp.where(chosen > 0, jnp.take_along_axis(ends, jnp.maximum(chosen - 1, 0), axis=-1), 0.0)

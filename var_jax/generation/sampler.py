@@ -26,7 +26,10 @@ from var_jax.models.baselines import BaselineTransformer
 from var_jax.models.net import Net, Nets
 from var_jax.models.pictures import to_unit
 from var_jax.models.quantizer import Quantizer
+from var_jax.models.reproducible import own_settings
 from var_jax.models.transformer import Transformer, new_cache
+
+_LARGE, _EXTREME = 1e4, 1e30  # logits that lose their noise to rounding, and that would overflow, where they are mixed
 
 # (cache, scale k, inputs [B, l_k, C]) -> (logits, cache); at the first scale cache and inputs are None.
 # Under guidance the logits have 2B rows that alternate with class, without class.
@@ -110,9 +113,15 @@ def sample_scales(
 
 def _smooth_codes(keys_B: jax.Array, logits_BxlxV: jax.Array, ratio: float, codebook_VxC: jax.Array) -> jax.Array:
     """[B, l, C]: codes mixed by softmax(((1 + ratio) logits + Gumbel noise) / tau)."""
+    # Extreme settings overflow, some to no token at all: finite numbers then, but none for a token filtered out.
+    drawable = (logits_BxlxV > -jnp.inf) | ~jnp.any(logits_BxlxV > -jnp.inf, axis=-1, keepdims=True)
+    finite = jnp.clip(jnp.nan_to_num(logits_BxlxV, nan=-_EXTREME), -_EXTREME, _EXTREME)
+    logits_BxlxV = jnp.where(drawable, finite, -jnp.inf)
+    largest = jnp.max(logits_BxlxV, axis=-1, keepdims=True)  # large ones mix by their differences, which round less
+    logits_BxlxV = logits_BxlxV - jnp.where(jnp.abs(largest) > _LARGE, largest, 0.0)
     tau = max(0.27 * (1.0 - 0.95 * ratio), 0.005)
     noise_keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys_B)
-    noise = jax.vmap(lambda key: jax.random.gumbel(key, logits_BxlxV.shape[1:]))(noise_keys)
+    noise = jax.vmap(lambda key: jax.random.gumbel(key, logits_BxlxV.shape[1:], jnp.float32))(noise_keys)
     weights = jax.nn.softmax(((1.0 + ratio) * logits_BxlxV + noise) / tau, axis=-1)
     return jnp.einsum("blv,vc->blc", weights, codebook_VxC, precision=jax.lax.Precision.HIGHEST)
 
@@ -150,6 +159,7 @@ def sample(
 
 
 @jax.jit
+@own_settings()
 def generate(
     model: Nets, given: jax.Array, key: jax.Array, settings: Settings, known: KnownPicture | None = None
 ) -> Generated:
@@ -167,6 +177,7 @@ def generate(
 
 
 @jax.jit
+@own_settings()
 def grow(model: Nets, given: jax.Array, key: jax.Array, settings: Settings) -> jax.Array:
     """As `generate`, but the pictures [S, B, H, W, 3] as they are after each scale; the last is `generate`'s."""
     sampled = sample(model, given, key, settings)

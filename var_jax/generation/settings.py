@@ -112,9 +112,13 @@ class Settings:
 
 def _check(name: str, value: Any, holds: Callable[[Any], bool], expected: str, scales: int | None) -> None:
     """Checks one number, or a list of one per scale; `scales` 0 accepts no list, None one of any length."""
-    array, several = np.asarray(value), "" if scales == 0 else ", or one for each scale"
+    try:
+        array = np.asarray(value)
+    except ValueError:  # rows of different lengths
+        array = np.empty(0, object)
+    several = "" if scales == 0 else ", or one for each scale"
     if array.dtype.kind not in "iuf" or array.ndim > 1 or (array.ndim and scales == 0):
-        raise InputError(f"{name} {value!r}: expected a number{several}")
+        raise InputError(f"{name} {value!r:.60}: expected a number{several}")
     if array.ndim and (not array.size or scales not in (None, array.size)):
         raise InputError(f"{name} {value!r}: expected a number{several}, which are {scales or 'one or more'}")
     for one in array.ravel():

@@ -18,13 +18,13 @@ import numpy as np
 from PIL import Image
 
 from var_jax.errors import InputError
+from var_jax.generation.checks import check_size, is_whole
 from var_jax.generation.editing import Redraw, Window
 from var_jax.generation.masks import first_scales
 from var_jax.generation.pictures import to_uint8
 from var_jax.pyramid import Pyramid
 
 _CORRECTIONS = 3  # cubic enlarging and then shrinking is not quite the identity, so once is not enough
-_LARGEST = 2**26  # pixels of the result
 # Shifts of the windows, down and right, in sides of a token's cell: no two in the same row or column.
 _SHIFTS = ((0.0, 0.0), (-0.375, -0.25), (0.25, -0.375), (0.375, 0.25), (-0.25, 0.375))
 
@@ -49,15 +49,16 @@ def upscale(
     Raises:
       InputError: for another factor, or a result of too many pixels.
     """
-    if factor < 2 or size % factor:
+    if not is_whole(factor) or factor < 2 or size % factor:
         fitting = ", ".join(str(n) for n in range(2, size + 1) if size % n == 0)
-        raise InputError(f"factor {factor}: expected a divisor of the model's picture side {size}, like {fitting}")
+        raise InputError(
+            f"factor {str(factor)[:60]}: expected a divisor of the model's picture side {size}, like {fitting}"
+        )
     keep_scales = len(pyramid) if keep_scales is None else keep_scales
-    if not 1 <= keep_scales <= len(pyramid):
-        raise InputError(f"keep_scales {keep_scales}: expected 1 to {len(pyramid)}")
+    if not is_whole(keep_scales) or not 1 <= keep_scales <= len(pyramid):
+        raise InputError(f"keep_scales {str(keep_scales)[:60]}: expected 1 to {len(pyramid)}")
     height, width = (side * factor for side in images_NxHxWx3.shape[1:3])
-    if height * width > _LARGEST:
-        raise InputError(f"a result of {width} x {height} pixels is beyond the largest, {_LARGEST} pixels; cut it up")
+    check_size(height, width)
     enlarged_N = [resize(image.astype(np.float32), (height, width)) for image in images_NxHxWx3]
     blended_N = _blended(redraw, pyramid, size, enlarged_N, keep_scales)
     return np.stack([to_uint8(corrected(*pair) / 255.0) for pair in zip(blended_N, images_NxHxWx3, strict=True)])
@@ -73,7 +74,7 @@ def _blended(
     weights = np.zeros((height, width, 1), np.float32)
     for shift in _SHIFTS:
         down, right = (round(part * size / pyramid.final_side) for part in shift)
-        places = [Window(at.left + right, at.top + down, size) for at in windows(height, width, size)]
+        places = [Window(at.left + right, at.top + down, size, size) for at in windows(height, width, size)]
         parts = np.stack([window.cut(seen) for seen in seen_N for window in places])
         keep_mask_BxL = np.tile(first_scales(pyramid, keep_scales), (len(parts), 1))
         drawn_B = iter(np.asarray(redraw(parts, keep_mask_BxL), np.float32))
@@ -98,7 +99,7 @@ def windows(height: int, width: int, size: int) -> Iterator[Window]:
     """Windows of the size of the model over a picture, each overlapping the next by at least a quarter."""
     for top in _starts(height, size):
         for left in _starts(width, size):
-            yield Window(left, top, size)
+            yield Window(left, top, size, size)
 
 
 def _starts(length: int, size: int) -> list[int]:

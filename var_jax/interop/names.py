@@ -84,9 +84,16 @@ def select(tensors: Mapping[str, np.ndarray], landmark: str, what: str, file: st
         raise InputError(f"{file}: not a checkpoint of a {what}, it has no tensor '{landmark}'")
     if len(prefixes) > 1:
         listed = ", ".join(f"'{prefix}'" for prefix in sorted(prefixes))
-        raise InputError(f"{file}: holds more than one {what} (under {listed}): save one of them by itself")
+        one = max(prefixes, key=lambda prefix: ("ema" in prefix, prefix)).removesuffix(".")
+        raise InputError(f"{file}: holds more than one {what} (under {listed}): choose one, like --prefix {one}")
     prefix = prefixes.pop()
     return {name[len(prefix) :]: array for name, array in tensors.items() if name.startswith(prefix)}
+
+
+def under(tensors: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """The tensors whose names begin with `prefix` and a dot, by the rest of their names."""
+    start = prefix.removesuffix(".") + "."
+    return {name.removeprefix(start): array for name, array in tensors.items() if name.startswith(start)}
 
 
 def shape_of(tensors: Mapping[str, np.ndarray], name: str, rank: int, file: str) -> Shape:
@@ -115,7 +122,7 @@ def to_params(
       file: the file's name in errors.
 
     Raises:
-      InputError: naming the first tensor that is missing, unknown, mis-shaped or not of floating-point numbers.
+      InputError: naming the first tensor that is missing, unknown, mis-shaped or not of finite floating-point numbers.
     """
     leaves = flatten(abstract)
     _check_coverage(table, leaves)
@@ -133,12 +140,20 @@ def to_params(
             raise InputError(f"{file}: tensor '{entry.reference}' has shape {array.shape}, expected {expected}")
         if not jnp.issubdtype(array.dtype, jnp.floating):  # numpy does not count bfloat16 as one
             raise InputError(f"{file}: tensor '{entry.reference}' holds {array.dtype}, expected floating-point numbers")
-        ours = np.asarray(entry.layout.to_ours(array, part), np.float32)
+        with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite
+            ours = np.asarray(entry.layout.to_ours(array, part), np.float32)
+        require_finite(ours, entry.reference, file)
         if entry.index is None:
             flat[entry.path] = np.ascontiguousarray(ours)
         else:
             flat.setdefault(entry.path, np.empty(shape, np.float32))[entry.index] = ours
     return unflatten(flat)
+
+
+def require_finite(array: np.ndarray, name: str, file: str) -> None:
+    """Refuses a tensor with NaN or infinity, by name: such weights draw nothing."""
+    if not np.isfinite(array).all():
+        raise InputError(f"{file}: tensor '{name}' holds NaN or infinity; take another checkpoint, or export it again")
 
 
 def to_reference(table: list[Entry], params: Params) -> dict[str, np.ndarray]:

@@ -10,7 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from var_jax.errors import InputError
-from var_jax.interop.names import CONV, FLAT, POINTWISE, SAME, Entry, Layout, select, shape_of, to_params, to_reference
+from var_jax.interop.names import (
+    CONV,
+    FLAT,
+    POINTWISE,
+    SAME,
+    Entry,
+    Layout,
+    require_finite,
+    select,
+    shape_of,
+    to_params,
+    to_reference,
+)
 from var_jax.models.parameters import Params
 from var_jax.models.quantizer import QuantizerConfig, unit_norm
 from var_jax.models.shapes import tokenizer_shapes
@@ -158,6 +170,7 @@ def import_tokenizer(
     counts = tensors.get(CODE_COUNTS)
     if counts is None or counts.shape != expected:  # the reference also ignores counts of another pyramid
         counts = np.zeros(expected, np.float32)
+    require_finite(counts, CODE_COUNTS, file)
     return ImportedTokenizer(config, params, np.asarray(counts, np.float32))
 
 

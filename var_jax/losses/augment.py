@@ -23,17 +23,22 @@ def augmented(key: jax.Array, images_BxHxWx3: jax.Array, translation: float = 0.
     """
     batch, height, width, _ = images_BxHxWx3.shape
     keys = jax.random.split(key, 7)
-    colours = [jax.random.uniform(keys[index], (batch,)) for index in range(3)]
+    colours = [jax.random.uniform(keys[index], (batch,), jnp.float32) for index in range(3)]
     images = recoloured(images_BxHxWx3, colours[0] - 0.5, 2.0 * colours[1], colours[2] + 0.5)
     sides = (height, width)
     if translation:
         most = [int(side * translation + 0.5) for side in sides]
-        shifts = [jax.random.randint(keys[3 + axis], (batch,), -most[axis], most[axis] + 1) for axis in range(2)]
+        shifts = [
+            jax.random.randint(keys[3 + axis], (batch,), -most[axis], most[axis] + 1, jnp.int32) for axis in range(2)
+        ]
         images = shifted(images, *shifts)
     if cutout:
         size = [int(side * cutout + 0.5) for side in sides]
         # The centre may lie on any pixel, so a square may be cut by the border.
-        first = [jax.random.randint(keys[5 + axis], (batch,), 0, sides[axis]) - size[axis] // 2 for axis in range(2)]
+        first = [
+            jax.random.randint(keys[5 + axis], (batch,), 0, sides[axis], jnp.int32) - size[axis] // 2
+            for axis in range(2)
+        ]
         images = with_hole(images, *first, *size)
     return images
 

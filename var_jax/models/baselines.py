@@ -20,7 +20,7 @@ from flax import linen as nn
 from var_jax.errors import InputError
 from var_jax.models.attention import xla_attention
 from var_jax.models.block import Declarations
-from var_jax.models.config import config_from_dict
+from var_jax.models.config import config_from_dict, require_switch
 from var_jax.models.parameters import Params
 from var_jax.models.precision import precision_for, widened
 from var_jax.models.quantizer import Quantizer
@@ -51,6 +51,7 @@ class BaselineConfig(TransformerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_switch("transformer", "adaln", self.adaln)
         if self.shared_adaln and not self.adaln:
             raise InputError("transformer shared_adaln: there is none to share without adaln, choose one")
         if self.inputs not in INPUTS:

@@ -161,7 +161,7 @@ def _branch(
     gate_BxW = widened(gate_BxW)
     if drop is not None:
         rate, key = drop
-        stays_B = jax.random.bernoulli(jax.random.fold_in(key, branch), 1.0 - rate, (h_BxLxW.shape[0],))
+        stays_B = jax.random.bernoulli(jax.random.fold_in(key, branch), jnp.float32(1.0 - rate), (h_BxLxW.shape[0],))
         gate_BxW = gate_BxW * (stays_B / (1.0 - rate))[:, None]
     return (h_BxLxW * gate_BxW[:, None]).astype(h_BxLxW.dtype)
 

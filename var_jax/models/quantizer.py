@@ -19,7 +19,7 @@ import numpy as np
 from flax import linen as nn
 
 from var_jax.errors import InputError
-from var_jax.models.config import require_count
+from var_jax.models.config import require_count, require_number, require_switch
 from var_jax.models.precision import Dtype, widened
 from var_jax.pyramid import PUBLISHED_SIDES, Pyramid, area_matrix, bicubic_matrix
 
@@ -62,11 +62,12 @@ class QuantizerConfig:
         for name in ("codebook_size", "code_width"):
             require_count("tokenizer", name, getattr(self, name))
         if self.num_phis is not None:
-            require_count("tokenizer", "num_phis", self.num_phis)
+            require_count("tokenizer", "num_phis", self.num_phis, 1000)
+        require_switch("tokenizer", "unit_codes", self.unit_codes)
+        require_number("tokenizer", "commitment_weight", self.commitment_weight, 0)
+        require_number("tokenizer", "phi_ratio", self.phi_ratio, 0, 1)
         if self.lookup not in ("l2", "cosine"):
             raise InputError(f"tokenizer lookup '{self.lookup}': expected l2 or cosine")
-        if not 0.0 <= self.phi_ratio <= 1.0:
-            raise InputError(f"tokenizer phi_ratio {self.phi_ratio}: expected a number from 0 to 1")
 
 
 class Teaching(NamedTuple):

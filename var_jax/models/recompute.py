@@ -14,7 +14,7 @@ Policy = Callable[..., Any]
 
 
 def policy(name: str) -> Policy:
-    """`PRODUCTS`, or one of `jax.checkpoint_policies`.
+    """`PRODUCTS`, or one of `jax.checkpoint_policies` that takes no arguments.
 
     `PRODUCTS` keeps the results of matrix products, convolutions and attention kernels. Norms, activations and the like
     are computed once more: little work, and most of the memory that a block would hold.
@@ -26,12 +26,14 @@ def policy(name: str) -> Policy:
 
 
 def policies() -> tuple[str, ...]:
-    """The names that people would choose from."""
-    return PRODUCTS, *(name for name in _jax_policies() if name.endswith("saveable"))
+    """The names that `policy` takes."""
+    return PRODUCTS, *_jax_policies()
 
 
 def _jax_policies() -> dict[str, Policy]:
-    return {name: value for name, value in vars(jax.checkpoint_policies).items() if not name.startswith("_")}
+    """JAX's own by name, without the functions that make one of arguments."""
+    others = ("_", "save_", "offload_")
+    return {name: value for name, value in vars(jax.checkpoint_policies).items() if not name.startswith(others)}
 
 
 def _products() -> Policy:

@@ -12,7 +12,7 @@ from flax import linen as nn
 from var_jax.errors import InputError
 from var_jax.models.autoencoder import Decoder, Encoder, Layers, conv
 from var_jax.models.backend import XLA, Backend
-from var_jax.models.config import check_fields, require_count
+from var_jax.models.config import check_fields, require_count, require_number
 from var_jax.models.constraint import Constrain, identity
 from var_jax.models.precision import Dtype, at_least_float32, widened
 from var_jax.models.quantizer import Quantizer, QuantizerConfig
@@ -66,15 +66,17 @@ class TokenizerConfig:
         object.__setattr__(self, "channel_multipliers", tuple(self.channel_multipliers))
         for name in ("base_channels", "encoder_blocks", "decoder_blocks", "norm_groups"):
             require_count("tokenizer", name, getattr(self, name))
+        for name in ("encoder_blocks", "decoder_blocks"):
+            require_count("tokenizer", name, getattr(self, name), 100)
+        require_number("tokenizer", "dropout", self.dropout, 0, 1)
+        require_count("tokenizer", "levels of channel_multipliers", len(self.channel_multipliers), 12)
         for multiplier in self.channel_multipliers:
-            require_count("tokenizer", "channel_multipliers", multiplier)
+            require_count("tokenizer", "channel_multipliers", multiplier, 1024)
             if self.base_channels * multiplier % self.norm_groups:
                 raise InputError(
                     f"tokenizer width {self.base_channels * multiplier} does not divide into norm_groups "
                     f"{self.norm_groups}: change base_channels or norm_groups"
                 )
-        if not self.channel_multipliers:
-            raise InputError("tokenizer channel_multipliers is empty: give at least one level")
 
     @property
     def pyramid(self) -> Pyramid:

@@ -106,7 +106,7 @@ class Transformer(nn.Module):
         others: dict[str, Any] = {}
         if key is not None:
             class_key, path_key = jax.random.split(key)
-            dropped_B = jax.random.bernoulli(class_key, c.class_drop, labels_B.shape)
+            dropped_B = jax.random.bernoulli(class_key, jnp.float32(c.class_drop), labels_B.shape)
             labels_B = jnp.where(dropped_B, c.no_class, labels_B)
             if c.drop_path:
                 others["drop"] = (jnp.linspace(0.0, c.drop_path, c.depth), jax.random.split(path_key, c.depth))

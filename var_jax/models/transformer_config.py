@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from var_jax.errors import InputError
-from var_jax.models.config import config_from_dict, require_count
+from var_jax.models.config import config_from_dict, require_count, require_number, require_switch
 from var_jax.pyramid import Pyramid
 
 
@@ -56,6 +56,12 @@ class TransformerConfig:
         object.__setattr__(self, "pyramid", Pyramid.parse(self.pyramid))
         for name in ("codebook_size", "code_width", "num_classes", "depth", "width", "num_heads"):
             require_count("transformer", name, getattr(self, name))
+        require_count("transformer", "depth", self.depth, 1000)
+        for name in ("shared_adaln", "qk_norm"):
+            require_switch("transformer", name, getattr(self, name))
+        for name in ("drop_path", "class_drop", "gate_init", "input_init"):
+            require_number("transformer", name, getattr(self, name))
+        require_number("transformer", "mlp_ratio", self.mlp_ratio, high=1000)
         if self.width % self.num_heads:
             raise InputError(f"transformer width {self.width} does not divide into num_heads {self.num_heads}")
         for name in ("drop_path", "class_drop"):

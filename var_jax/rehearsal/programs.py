@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from var_jax.cpu.backend import backend_for
+from var_jax.data.sources import IMAGES, TOKENS
 from var_jax.errors import InputError
 from var_jax.generation.sampler import generate
 from var_jax.generation.settings import Settings
@@ -27,7 +28,6 @@ from var_jax.parallel.mesh import batch_sharding, check_batch, replicated
 from var_jax.parallel.rules import placed
 from var_jax.pretrained.vgg import STAGES, VGG16
 from var_jax.training import build
-from var_jax.training.task import Task
 from var_jax.training_directory import read_any_model
 
 # For a config that counts in epochs; the program depends on it only through constants of schedules.
@@ -54,7 +54,8 @@ def training_step(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) ->
         task = build.transformer_task(config, mesh, tokenizer, [str(number) for number in range(IMAGENET_CLASSES)])
         fixed = tokenizer_shapes(tokenizer)
     program = build.make_program(config, mesh, task, total)
-    return program.lower(fixed, _batch(config, task), opponent=program.opponent)
+    batch = build.batch_shapes(task, config.batch_size, TOKENS if config.data.store else IMAGES)
+    return program.lower(fixed, batch, opponent=program.opponent)
 
 
 def model_config(config: ml_collections.ConfigDict) -> TransformerConfig | TokenizerConfig:
@@ -78,14 +79,6 @@ def _lpips_shapes() -> dict[str, Any]:
     picture = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
     trunk = jax.eval_shape(VGG16().init, jax.random.key(0), picture)["params"]
     return {"trunk": trunk, "heads": [jax.ShapeDtypeStruct((stage[-1],), jnp.float32) for stage in STAGES]}
-
-
-def _batch(config: ml_collections.ConfigDict, task: Task) -> dict[str, Any]:
-    size, side = config.batch_size, task.image_size
-    batch = {"labels": jax.ShapeDtypeStruct((size,), jnp.int32)}
-    if config.data.store:
-        return batch | {"tokens": jax.ShapeDtypeStruct((size, task.config.pyramid.length), jnp.int32)}
-    return batch | {"images": jax.ShapeDtypeStruct((size, side, side, 3), jnp.uint8)}
 
 
 def of_rows(what: str, config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh, batch: int) -> jax.stages.Lowered:

@@ -26,9 +26,10 @@ from var_jax.formats.atomic import atomic_file, local_target, write_json
 from var_jax.generation.pictures import save_picture
 from var_jax.generation.settings import PLAIN
 from var_jax.models.costs import transformer_forward_flops, transformer_parameters
+from var_jax.scaling.algebra import overrides
 from var_jax.scaling.gather import evaluation_rows, is_finished
 from var_jax.scaling.sweep import train_command, trained
-from var_jax.training.config import config_module, split_name
+from var_jax.training.config import config_module, load_config, split_name
 from var_jax.training_directory import newest_step, read_run
 
 _FEWEST = 100  # samples
@@ -193,6 +194,10 @@ def ablate(
     if not all(hasattr(module, wanted) for wanted in ("get_rows", "TOKENIZER", "TOKENIZERS")):
         raise InputError(f"config {base}: has no rows; an ablation has get_rows, TOKENIZER and TOKENIZERS")
     rows = [Row(**row) for row in module.get_rows(argument)]
+    for row in rows:  # before hours of training
+        load_config(module.TOKENIZER, overrides(module.TOKENIZERS[row.tokenizer]))
+        if not load_config(name, [*overrides(row.changes), *changes]).evaluate_pictures:
+            raise InputError("evaluate_pictures is 0: a table has held-out losses, which only an evaluation knows")
     folder = local_target(out)
     found = Ablation(name, folder, rows, seeds, samples, list(changes), module, say).run()
     write_json(folder / "ablation.json", found, indent=1)

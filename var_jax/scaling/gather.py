@@ -85,7 +85,8 @@ def evaluation_rows(run: Path) -> list[Row]:
     evaluations = _evaluations(run)
     if not total or total not in evaluations or newest_step(run) < total:
         done = f"{max(evaluations)} of {total} steps evaluated" if evaluations else "no evaluation"
-        raise InputError(f"{run}: has not finished ({done}); the same training command goes on")
+        remedy = "the same training command goes on, with evaluate_pictures above 0"
+        raise InputError(f"{run}: has not finished ({done}); {remedy}")
     seen = _seen(settings, config, total, batch)
     size = {"n": block_parameters(config), "parameters": transformer_parameters(config)}
     rows = []

@@ -12,7 +12,7 @@ import numpy as np
 from etils import epath
 
 from var_jax.cpu.backend import backend_for
-from var_jax.data.sources import SPLITS, TOKENS, Source, Spread, make_source
+from var_jax.data.sources import IMAGES, SPLITS, TOKENS, Source, Spread, make_source
 from var_jax.errors import InputError
 from var_jax.model_directory import CONFIG_FILE, Model, save_model
 from var_jax.models.attention import AttentionFn, cudnn_attention, plain_attention, xla_attention
@@ -20,7 +20,6 @@ from var_jax.models.baselines import BaselineConfig, make_transformer, transform
 from var_jax.models.parameters import Params, flatten, unflatten
 from var_jax.models.precision import parameters_for
 from var_jax.models.presets import transformer_preset
-from var_jax.models.recompute import policies, policy
 from var_jax.models.splash import Splash
 from var_jax.models.tokenizer import Tokenizer, TokenizerConfig
 from var_jax.models.transformer_config import TransformerConfig
@@ -54,6 +53,11 @@ def make_sources(config: ml_collections.ConfigDict) -> tuple[Source, Source]:
     kind, options = config.data.kind, dict(config.data.options)
     if config.data.store:
         kind, options = TOKENS, {"path": config.data.store}
+    if kind == "folder" and not options.get("path"):
+        raise InputError(
+            "config data.options.path is not set: give --config.data.options.path=DIR, a folder with a sub-folder of "
+            "pictures per class"
+        )
     if kind == TOKENS and config.stage == "tokenizer":
         raise InputError("config data.store: a tokenizer learns from pictures, leave it None")
     training, validation = (make_source(kind, split, **options) for split in SPLITS)
@@ -79,15 +83,12 @@ def make_task(
     """The stage that the config names, for the pictures or tokens of `source`.
 
     Raises:
-      InputError: for an unknown stage or type, or a tokenizer that did not make the stored tokens.
+      InputError: for a type that is switched off, or a tokenizer that did not make the stored tokens.
     """
-    _dtype(config.dtype, "dtype")
     if config.dtype == "float64" and not jax.config.jax_enable_x64:
         raise InputError("config dtype 'float64': JAX has it switched off, start with JAX_ENABLE_X64=1")
     if config.stage == "tokenizer":
         return tokenizer_task(config, mesh)
-    if config.stage != "transformer":
-        raise InputError(f"config stage '{config.stage}': expected tokenizer or transformer")
     if source.holds == TOKENS:
         source.require(tokenizer.fingerprints["tokenizer"], config.tokenizer)
     return transformer_task(config, mesh, tokenizer.tokenizer_config, source.class_names)
@@ -117,8 +118,8 @@ def fixed_arrays(config: ml_collections.ConfigDict, tokenizer: Model | None) -> 
 def tokenizer_task(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> TokenizerTask:
     """Stage 1 as the config has it."""
     dtype, shape = DTYPES[config.dtype], TokenizerConfig.from_fields(**config.model)
-    encoder_dtype = _dtype(config.encoder_dtype, "encoder_dtype") if config.encoder_dtype else None
-    learning = Tokenizer(shape, dtype, encoder_dtype, Constrain(mesh), _remat(config))
+    encoder_dtype = DTYPES[config.encoder_dtype] if config.encoder_dtype else None
+    learning = Tokenizer(shape, dtype, encoder_dtype, Constrain(mesh), config.remat)
     options = CodebookOptions(**config.codebook)
     return TokenizerTask(shape, config.loss, dtype, options, learning, backend_for(mesh))
 
@@ -133,7 +134,7 @@ def transformer_task(
     shape, dtype = transformer_config(config, tokenizer, len(class_names)), DTYPES[config.dtype]
     backend = backend_for(mesh, attention(config, mesh))
     return TransformerTask(
-        make_transformer(shape, dtype, backend, Constrain(mesh), _remat(config)),
+        make_transformer(shape, dtype, backend, Constrain(mesh), config.remat),
         Tokenizer(tokenizer, dtype, backend=backend),
         tuple(class_names),
         config.label_smoothing,
@@ -164,21 +165,12 @@ def make_program(
     )
 
 
-def _dtype(name: str, field: str) -> jnp.dtype:
-    if name not in DTYPES:
-        raise InputError(f"config {field} '{name}': expected bfloat16, float32 or float64")
-    return DTYPES[name]
-
-
-def _remat(config: ml_collections.ConfigDict) -> str | None:
-    """The config's policy of recomputation, of which there is one by that name."""
-    if config.remat is not None:
-        try:
-            policy(config.remat)
-        except KeyError:
-            expected = f"None or one of {', '.join(policies())}"
-            raise InputError(f"config remat '{config.remat}': no such policy, expected {expected}") from None
-    return config.remat
+def batch_shapes(task: Task, size: int, holds: str) -> dict[str, jax.ShapeDtypeStruct]:
+    """A training batch's shapes, of pictures or of stored tokens."""
+    batch = {"labels": jax.ShapeDtypeStruct((size,), jnp.int32)}
+    if holds == TOKENS:
+        return batch | {TOKENS: jax.ShapeDtypeStruct((size, task.config.pyramid.length), jnp.int32)}
+    return batch | {IMAGES: jax.ShapeDtypeStruct((size, task.image_size, task.image_size, 3), jnp.uint8)}
 
 
 def make_progressive(
@@ -198,10 +190,8 @@ def attention(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Att
     """The attention kind that the config names, for the devices of `mesh`.
 
     Raises:
-      InputError: for an unknown kind, or one that cannot run there or in the config's type.
+      InputError: for one that cannot run there or in the config's type.
     """
-    if config.attention not in _ATTENTION:
-        raise InputError(f"config attention '{config.attention}': expected one of {', '.join(_ATTENTION)}")
     function, platform, dtypes = _ATTENTION[config.attention]
     found = mesh.devices.flat[0].platform
     if platform and found != platform:

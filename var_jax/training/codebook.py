@@ -40,13 +40,6 @@ class CodebookOptions:
     reset_share: float = 0.01
     warm_start: int = 0
 
-    def __post_init__(self) -> None:
-        for name in ("reset_every", "warm_start"):
-            if getattr(self, name) < 0:
-                raise InputError(f"config codebook.{name} {getattr(self, name)}: expected 0 (off) or more")
-        if not 0.0 <= self.reset_share <= 1.0:
-            raise InputError(f"config codebook.reset_share {self.reset_share}: expected a share, 0 to 1")
-
 
 def codebook_of(params: Params) -> jax.Array:
     """[V, C] of a tokenizer's parameters."""
@@ -80,8 +73,8 @@ def kept_scales(key: jax.Array, batch: int, pyramid: Pyramid, probability: float
             f"quantizer dropout of {probability} down to {fewest} scales: expected a share, and 1 to {scales - 1}"
         )
     coin, number = jax.random.split(key)
-    fewer_B = jax.random.randint(number, (batch,), fewest, scales)
-    return jnp.where(jax.random.uniform(coin, (batch,)) < probability, fewer_B, scales)
+    fewer_B = jax.random.randint(number, (batch,), fewest, scales, jnp.int32)
+    return jnp.where(jax.random.uniform(coin, (batch,), jnp.float32) < probability, fewer_B, scales)
 
 
 def revived(

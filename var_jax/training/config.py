@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
 import importlib.util
 import json
@@ -16,11 +15,12 @@ import ml_collections
 from etils import epath
 
 from var_jax.errors import InputError
+from var_jax.training import fields
 from var_jax.training_directory import FORMAT, FORMAT_VERSION, RUN_FILE, read_run
 
 
 def load_config(name: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
-    """Loads a config by its name in the package or from a Python file, applies overrides and locks it.
+    """Loads a config by its name in the package or from a Python file, applies overrides, checks and locks it.
 
     Args:
       name: "shapes_var" or "path/to/file.py", either with an argument after a colon ("shapes_var:quick").
@@ -28,18 +28,23 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
         Python literals, anything else is text.
 
     Raises:
-      InputError: naming the unknown config, key or value.
+      InputError: naming the unknown config, or the key or value that cannot be.
     """
     base, argument = split_name(name)
     try:
         config = config_module(base).get_config(argument)
-    except (KeyError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except Exception as error:  # a user's file may raise anything
+        if base.endswith(".py") and not isinstance(error, (KeyError, ValueError)):
+            raise InputError(f"config file {base}: get_config: {type(error).__name__}: {error}") from error
         raise InputError(f"config {base}: has no variant '{argument}' (see the text on top of it)") from None
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise InputError(f"config {base}: get_config returned {type(config).__name__}, expected a ConfigDict")
     config.lock()
     for override in overrides:
         _override(config, override)
+    fields.check(config)
     return config
 
 
@@ -92,19 +97,17 @@ def _override(config: ml_collections.ConfigDict, text: str) -> None:
     old = _child(node, parts[-1], key)
     if isinstance(old, ml_collections.ConfigDict):
         raise InputError(f"override '{key}': is a section ({', '.join(old)}), set one of its keys")
-    try:
-        new = ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        new = {"true": True, "false": False, "none": None}.get(value.lower(), value)
-    if isinstance(old, str) and new is not None:  # "1,2,4" and "256" are text where text is expected
-        new = new if isinstance(new, str) else value
+    kind = fields.fields(config).get(key)
+    own = fields.TEXT if isinstance(old, str) else fields.Kind("", lambda value: True)  # of a user's own field
+    new = (kind or own).parsed(value)
     if isinstance(old, tuple) and isinstance(new, (int, float)):
         new = (new,)
+    new = new if kind is None else kind.checked(f"config {key}", new)
     if isinstance(old, float) and isinstance(new, int) and not isinstance(new, bool):
         new = float(new)
-    if old is not None and new is not None and type(old) is not type(new):
+    if kind is None and old is not None and new is not None and type(old) is not type(new):
         raise InputError(f"override '{key}': expected {type(old).__name__} like {old!r}, got {value!r}")
-    with node.unlocked():
+    with node.unlocked(), node.ignore_type():
         node[parts[-1]] = new
 
 
@@ -120,22 +123,16 @@ def plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
     return json.loads(json.dumps(config.to_dict()))
 
 
-# Keys that may change between runs in one directory: none of them affects what is learned.
-_FREE = (
-    "attention",
-    "attention_blocks",
-    "inception_weights",
-    "remat",
-    "report_every",
-    "evaluate_every",
-    "checkpoint_every",
-    "keep_checkpoints",
-    "sample_classes",
-    "mesh",
-    "sharding",
-    "data.bad_share",
-    "data.workers",
-)
+# Fields that may change between runs in one directory, since none of them affects what is learned.
+_FREE = {
+    *("mesh", "sharding", "remat", "attention", "attention_blocks"),  # where and how it is computed
+    *("data.workers", "data.bad_share", "data.changed"),  # who decodes pictures, and what stops the run
+    *("report_every", "evaluate_every", "checkpoint_every", "keep_checkpoints"),
+    *("evaluate_pictures", "evaluate_batch_size", "sample_classes", "sample_guidance"),  # evaluations alone
+    "inception_weights",  # judges evaluations alone
+    "lpips_weights",  # the published ones or none, wherever they lie; without them `loss.lpips` is refused
+    "tokenizer",  # another one than the run began with is refused by its fingerprint, wherever it lies
+}
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

@@ -13,6 +13,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from typing import Any
 
 import jax
@@ -31,10 +32,11 @@ from var_jax.formats.atomic import is_about, local_target, unwritable
 from var_jax.formats.bucket import in_bucket, open_folder
 from var_jax.model_directory import Model
 from var_jax.models.parameters import Params, flatten
-from var_jax.parallel.mesh import batch_part, batch_sharding, make_mesh, replicated
+from var_jax.models.reproducible import new_key, own_settings
+from var_jax.parallel.mesh import batch_part, batch_sharding, check_batch, make_mesh, replicated
 from var_jax.parallel.processes import STOPPED, from_first
-from var_jax.parallel.rules import table
-from var_jax.training import build
+from var_jax.parallel.rules import placed, table
+from var_jax.training import build, fields
 from var_jax.training.adversary import Adversary
 from var_jax.training.checkpoints import Checkpoints
 from var_jax.training.config import claim_directory
@@ -67,10 +69,25 @@ def train(config: ml_collections.ConfigDict, workdir: str, profile: str | None =
 
 
 def total_steps(config: ml_collections.ConfigDict, examples: int) -> int:
-    """Steps of the whole training: `steps`, or `epochs` of ceil(examples / batch)."""
+    """Steps of the whole training: `steps`, or `epochs` of ceil(examples / batch), rounded up.
+
+    Raises:
+      InputError: if the config sets both or neither, or these are too many.
+    """
     if (config.steps is None) == (config.epochs is None):
         raise InputError("config: set one of steps and epochs, and the other to None")
-    return config.steps or pipeline.steps_per_epoch(examples, config.batch_size) * config.epochs
+    if config.steps is not None:
+        return config.steps
+    epoch = pipeline.steps_per_epoch(examples, config.batch_size)
+    steps = math.ceil(epoch * Fraction(str(config.epochs)))  # 1.1 epochs of 10 steps are 11, as a decimal number
+    if steps > fields.MOST_STEPS:
+        raise InputError(f"config epochs is {config.epochs}: {steps} steps, expected {fields.MOST_STEPS} at most")
+    return steps
+
+
+def _due(step: int, every: int) -> bool:
+    """Whether a step is one of every so many; 0 is never."""
+    return every > 0 and step % every == 0
 
 
 class Run:
@@ -90,6 +107,7 @@ class Run:
         profile: str | None = None,
     ) -> None:
         """Builds everything on all devices (or the given ones) and restores the newest checkpoint, or starts anew."""
+        fields.check(config)
         self.config, self.workdir, self._spent, self._stopping = config, workdir, Spent(), False
         self._window = Window(profile, workdir)
         self.mesh = make_mesh(**config.mesh, devices=devices)
@@ -103,6 +121,9 @@ class Run:
         self.program = build.make_program(config, self.mesh, self.task, self.total)
         self._scales_at = build.make_progressive(config, self.task.config.pyramid, self.total)
         fixed, shapes = build.fixed_arrays(config, tokenizer), self.program.shapes
+        self._evaluates = config.evaluate_pictures > 0
+        if self._evaluates:
+            self._try_evaluation(fixed, shapes)
         weights = {} if has_checkpoint(workdir) else build.starting_weights(config, shapes.params)
         about = self.task.about() | {"total_steps": self.total}
         from_first("claim", lambda: claim_directory(workdir, config, about))
@@ -117,6 +138,17 @@ class Run:
                 self.state = self.checkpoints.restore(shapes)
                 self.reporter.say(f"resumed at step {int(self.state.step)} of {self.total}")
             self._opened = opened.pop_all()
+
+    def _try_evaluation(self, fixed: Params, shapes: TrainState) -> None:
+        """Goes through an evaluation by shapes alone, so that one that cannot be is refused before the first step."""
+        size = self.config.evaluate_batch_size
+        if not len(self.sources[1]):
+            raise InputError("config evaluate_pictures: there are no validation pictures; set it to 0, or add some")
+        check_batch(self.mesh, size, "config evaluate_batch_size")
+        batch = build.batch_shapes(self.task, size, self.sources[1].holds)
+        batch = placed(batch | {"mask": jax.ShapeDtypeStruct((size,), jnp.float32)}, batch_sharding(self.mesh))
+        with jax.set_mesh(self.mesh):
+            _evaluation(self.task, self.mesh).eval_shape(shapes.inference_params, fixed, batch)
 
     def _open(self, opened: contextlib.ExitStack, tokenizer: Model | None) -> None:
         """The directory's lock, log and checkpoints, to be closed with `opened`."""
@@ -154,8 +186,8 @@ class Run:
         batches = self.task.warm_batches
         with jax.set_mesh(self.mesh), contextlib.closing(self._batches(0)) as given:
             pictures = [self._checked(next(given), "train")["images"] for _ in range(batches)]
-            key = jax.random.fold_in(jax.random.key(self.config.seed), 2)
-            init = jax.jit(self.task.init_codebook, out_shardings=self.program.places.params)
+            key = jax.random.fold_in(new_key(self.config.seed), 2)
+            init = jax.jit(own_settings()(self.task.init_codebook), out_shardings=self.program.places.params)
             params = init(state.params, jnp.concatenate(pictures), key)
         ema = None if state.ema is None else jax.tree.map(jnp.copy, params)
         self.reporter.say(f"the first codebook is made of {batches * self.config.batch_size} pictures")
@@ -202,16 +234,16 @@ class Run:
             step += 1
             self._window.after(step, metrics)
             last = step == self.total
-            if step % config.report_every == 0 or last:
+            if _due(step, config.report_every) or last:
                 with on("step", step):
                     self._report(step, metrics, clock)
             figures = None
-            if (config.evaluate_every and step % config.evaluate_every == 0) or last:
+            if self._evaluates and _due(step, config.evaluate_every) and not last:
                 with on("evaluation", step):
                     figures = self.evaluate(step)
                 clock.restart(step)
             stopping = self._stops_at(step)
-            if step % config.checkpoint_every == 0 or last or stopping:
+            if _due(step, config.checkpoint_every) or last or stopping:
                 with on("checkpoint", step):
                     self._check_finite()
                     self.checkpoints.save(self.state, step, figures)
@@ -219,6 +251,7 @@ class Run:
             if stopping and not last:
                 self._saved(step)
                 return self._stopped(step)
+        self._evaluate_last(step)
         self._saved(step)
         if step > self._spent.from_step:
             total = summed(self.reporter.lines())
@@ -226,6 +259,15 @@ class Run:
             self.reporter.say(in_words(total))
         self.reporter.say(f"finished: {self.total} steps, in {self.workdir}")
         return FINISHED
+
+    def _evaluate_last(self, step: int) -> None:
+        """The last evaluation, once the last checkpoint is written; a run that died in it does it when it resumes."""
+        with self._spent.on("checkpoint", step):
+            self.checkpoints.wait()
+        done = lambda: any((line["kind"], line["step"]) == ("validation", step) for line in self.reporter.lines())
+        if self._evaluates and (step > self._spent.from_step or not from_first("evaluated", done)):
+            with self._spent.on("evaluation", step):
+                self.evaluate(step)
 
     def _stops_at(self, step: int) -> bool:
         """Whether to stop after this step; of several processes all say so at the same one."""
@@ -329,4 +371,4 @@ class Run:
 @functools.lru_cache(maxsize=4)
 def _evaluation(task: Task, mesh: jax.sharding.Mesh) -> Callable[..., Any]:
     """The compiled sums over a validation batch, on every device."""
-    return jax.jit(task.evaluate, out_shardings=replicated(mesh))
+    return jax.jit(own_settings()(task.evaluate), out_shardings=replicated(mesh))

@@ -18,6 +18,7 @@ import optax
 
 from var_jax.errors import InputError
 from var_jax.models.parameters import Params
+from var_jax.models.reproducible import new_key, own_settings
 from var_jax.parallel.mesh import batch_sharding, check_batch, replicated
 from var_jax.parallel.rules import Rules, placed, shardings
 from var_jax.training.adversary import Adversary
@@ -89,9 +90,10 @@ class StepProgram:
             raise InputError(f"batch_size {self.batch_size} does not divide by accumulate {self.accumulate}")
         check_batch(self.mesh, self.batch_size // self.accumulate, "batch size (of a micro-batch)")
 
+    @own_settings()
     def fresh(self) -> TrainState:
         """The state before the first step; pure."""
-        key = jax.random.key(self.seed)
+        key = new_key(self.seed)
         params = self.task.init(key)
         ema = jax.tree.map(jnp.copy, params) if self.ema_decay else None
         opt_state = self.optimizer.transformation.init(params)
@@ -157,6 +159,7 @@ def _jitted(program: StepProgram) -> Any:
     return jax.jit(step, donate_argnums=0, static_argnums=(3, 4), out_shardings=(program.places, None))
 
 
+@own_settings()
 def _step(
     program: StepProgram,
     state: TrainState,
@@ -166,7 +169,7 @@ def _step(
     opponent: Adversary | None,
 ) -> tuple[TrainState, Metrics]:
     task, backend, optimizer = program.task, program.task.backend, program.optimizer.transformation
-    key = jax.random.fold_in(jax.random.key(program.seed), state.step)
+    key = jax.random.fold_in(new_key(program.seed), state.step)
     with jax.named_scope("gradients"):
         loss, metrics, counts, grads = _gradients(program, state, fixed, batch, key, scales, opponent)
     adversary, own_norm = state.adversary, 0.0

@@ -31,11 +31,13 @@ from var_jax.data.sources import SPLITS, Source, make_source
 from var_jax.errors import InputError
 from var_jax.formats.atomic import atomic_file, local_target, write_json
 from var_jax.formats.checksums import sha256
+from var_jax.formats.small_files import read_json
 from var_jax.model_directory import Model
 from var_jax.models.net import Net
 from var_jax.models.pictures import encode_pictures
 from var_jax.models.tokenizer import Tokenizer
 from var_jax.parallel.processes import at, from_first
+from var_jax.training import fields
 from var_jax.training_directory import read_any_model
 
 
@@ -53,10 +55,6 @@ class Cuts:
     enlarge: float = 1.125
     flip: bool = False
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.count < 1:
-            raise InputError(f"crops {self.count} must be 1 or more")
 
 
 def tokenize(
@@ -99,8 +97,9 @@ def tokenize(
         raise InputError("data kind 'tokens' is a store already; give the pictures: shapes, folder or tfds")
     if not 0 <= process_index < process_count:
         raise InputError(f"process_index {process_index} must lie between 0 and process_count {process_count} - 1")
-    if pictures_per_file < 1 or batch_size < 1:
-        raise InputError(f"pictures per file {pictures_per_file} and batch size {batch_size} must be 1 or more")
+    numbers = {"pictures_per_file": pictures_per_file, "batch": batch_size, "workers": workers, "bad_share": bad_share}
+    crops = {"crops": cuts.count, "enlarge": cuts.enlarge, "flips": cuts.flip, "crop_seed": cuts.seed}
+    fields.check_values(fields.TOKENIZING | fields.OPTIONS.get(kind, {}), numbers | crops | options)
     sources = {split: make_source(kind, split, **options) for split in SPLITS}
     for line in notes(*sources.values()):
         say(line)
@@ -143,10 +142,7 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
     """Claims `folder` for a store with these settings, or checks that it has been."""
     file = folder / store.SETTINGS_FILE
     if file.exists():
-        try:
-            found = json.loads(file.read_text())
-        except ValueError as error:
-            raise InputError(f"{file}: cannot be read as JSON ({error}): choose another --out") from None
+        found = read_json(file, "the settings of the store", "choose another --out")
         if changed := sorted(name for name in settings if found.get(name) != settings[name]):
             raise InputError(f"{folder}: holds a store made with another {', '.join(changed)}: choose another --out")
         return
