@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from etils import epath
 
 from configs import _common
 from var_jax.bundle import load
-from var_jax.model_directory import read_model
+from var_jax.model_directory import read_model, save_model
 from var_jax.models.parameters import flatten
 from var_jax.training.config import plain
 from var_jax.training.loop import FINISHED, Run
@@ -55,6 +56,19 @@ def test_training_directories_are_read(older):
     assert tokenizer.transformer_config is None
     assert model.fingerprints["tokenizer"] == tokenizer.fingerprints["tokenizer"]
     assert model.transformer_config.depth == 2
+    assert len(model.class_names) == model.transformer_config.num_classes
+
+
+def test_a_training_with_room_for_more_classes_than_have_names(older, tmp_path):
+    """As a config of the user's own may have it; each class gets a name, so that it is exported whole."""
+    shutil.copytree(older / "transformer", tmp_path / "run")
+    run = json.loads((tmp_path / "run" / "training.json").read_text())
+    more = run | {"class_names": run["class_names"][:2]}
+    (tmp_path / "run" / "training.json").write_text(json.dumps(more))
+    model = read_any_model(tmp_path / "run")
+    assert model.class_names[:3] == (*run["class_names"][:2], "class 2")
+    save_model(tmp_path / "model", model)
+    assert read_model(tmp_path / "model").class_names == model.class_names
 
 
 def test_a_training_goes_on_to_the_same_parameters(older, expected, monkeypatch):

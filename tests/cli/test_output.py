@@ -7,11 +7,13 @@ import os
 import shlex
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
 from var_jax.cli.main import main
+from var_jax.cli.options import chosen_classes
 
 ESCAPES = "a\x1b[2J\u202e.png"
 
@@ -103,3 +105,13 @@ def test_head(folder):
     assert ended.stdout.splitlines()[1] in ("0", "141")  # faster than head, or not
     assert "Traceback" not in ended.stderr
     assert "BrokenPipe" not in ended.stderr
+
+
+def test_a_number_that_is_taken_for_a_name_is_said_to_be_one(capsys):
+    config = SimpleNamespace(num_classes=12)
+    transformer = SimpleNamespace(config=config)
+    bundle = SimpleNamespace(transformer=transformer, class_names=tuple(sorted(map(str, range(12)))))
+    assert chosen_classes("2,0", bundle) == [4, 0]
+    assert capsys.readouterr().out == (
+        "note: class '2' is taken for a name, that of the class with id 4; the class with id 2 is '10'\n"
+    )

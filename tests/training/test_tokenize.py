@@ -308,9 +308,12 @@ def test_damaged_pictures_of_a_store(root, tmp_path):
     sources = {split: make_source("folder", split, **options) for split in ("train", "validation")}
     for source in sources.values():
         source.file(2).write_bytes(b"")
-    given = {"bad_share": 0.2, "batch_size": 4, "say": lambda text: None}
+    (tmp_path / "pictures" / "class0" / "1.heic").write_bytes(b"?")
+    lines: list[str] = []
+    given = {"bad_share": 0.2, "batch_size": 4, "say": lines.append}
     assert tokenize(root / "tokenizer", "folder", options, Cuts(2), tmp_path / "store", **given)
     assert len((tmp_path / "store" / "bad_pictures.txt").read_text().splitlines()) == 2
+    assert lines[0] == f"{tmp_path / 'pictures'}: not taken, files of other kinds: 1 (1 .heic)"
     stores = {split: TokenStore(split, tmp_path / "store") for split in sources}
     np.testing.assert_array_equal(stores["train"].crop(2, 1)[0], stores["train"].crop(3, 1)[0])
     (batch,) = epoch_batches(stores["validation"], 8, len(stores["validation"]))

@@ -57,8 +57,10 @@ def _folded(name: str) -> str:
 
 def _ambiguous(text: str, found: Sequence[int], names: Sequence[str]) -> InputError:
     meant = [f"the class '{printable(names[label])}' with id {label}" for label in found]
-    meant += ["no class"] * (_folded(text) == NO_CLASS)
-    return InputError(f"class '{text}': may be {' or '.join(meant)}; write the exact name, or the id")
+    remedy = "write the exact name, or the id"
+    if _folded(text) == NO_CLASS:
+        meant, remedy = [*meant, "no class"], "write the id"
+    return InputError(f"class '{text}': may be {' or '.join(meant)}; {remedy}")
 
 
 def _number(text: str, names: Sequence[str]) -> int:
