@@ -16,7 +16,7 @@ from var_jax.cli import train as train_command
 def trained(monkeypatch) -> list[tuple[Any, ...]]:
     """The arguments of every training that a command begins; none is done."""
     calls: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(train_command, "train", lambda *arguments: calls.append(arguments) or 0)
+    monkeypatch.setattr(train_command, "train", lambda *arguments, **_: calls.append(arguments) or 0)
     return calls
 
 
