@@ -22,6 +22,17 @@ from var_jax.training.stopping import Stop
 
 pytestmark = pytest.mark.usefixtures("one_device")
 
+
+@pytest.fixture(autouse=True)
+def signals_are_heard():
+    """As on a terminal: a shell that starts the tests in the background has SIGINT ignored."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 # Blocks the main thread as XLA does when it compiles: Python's own handlers get no turn.
 FORKED = """
 import hashlib, json, os, signal, sys
