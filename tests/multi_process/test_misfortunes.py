@@ -15,6 +15,8 @@ from tests.multi_process.conftest import CONFIG, checkpoint, finished, free_addr
 from var_jax.model_directory import save_model
 from var_jax.parallel import watch
 
+pytestmark = pytest.mark.campaign
+
 DIES, STOPS, WAITS = (f"tests.multi_process.probes:{name}" for name in ("dies_in", "is_stopped", "waits"))
 
 
@@ -32,7 +34,6 @@ def training(tokenizer, workdir):
     return ["train", "--config", f"{CONFIG}:transformer", *changed, "--workdir", workdir]
 
 
-@pytest.mark.campaign
 def test_one_of_four_dies_three_times_and_is_stopped_once(launcher, tokenizer, tmp_path):
     """In a step, a save and an evaluation; then SIGTERM; what is learned in the end is what four learn undisturbed."""
     broken, whole = training(tokenizer, tmp_path / "broken"), training(tokenizer, tmp_path / "whole")
