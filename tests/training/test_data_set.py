@@ -11,7 +11,8 @@ from etils import epath
 
 from tests.data.tiny_tfds import TinyTrees
 from tests.training import tiny
-from tests.training.test_damage import flip, largest, picture
+from tests.training.test_checkpoints import flip, largest
+from tests.training.test_damage import picture
 from var_jax.data.sources import SPLITS, make_source
 from var_jax.data.tfds import prepare
 from var_jax.errors import InputError

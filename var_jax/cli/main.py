@@ -14,7 +14,6 @@ from typing import Any, NoReturn
 from var_jax import __version__
 from var_jax.cpu.large_pages import begin_again_with_large_pages
 from var_jax.errors import InputError, printable
-from var_jax.formats.paths import expanded
 
 # Subcommand -> (module under var_jax.cli, one line of help). Each module has `add_arguments(parser)`
 # and `run(args) -> int | None`, and is imported only for its own command (or its --help). A module with
@@ -133,7 +132,7 @@ def _at_home(value: Any) -> Any:
     if isinstance(value, list):
         return [_at_home(each) for each in value]
     begins = isinstance(value, str) and (value == "~" or (value.startswith("~") and "/" in value))
-    return expanded(value) if begins else value
+    return os.path.expanduser(value) if begins else value
 
 
 def command() -> int:

@@ -8,6 +8,9 @@ import json
 import os
 from pathlib import Path
 
+from var_jax.errors import InputError
+from var_jax.formats.small_files import read_json
+
 SEAL_FILE = "checksums.json"
 
 
@@ -43,9 +46,9 @@ def damage(folder: Path, part: str = "") -> str | None:
     if not is_sealed(folder):
         return f"has no {SEAL_FILE}"
     try:
-        lines = json.loads((folder / SEAL_FILE).read_text())
+        lines = read_json(folder / SEAL_FILE, "the checksums of a folder")
         expected = {name: (size, digest) for name, (size, digest) in lines.items() if name.startswith(part)}
-    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
+    except (InputError, TypeError, ValueError) as error:
         return f"{SEAL_FILE} cannot be read ({error})"
     if not lines:
         return f"{SEAL_FILE} names no file"

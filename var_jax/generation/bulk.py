@@ -253,36 +253,23 @@ def draw_all(
       process, processes: which of how many this is; each returns once all is drawn and the first has finished.
     """
     with target.held() if process == 0 else contextlib.nullcontext():
-        _draw_missing(draw, target, labels_N, indices_N, seed, batch, process, processes)
-
-
-def _draw_missing(
-    draw: Draw,
-    target: Target,
-    labels_N: np.ndarray,
-    indices_N: np.ndarray,
-    seed: int,
-    batch: int,
-    process: int,
-    processes: int,
-) -> None:
-    mine = np.array_split(np.arange(len(labels_N)), processes)[process]
-    missing, started, said = np.intersect1d(target.missing(), mine), time.monotonic(), 0.0
-    total, before = len(mine), len(mine) - len(missing)
-    if before:
-        print(f"{before}/{total} pictures are there already", flush=True)
-    for rows, new in batches(len(missing), batch, fill=True) if len(missing) else ():
-        places = missing[rows]
-        at("drawing", before + int(rows[0]))
-        images = draw(labels_N[places], class_keys(seed, labels_N[places], indices_N[places]))
-        target.write(places[:new], images[:new])
-        done = before + int(rows[new - 1]) + 1
-        spent = time.monotonic() - started
-        if done == total or spent - said > _SECONDS_BETWEEN_LINES:
-            left, said = spent / (done - before) * (total - done), spent
-            print(f"{done}/{total} pictures, {spent:.0f} s, about {left:.0f} s left", flush=True)
-    at("waiting", total)
-    while len(target.missing()):  # those of other processes
-        time.sleep(_SECONDS_BETWEEN_LOOKS)
-    if process == 0:
-        target.finish()
+        mine = np.array_split(np.arange(len(labels_N)), processes)[process]
+        missing, started, said = np.intersect1d(target.missing(), mine), time.monotonic(), 0.0
+        total, before = len(mine), len(mine) - len(missing)
+        if before:
+            print(f"{before}/{total} pictures are there already", flush=True)
+        for rows, new in batches(len(missing), batch, fill=True) if len(missing) else ():
+            places = missing[rows]
+            at("drawing", before + int(rows[0]))
+            images = draw(labels_N[places], class_keys(seed, labels_N[places], indices_N[places]))
+            target.write(places[:new], images[:new])
+            done = before + int(rows[new - 1]) + 1
+            spent = time.monotonic() - started
+            if done == total or spent - said > _SECONDS_BETWEEN_LINES:
+                left, said = spent / (done - before) * (total - done), spent
+                print(f"{done}/{total} pictures, {spent:.0f} s, about {left:.0f} s left", flush=True)
+        at("waiting", total)
+        while len(target.missing()):  # those of other processes
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        if process == 0:
+            target.finish()

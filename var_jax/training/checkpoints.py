@@ -68,6 +68,7 @@ class Checkpoints:
 
     def _open(self) -> ocp.CheckpointManager:
         logging.getLogger("absl").addFilter(_is_news)
+        _silence_threads()
         loss = lambda figures: figures["loss"]
         best = preservation_policy.BestN(get_metric_fn=loss, reverse=True, n=1, keep_checkpoints_without_metrics=False)
         policy = preservation_policy.AnyPreservationPolicy([preservation_policy.LatestN(self._keep), best])
@@ -175,7 +176,6 @@ class Checkpoints:
         try:
             yield
         except Exception as error:  # Orbax and TensorStore raise nearly anything on a full disk
-            _silence_threads()
             reason, remedy = writing_failure(error)
             raise InputError(
                 f"{self._folder}: a checkpoint could not be written ({reason or _reason(error)}); {remedy}, and "
@@ -238,14 +238,16 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 
 def _silence_threads() -> None:
-    """Keeps the terminal free of what threads of Orbax and TensorStore still say when a checkpoint has failed."""
-    show = sys.excepthook
+    """Keeps the terminal free of what threads of TensorStore raise while a checkpoint fails, since one line says it."""
+    show = sys.unraisablehook
+    if getattr(show, "__name__", "") == "_show_others":  # since an earlier run of this process
+        return
 
-    def show_others(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-        if kind is not RuntimeError or "Event loop is closed" not in str(error):
-            show(kind, error, trace)
+    def _show_others(raised: sys.UnraisableHookArgs) -> None:
+        if "Event loop is closed" not in str(raised.exc_value):
+            show(raised)
 
-    sys.excepthook = show_others  # TensorStore's threads print by it
+    sys.unraisablehook = _show_others
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
 

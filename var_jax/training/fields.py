@@ -16,7 +16,6 @@ import ml_collections
 import numpy as np
 
 from var_jax.errors import InputError
-from var_jax.formats.paths import expanded
 from var_jax.generation.batching import LARGEST_SEED
 from var_jax.losses.adversarial import LOSSES
 from var_jax.models.baselines import INPUTS
@@ -57,7 +56,7 @@ class Kind:
         value = os.fspath(value) if self.path and isinstance(value, os.PathLike) else value
         if not (self.none if value is None else self.holds(value)):
             raise InputError(f"{name} is {_shown(value)}: expected {self.expected}{' or None' * self.none}")
-        return expanded(value) if self.path and value is not None else value
+        return os.path.expanduser(value) if self.path and value is not None else value
 
     def parsed(self, word: str) -> Any:
         """The value that a word of the command line stands for, of this kind or not."""
