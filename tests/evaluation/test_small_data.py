@@ -47,6 +47,7 @@ def test_frechet_figures_compare_equally_many_of_every_class():
     assert figures["frechet_toy"] > 4 * figures["frechet_toy_held_out"] > 0
 
 
+@pytest.mark.campaign
 def test_a_tiny_run_is_measured(tiny_run, tmp_path, monkeypatch, capsys):
     quick = functools.partial(small_data.train_classifier, steps=30)
     monkeypatch.setattr(small_data, "train_classifier", quick)

@@ -8,11 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.formats import hostile_files
 
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.campaign
 def test_hostile_files_end_in_one_line_within_bounds(tmp_path):
     """In a process of limited address space and processor time, which a crash or an endless file would end."""
     files = hostile_files.files()

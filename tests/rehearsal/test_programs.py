@@ -23,6 +23,7 @@ def arguments(lowered):
     return jax.tree_util.tree_leaves_with_path(lowered.args_info)
 
 
+@pytest.mark.campaign
 def test_a_tokenizers_step_with_every_loss_compiles_over_eight_devices():
     config = tiny.tokenizer(adversary=ADVERSARY, codebook={"means": True, "reset_every": 2})
     config.batch_size = 16

@@ -54,6 +54,7 @@ def runs(bucket, tmp_path_factory):
     return bucket
 
 
+@pytest.mark.campaign
 def test_stopped_and_resumed_is_the_unbroken_run(runs, tiny_run):
     equal(last_state(f"{RUNS}/tokenizer"), last_state(tiny_run / "tokenizer"))
     log = runs["bucket", "runs/tokenizer/log.txt"].content.decode()
